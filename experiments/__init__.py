@@ -1,0 +1,1 @@
+"""Link profiles, baselines, runs, tables and plots."""

@@ -1,0 +1,1 @@
+"""The shell: the `fascicle` command and the embedded cluster."""

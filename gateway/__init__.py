@@ -1,0 +1,1 @@
+"""The cloud proxy: transfers, placement, catalogue, events, HTTP API (asyncio)."""

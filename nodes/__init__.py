@@ -1,0 +1,1 @@
+"""The storage node: receive, store, serve, replicate (trio)."""

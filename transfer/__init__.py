@@ -1,0 +1,1 @@
+"""The wire and what stands under every role: protocol, encodings, tickets, sender, settings, errors."""

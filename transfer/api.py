@@ -1,0 +1,188 @@
+"""The control plane's words: what agents and the gateway say to each other over HTTP, as JSON.
+
+Paths, methods and errors are in docs/protocol.md and in the gateway's OpenAPI document. Object ids are 64
+lower-case hex digits; binary values are base64 (msgspec's form of `bytes`). An error answer is `Problem`.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from transfer.objects import Identity
+from transfer.protocol.messages import NodeId, Right
+
+ObjectIdText = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+# Where the sender had the object: relative path, bytes outside [A-Za-z0-9_.~/-] percent-encoded (RFC 3986), so that
+# any file name of any system survives; never used as a path without the checks of `transfer.names`.
+Name = Annotated[str, Meta(max_length=12_288)]
+OFFER_OBJECTS_MAX = 1024
+
+
+class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A request or an answer."""
+
+
+class Problem(Body, frozen=True):
+    """An error answer: a code of `transfer.errors`, what happened, and whether the same request may succeed later."""
+
+    code: str
+    message: str
+    retryable: bool
+
+
+class Node(Body, frozen=True):
+    """A storage node as agents need it: address, share of the load, key of its receipts (hex), TLS or plain."""
+
+    node_id: NodeId
+    host: str
+    port: int
+    weight: float
+    public_key: str
+    tls: bool
+
+
+class OpenTransfer(Body, frozen=True):
+    """`POST /api/v1/transfers`. None: `objects` and `bytes` not known yet, `nodes` chosen by the gateway."""
+
+    objects: int | None = None
+    bytes: int | None = None
+    replicas: Annotated[int, Meta(ge=1, le=16)] = 1
+    nodes: Annotated[int, Meta(ge=1, le=1024)] | None = None
+
+
+class Go(Body, frozen=True):
+    """The answer to `OpenTransfer` and `Renew`: where to send, and the ticket to show there."""
+
+    transfer_id: str
+    nodes: list[Node]
+    replicas: int
+    ticket: bytes
+    expires_in_s: float
+
+
+class Offered(Body, frozen=True):
+    """One object that a sender has."""
+
+    object_id: ObjectIdText
+    size_bytes: Annotated[int, Meta(ge=0)]
+    name: Name = ""
+
+
+class Offer(Body, frozen=True):
+    """`POST /api/v1/transfers/{transfer_id}/offer`."""
+
+    objects: Annotated[list[Offered], Meta(max_length=OFFER_OBJECTS_MAX)]
+
+
+class Wanted(Body, frozen=True):
+    """The answer to `Offer`: which to send, which are stored already (in the order offered)."""
+
+    wanted: list[ObjectIdText]
+    stored: list[ObjectIdText]
+
+
+class SignedReceipts(Body, frozen=True):
+    """A STORED frame's fields as they came from the node."""
+
+    batch: bytes
+    signature: bytes
+
+
+class Receipts(Body, frozen=True):
+    """`POST /api/v1/transfers/{transfer_id}/receipts`: any number of times, in any order, again without harm."""
+
+    receipts: Annotated[list[SignedReceipts], Meta(max_length=1024)]
+
+
+class Accepted(Body, frozen=True):
+    """The answer to `Receipts`: how many objects of this transfer the gateway knows to be durable."""
+
+    objects: int
+
+
+class Commit(Body, frozen=True):
+    """`POST /api/v1/transfers/{transfer_id}/commit`: the sender's own count and Merkle root (`transfer.merkle`)."""
+
+    objects: int
+    merkle_root: str
+
+
+class Conflict(Body, frozen=True):
+    """One SOP Instance UID with different bytes: both are kept, and this says so."""
+
+    sop_instance_uid: str
+    object_ids: list[str]
+
+
+class CommitReceipt(Body, frozen=True):
+    """The gateway's signed answer to `Commit`; `signature` is over the canonical JSON of the other fields."""
+
+    transfer_id: str
+    objects: int
+    bytes: int
+    merkle_root: str
+    committed_at: str
+    conflicts: list[Conflict]
+    signature: str
+
+
+class OpenRead(Body, frozen=True):
+    """`POST /api/v1/reads`: asks for a ticket to read or check, at all nodes."""
+
+    rights: list[Right]
+
+
+class StoredObject(Body, frozen=True):
+    """One object of the catalogue and the nodes that hold it."""
+
+    object_id: ObjectIdText
+    size_bytes: int
+    stored_bytes: int
+    encoding: str
+    node_ids: list[str]
+    names: list[str]
+    identity: Identity
+
+
+class Listing(Body, frozen=True):
+    """`GET /api/v1/objects?study=&series=&object=&after=&limit=`: one page; `next` is the next page's `after`."""
+
+    objects: list[StoredObject]
+    next: str | None
+
+
+class NodeStatus(Body, frozen=True):
+    """One node as the gateway sees it."""
+
+    node_id: NodeId
+    address: str
+    state: Literal["live", "silent", "unknown"]
+    free_bytes: int
+    used_bytes: int
+    objects: int
+    flows: int
+    heartbeat_age_s: float | None
+
+
+class TransferStatus(Body, frozen=True):
+    """One transfer that is open, or was committed lately."""
+
+    transfer_id: str
+    sender: str
+    state: Literal["open", "committed"]
+    objects: int
+    bytes: int
+    durable_objects: int
+    opened_at: str
+
+
+class Status(Body, frozen=True):
+    """`GET /api/v1/status`."""
+
+    objects: int
+    bytes: int
+    stored_bytes: int
+    studies: int
+    nodes: list[NodeStatus]
+    transfers: list[TransferStatus]

@@ -1,0 +1,1 @@
+"""The data plane's wire, sans-IO: bytes in, events out; no socket, clock or thread (docs/protocol.md)."""

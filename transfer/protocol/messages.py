@@ -1,0 +1,197 @@
+"""The frames' fields (design section 5): what the two ends of a flow say to each other.
+
+A frame is a 4-byte big-endian length, then the body: one type byte (`FrameType`), then the fields as one MessagePack
+array in the order below. `DATA` alone has a fixed binary header and raw payload (see `frames.py`). Object ids are
+their 32 raw bytes. Refuses to do: I/O, checking of tickets or digests.
+"""
+
+from enum import IntEnum
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+VERSION: Final = 1
+
+ObjectIdBytes = Annotated[bytes, Meta(min_length=32, max_length=32)]
+NodeId = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+EncodingName = Annotated[str, Meta(min_length=1, max_length=32)]
+Size = Annotated[int, Meta(ge=0, le=1 << 46)]
+Ids = Annotated[list[ObjectIdBytes], Meta(max_length=1024)]
+
+
+class FrameType(IntEnum):
+    """The type byte."""
+
+    HELLO = 1
+    WELCOME = 2
+    PUT = 3
+    DATA = 4
+    STORED = 5
+    REFUSED = 6
+    CREDIT = 7
+    GET = 8
+    PING = 9
+    PONG = 10
+    BYE = 11
+    RESUME = 12
+    OBJECT = 13
+    RESERVE = 14
+    RESERVED = 15
+    CHECK = 16
+    CHECKED = 17
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A control frame's fields."""
+
+
+class Hello(Message, frozen=True):
+    """First frame of the client: protocol version and the ticket that allows what follows."""
+
+    version: int
+    ticket: Annotated[bytes, Meta(max_length=32 * 1024)]
+
+
+class Welcome(Message, frozen=True):
+    """First frame of the node: who it is, and how many payload bytes the client may have in flight at first."""
+
+    version: int
+    node_id: NodeId
+    incarnation: str
+    credit_bytes: Size
+    free_bytes: Size
+
+
+class Put(Message, frozen=True):
+    """Announces one object; its stored bytes follow in DATA frames, the last of them marked.
+
+    `size_bytes` is the length of the original, `encoding` how it travels and rests. With `resumable` the client
+    waits for RESUME before the first DATA. `onward` replicas are still to be made by the receiving node (0: none).
+    """
+
+    object_id: ObjectIdBytes
+    size_bytes: Size
+    encoding: EncodingName
+    resumable: bool
+    onward: Annotated[int, Meta(ge=0, le=16)]
+
+
+class Resume(Message, frozen=True):
+    """The answer to a resumable PUT: send the stored bytes from this offset on."""
+
+    object_id: ObjectIdBytes
+    offset_bytes: Size
+
+
+class Stored(Message, frozen=True):
+    """Receipts for a batch of objects that are durable on all their replicas (`transfer.receipts`)."""
+
+    batch: bytes
+    signature: Annotated[bytes, Meta(min_length=64, max_length=64)]
+
+
+class Refused(Message, frozen=True):
+    """A refusal. `object_id` is empty when the whole flow is refused (the node closes it then).
+
+    `code` is one of `transfer.errors`; `text` says what to do.
+    """
+
+    object_id: Annotated[bytes, Meta(max_length=32)]
+    code: Annotated[str, Meta(max_length=32)]
+    text: Annotated[str, Meta(max_length=1024)]
+
+
+class Credit(Message, frozen=True):
+    """More payload bytes that the client may send."""
+
+    credit_bytes: Size
+
+
+class Get(Message, frozen=True):
+    """Asks for one object; answered by OBJECT and DATA frames in the order asked, or REFUSED."""
+
+    object_id: ObjectIdBytes
+
+
+class Object(Message, frozen=True):
+    """Announces an object that was asked for; its stored bytes follow in DATA frames, the last marked."""
+
+    object_id: ObjectIdBytes
+    size_bytes: Size
+    stored_bytes: Size
+    encoding: EncodingName
+
+
+class Reserve(Message, frozen=True):
+    """The gateway asks for room before it sends an agent here (S2, messages 3 and 4)."""
+
+    transfer_id: Annotated[str, Meta(max_length=64)]
+    size_bytes: Size
+
+
+class Reserved(Message, frozen=True):
+    """The node has the room, and says its free space, load (active flows) and number of objects."""
+
+    transfer_id: Annotated[str, Meta(max_length=64)]
+    free_bytes: Size
+    flows: int
+    objects: int
+
+
+class Check(Message, frozen=True):
+    """Asks which of these objects are stored here; `deep` re-reads and verifies every byte of each."""
+
+    object_ids: Ids
+    deep: bool
+
+
+class Checked(Message, frozen=True):
+    """The answer to CHECK: receipts for what is sound, and the ids of what is missing or was found corrupt."""
+
+    sound: Stored
+    missing: Ids
+    corrupt: Ids
+
+
+class Ping(Message, frozen=True):
+    """Are you there."""
+
+    token: int
+
+
+class Pong(Message, frozen=True):
+    """Yes."""
+
+    token: int
+
+
+class Bye(Message, frozen=True):
+    """The client has nothing more to say; the node answers what is open and closes."""
+
+
+Control = (
+    Hello | Welcome | Put | Stored | Refused | Credit | Get | Ping | Pong | Bye | Resume | Object
+    | Reserve | Reserved | Check | Checked
+)  # fmt: skip
+TYPES: Final[dict[FrameType, type[Message]]] = {
+    FrameType.HELLO: Hello,
+    FrameType.WELCOME: Welcome,
+    FrameType.PUT: Put,
+    FrameType.STORED: Stored,
+    FrameType.REFUSED: Refused,
+    FrameType.CREDIT: Credit,
+    FrameType.GET: Get,
+    FrameType.PING: Ping,
+    FrameType.PONG: Pong,
+    FrameType.BYE: Bye,
+    FrameType.RESUME: Resume,
+    FrameType.OBJECT: Object,
+    FrameType.RESERVE: Reserve,
+    FrameType.RESERVED: Reserved,
+    FrameType.CHECK: Check,
+    FrameType.CHECKED: Checked,
+}
+FRAME_TYPES: Final[dict[type[Message], FrameType]] = {kind: number for number, kind in TYPES.items()}
+
+Right = Literal["put", "get", "check", "reserve"]
