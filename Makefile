@@ -1,0 +1,54 @@
+# Every target does its own set-up; what is set up already is reused. `make demo` and `make test` are the two to know.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: setup packages demo test check fmt cov bench campaign test-large clean
+
+setup: packages $(INSTALLED)
+
+packages:
+	@.ci/packages
+
+# The build tool comes from the same constraints, so nothing is resolved outside them.
+$(INSTALLED): pyproject.toml constraints.txt | packages
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed (make PYTHON=/path/to/python3)" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt setuptools
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[gateway,dev]'
+	@touch $@
+
+demo: setup
+	@$(BIN)/python examples/demo.py $(if $(DATA),--data '$(DATA)')
+
+test: check
+	$(BIN)/pytest -m 'not campaign' $(ARGS)
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fmt: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+cov: setup
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt coverage
+	$(BIN)/coverage run --source agent,fascicle,gateway,nodes,transfer -m pytest -m 'not campaign' $(ARGS)
+	$(BIN)/coverage report --skip-covered
+
+bench: setup
+	@$(BIN)/python bench/data_path.py $(ARGS)
+
+# 20 random kills at a time, seeds printed; the short form of it is part of `make test`.
+campaign: setup
+	$(BIN)/pytest -m campaign -k kill --timeout 3600 $(ARGS)
+
+# 10 000 small files, and one object of 3 GB, under the memory limits.
+test-large: setup
+	$(BIN)/pytest -m campaign -k large --timeout 3600 $(ARGS)
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
