@@ -186,3 +186,56 @@ class Status(Body, frozen=True):
     studies: int
     nodes: list[NodeStatus]
     transfers: list[TransferStatus]
+
+
+class Study(Body, frozen=True):
+    """One study of the catalogue, with the attributes of the first instance that was stored of it."""
+
+    study_instance_uid: str
+    patient_id: str
+    patient_name: str
+    patient_birth_date: str
+    patient_sex: str
+    accession_number: str
+    study_date: str
+    study_time: str
+    study_description: str
+    series: int
+    instances: int
+
+
+class Studies(Body, frozen=True):
+    """`GET /api/v1/studies?after=&limit=`: one page; `next` is the next page's `after`."""
+
+    studies: list[Study]
+    next: str | None
+
+
+class Event(Body, frozen=True):
+    """Something that happened, in the order in which it was committed; `body`'s fields depend on `kind`."""
+
+    sequence: int
+    kind: str
+    at: str
+    body: dict[str, object]
+
+
+class Events(Body, frozen=True):
+    """`GET /api/v1/events?after=&limit=`: one page; `next` is the next page's `after` (the same when none are new)."""
+
+    events: list[Event]
+    next: int
+
+
+class Named(Body, frozen=True):
+    """Where an announced object came from."""
+
+    object_id: ObjectIdText
+    name: Name
+
+
+class Announcement(Body, frozen=True):
+    """`POST /api/v1/announcements`, by nodes: objects that came in by the paper's own protocol, with their names."""
+
+    receipts: Annotated[list[SignedReceipts], Meta(max_length=64)]
+    names: Annotated[list[Named], Meta(max_length=OFFER_OBJECTS_MAX)]
