@@ -1,0 +1,292 @@
+"""The cluster's own public key infrastructure: one private authority, one identity folder a party (design section 10).
+
+An identity folder holds `ca.pem`, `certificate.pem` and `key.pem` (ECDSA P-256, X.509 v3 as RFC 5280 profiles it;
+subject CN = the party's id, OU = its role); those of a gateway or a node also hold `signing.pem` (Ed25519, for tickets
+and receipts) and `signing.pub` (its public key in hex). `certificate.pem` is written last, so a folder that has one is
+whole. Refuses to do: revocation (certificates are short of life and renewed), TLS itself (`transfer.tls`).
+"""
+
+import datetime
+import ipaddress
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final, Literal, get_args
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes, PrivateKeyTypes
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from transfer.errors import SettingsError
+
+Role = Literal["workstation", "node", "gateway", "operator"]
+ROLES: Final[tuple[Role, ...]] = get_args(Role)
+SIGNING_ROLES: Final = frozenset({"gateway", "node"})
+AUTHORITY_LIFE: Final = datetime.timedelta(days=20 * 365)
+CERTIFICATE_LIFE: Final = datetime.timedelta(days=825)
+RENEW_BEFORE: Final = datetime.timedelta(days=60)
+CLOCK_SKEW: Final = datetime.timedelta(hours=1)
+LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
+PRIVATE: Final = 0o600
+PUBLIC: Final = 0o644
+
+
+class Authority(msgspec.Struct, frozen=True):
+    """The certificate authority of one cluster: whoever holds it decides who takes part."""
+
+    certificate: x509.Certificate
+    key: CertificateIssuerPrivateKeyTypes
+
+
+def create_authority(folder: Path) -> Authority:
+    """Make the authority in `folder` (`ca.pem`, `ca.key.pem`), or return the one that is there already.
+
+    Raises:
+        SettingsError: the folder cannot be written, or what it holds cannot be read.
+    """
+    if not (folder / "ca.pem").exists():
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = _self_signed(key)
+        _write(folder / "ca.key.pem", _private_pem(key), PRIVATE)
+        _write(folder / "ca.pem", certificate.public_bytes(Encoding.PEM), PUBLIC)
+    return load_authority(folder)
+
+
+def load_authority(folder: Path) -> Authority:
+    """Read the authority from `folder`.
+
+    Raises:
+        SettingsError: missing, unreadable or not an authority's files.
+    """
+    certificate = load_certificate(folder / "ca.pem")
+    key = _load_key(folder / "ca.key.pem")
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+        raise SettingsError(f"{folder}: ca.key.pem is not the key of ca.pem")
+    return Authority(certificate, key)
+
+
+def issue(
+    authority: Authority,
+    folder: Path,
+    *,
+    name: str,
+    role: Role,
+    hosts: Iterable[str] = (),
+    life: datetime.timedelta = CERTIFICATE_LIFE,
+) -> None:
+    """Write the identity folder of the party `name`; `hosts` are the DNS names and addresses that it is reached by.
+
+    A signing key that is there already is kept: a renewed certificate does not change a node's signature.
+
+    Raises:
+        SettingsError: the folder cannot be written, or `name` or a host cannot stand in a certificate.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = _issued(authority, key, name=name, role=role, hosts=hosts, life=life)
+    if role in SIGNING_ROLES:
+        _ensure_signing_key(folder)
+    _write(folder / "ca.pem", authority.certificate.public_bytes(Encoding.PEM), PUBLIC)
+    _write(folder / "key.pem", _private_pem(key), PRIVATE)
+    _write(folder / "certificate.pem", certificate.public_bytes(Encoding.PEM), PUBLIC)
+
+
+def is_current(folder: Path, *, hosts: Iterable[str] = (), now: datetime.datetime | None = None) -> bool:
+    """Tell whether the folder holds a certificate that names all `hosts` and need not be renewed yet.
+
+    Raises:
+        SettingsError: the certificate is there and cannot be read.
+    """
+    if not (folder / "certificate.pem").exists():
+        return False
+    certificate = load_certificate(folder / "certificate.pem")
+    moment = now or datetime.datetime.now(datetime.UTC)
+    return certificate.not_valid_after_utc - RENEW_BEFORE > moment and set(hosts) <= _hosts_of(certificate)
+
+
+def load_certificate(path: Path) -> x509.Certificate:
+    """Read one PEM certificate.
+
+    Raises:
+        SettingsError: unreadable or not a certificate.
+    """
+    try:
+        return x509.load_pem_x509_certificate(_read(path))
+    except ValueError as error:
+        raise SettingsError(f"{path}: not a PEM certificate") from error
+
+
+def load_signing_key(folder: Path) -> Ed25519PrivateKey:
+    """Read the Ed25519 key by which the party of this identity folder signs.
+
+    Raises:
+        SettingsError: missing, unreadable or of another kind.
+    """
+    key = _load_key(folder / "signing.pem")
+    if not isinstance(key, Ed25519PrivateKey):
+        raise SettingsError(f"{folder / 'signing.pem'}: not an Ed25519 key")
+    return key
+
+
+def public_key_from_hex(text: str) -> Ed25519PublicKey:
+    """Return the Ed25519 public key written as 64 hex digits.
+
+    Raises:
+        SettingsError: anything else.
+    """
+    try:
+        return Ed25519PublicKey.from_public_bytes(bytes.fromhex(text.strip()))
+    except ValueError as error:
+        raise SettingsError("a signing key must be the 64 hex digits of an Ed25519 public key") from error
+
+
+def _self_signed(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Fascicle private authority")])
+    builder = _builder(name, name, key.public_key(), AUTHORITY_LIFE)
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    builder = builder.add_extension(_key_usage(authority=True), critical=True)
+    return builder.sign(key, hashes.SHA256())
+
+
+def _issued(
+    authority: Authority,
+    key: ec.EllipticCurvePrivateKey,
+    *,
+    name: str,
+    role: Role,
+    hosts: Iterable[str],
+    life: datetime.timedelta,
+) -> x509.Certificate:
+    issuer = authority.certificate
+    usages = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
+    builder = _builder(_subject(name, role), issuer.subject, key.public_key(), life)
+    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    builder = builder.add_extension(_key_usage(authority=False), critical=True)
+    builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+    builder = builder.add_extension(_authority_key_identifier(issuer), critical=False)
+    if names := [_general_name(host) for host in dict.fromkeys(hosts)]:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    return builder.sign(authority.key, hashes.SHA256())
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, life: datetime.timedelta
+) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.UTC)
+    return (
+        x509.CertificateBuilder(subject_name=subject, issuer_name=issuer, public_key=key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - CLOCK_SKEW)
+        .not_valid_after(now + life)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+    )
+
+
+def _subject(name: str, role: Role) -> x509.Name:
+    try:
+        return x509.Name(
+            [
+                x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, role),
+                x509.NameAttribute(NameOID.COMMON_NAME, name),
+            ]
+        )
+    except ValueError as error:
+        raise SettingsError(f"`{name}` cannot be the name of a party: {error}") from error
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        pass  # not an address, so a name
+    try:
+        return x509.DNSName(host)
+    except ValueError as error:
+        raise SettingsError(f"`{host}` is neither an address nor a host name") from error
+
+
+def _hosts_of(certificate: x509.Certificate) -> set[str]:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return set()
+    return {str(name.value) for name in names}
+
+
+def _authority_key_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    subject_key = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(subject_key)
+
+
+def _key_usage(*, authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _ensure_signing_key(folder: Path) -> None:
+    if (folder / "signing.pem").exists():
+        key = load_signing_key(folder)
+    else:
+        key = Ed25519PrivateKey.generate()
+        _write(folder / "signing.pem", _private_pem(key), PRIVATE)
+    _write(folder / "signing.pub", key.public_key().public_bytes_raw().hex().encode() + b"\n", PUBLIC)
+
+
+def _private_pem(key: ec.EllipticCurvePrivateKey | Ed25519PrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _load_key(path: Path) -> PrivateKeyTypes:
+    try:
+        return load_pem_private_key(_read(path), password=None)
+    except (ValueError, TypeError) as error:
+        raise SettingsError(f"{path}: not a PEM private key without a password") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _write(path: Path, data: bytes, mode: int) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_durably(path, data, mode)
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def write_durably(path: Path, data: bytes, mode: int) -> None:
+    """Replace `path` by `data`: temporary file, flush, rename, flush of the folder."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with open(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,103 @@
+"""TLS 1.3 with certificates on both sides, between the cluster's own parts (design section 10).
+
+The only trust anchor is the cluster's authority; host names are always checked by clients. Refuses to do: older
+versions, system trust stores, deciding what a role may do.
+"""
+
+import hashlib
+import os
+import ssl
+from pathlib import Path
+
+import msgspec
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from transfer.credentials import Credentials
+from transfer.errors import SettingsError, UnauthorisedError
+
+
+class Peer(msgspec.Struct, frozen=True):
+    """Who is at the other end: id and role out of its certificate, and the certificate's SHA-256 in hex."""
+
+    name: str
+    role: str
+    fingerprint: str
+
+
+def server_context(identity: Path, *, require_client: bool) -> ssl.SSLContext:
+    """Return the context of a listener; without `require_client` a peer may have no certificate, but no bad one.
+
+    Raises:
+        SettingsError: the identity folder is missing, unreadable or does not fit together.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_mode = ssl.CERT_REQUIRED if require_client else ssl.CERT_OPTIONAL
+    # A resumed session would skip the check of a certificate that has expired since.
+    context.num_tickets = 0
+    _load_folder(context, identity)
+    return context
+
+
+def client_context(identity: Path | Credentials) -> ssl.SSLContext:
+    """Return the context of a party that connects: an identity folder, or the contents of a CREDENTIALS file.
+
+    Raises:
+        SettingsError: the certificates or the key cannot be read or do not fit together.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    if isinstance(identity, Credentials):
+        _load_credentials(context, identity)
+    else:
+        _load_folder(context, identity)
+    return context
+
+
+def peer_from_der(der: bytes | None) -> Peer:
+    """Return who the certificate names (`SSLObject.getpeercert(binary_form=True)`, already verified by TLS).
+
+    Raises:
+        UnauthorisedError: no certificate, or one without a name and a role.
+    """
+    if not der:
+        raise UnauthorisedError("the peer showed no certificate")
+    try:
+        subject = x509.load_der_x509_certificate(der).subject
+    except ValueError as error:
+        raise UnauthorisedError("the peer's certificate cannot be read") from error
+    name = _attribute(subject, NameOID.COMMON_NAME)
+    role = _attribute(subject, NameOID.ORGANIZATIONAL_UNIT_NAME)
+    return Peer(name, role, hashlib.sha256(der).hexdigest())
+
+
+def _attribute(subject: x509.Name, oid: x509.ObjectIdentifier) -> str:
+    values = [str(attribute.value) for attribute in subject.get_attributes_for_oid(oid)]
+    if len(values) != 1 or not values[0]:
+        raise UnauthorisedError("the peer's certificate does not name exactly one party and one role")
+    return values[0]
+
+
+def _load_folder(context: ssl.SSLContext, folder: Path) -> None:
+    try:
+        context.load_verify_locations(cafile=folder / "ca.pem")
+        context.load_cert_chain(folder / "certificate.pem", folder / "key.pem")
+    except ssl.SSLError as error:
+        raise SettingsError(f"{folder}: certificate and key cannot be used: {error.reason}") from error
+    except OSError as error:
+        raise SettingsError(f"{folder}: not an identity folder: {error.strerror}") from error
+
+
+def _load_credentials(context: ssl.SSLContext, credentials: Credentials) -> None:
+    """Load PEM texts; `ssl` takes a key from a file only, so it passes through memory that looks like one (Linux)."""
+    descriptor = os.memfd_create("fascicle-identity", os.MFD_CLOEXEC)
+    try:
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(f"{credentials.certificate}\n{credentials.key}\n".encode())
+        context.load_verify_locations(cadata=credentials.ca)
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+    except (ssl.SSLError, ValueError) as error:
+        raise SettingsError(f"the certificates of {credentials.gateway} cannot be used: {error}") from error
+    finally:
+        os.close(descriptor)
