@@ -1,0 +1,246 @@
+"""The spool: received objects on this machine's disk, from the peer's last byte until every destination has them.
+
+    SPOOL/lock             held by the one agent that uses this spool
+    SPOOL/incoming/NAME    being received; cleared at start
+    SPOOL/ready/NAME       whole and durable; what a scan finds after any crash
+
+NAME is a number that only grows, then random digits: names sort by arrival and never come from a data set. A file
+enters `ready/` by rename after its bytes are flushed, and `finish` returns after the folder is flushed too
+(`transfer.durable`, many files a flush). Refuses to do: looking into the bytes, choosing destinations.
+"""
+
+import contextlib
+import errno
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import trio
+from typing_extensions import Buffer
+
+from agent.lock import open_lock
+from transfer.errors import FascicleError, FullError, StorageError
+from transfer.log import get_logger
+
+log = get_logger()
+BUFFER_BYTES: Final = 256 * 1024  # one hop to a thread for each, not one for each PDU
+ROOM_CHECK_BYTES: Final = 8 * 1024 * 1024
+FULL_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SpooledId:
+    """One whole object in the spool: its file's name below `ready/`, and its length."""
+
+    name: str
+    size_bytes: int
+
+
+def free_bytes(folder: Path) -> int:
+    """Return what an unprivileged process may still write to the file system of `folder`."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
+
+
+@contextlib.contextmanager
+def storage_errors(what: str) -> Iterator[None]:
+    """Turn what the disk says into `FullError` or `StorageError` about `what`."""
+    try:
+        yield
+    except OSError as error:
+        kind = FullError if error.errno in FULL_ERRNOS else StorageError
+        raise kind(f"{what}: {error.strerror}") from error
+
+
+class Incoming:
+    """One object while it arrives. End it with `finish` or `abandon`; after either, `abandon` does nothing."""
+
+    def __init__(self, spool: "Spool", descriptor: int, name: str) -> None:
+        self._spool, self._descriptor, self.name = spool, descriptor, name
+        self._pending = bytearray()
+        self._open = True
+        self.size_bytes = 0
+
+    async def write(self, buffer: Buffer) -> None:
+        """Append `buffer`, which may be reused when this returns.
+
+        Raises:
+            FullError: the disk is full, or free space fell below the reserve.
+            StorageError: the disk failed.
+        """
+        self._pending += buffer
+        if len(self._pending) >= BUFFER_BYTES:
+            await self._write_pending()
+
+    async def finish(self) -> SpooledId:
+        """Make the object durable; a failure abandons it, and is never tried again.
+
+        Raises:
+            FullError, StorageError: as `write`.
+        """
+        try:
+            await self._write_pending()
+            await self._spool._publish(self._descriptor, self.name)
+            spooled = SpooledId(self.name, self.size_bytes)
+            self._close()
+        except BaseException:
+            await self.abandon()
+            raise
+        self._spool._announce(spooled)
+        return spooled
+
+    async def abandon(self) -> None:
+        """Forget the object and its bytes."""
+        if not self._open:
+            return
+        self._close()
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(self._spool._discard, self.name)
+
+    async def _write_pending(self) -> None:
+        if not self._pending:
+            return
+        pending, self._pending = self._pending, bytearray()
+        await trio.to_thread.run_sync(self._spool._append, self._descriptor, pending)
+        self.size_bytes += len(pending)
+
+    def _close(self) -> None:
+        self._open = False
+        self._pending = bytearray()
+        os.close(self._descriptor)
+
+
+class Spool:
+    """An open spool; made by `open_spool`."""
+
+    def __init__(self, folder: Path, *, reserve_bytes: int) -> None:
+        self.folder, self.reserve_bytes = folder, reserve_bytes
+        self.incoming, self.ready = folder / "incoming", folder / "ready"
+        self._sequence = 0
+        self._unchecked_bytes = 0
+        self._finished: list[SpooledId] = []
+        self._news = trio.Event()
+
+    async def begin(self, origin: str) -> Incoming:
+        """Start to receive one object from `origin` (a peer's name, for the log only).
+
+        Raises:
+            FullError: free space is below the reserve.
+            StorageError: the disk failed.
+        """
+        name = self._next_name()
+        try:
+            descriptor = await trio.to_thread.run_sync(self._create, name)
+        except FascicleError as error:
+            log.warning("spool_refused", origin=origin, code=error.code, error=error.message)
+            raise
+        return Incoming(self, descriptor, name)
+
+    async def scan(self) -> list[SpooledId]:
+        """Return everything that is whole, in the order of arrival."""
+        return await trio.to_thread.run_sync(self._scan)
+
+    async def wait_finished(self) -> list[SpooledId]:
+        """Wait until objects were finished since the last call, and return them. For one caller at a time."""
+        await self._news.wait()
+        finished, self._finished, self._news = self._finished, [], trio.Event()
+        return finished
+
+    async def remove(self, names: Iterable[str]) -> None:
+        """Let go of objects that every destination has; a name that is gone already is fine."""
+        await trio.to_thread.run_sync(self._remove, list(names))
+
+    def path(self, name: str) -> Path:
+        """Return where a whole object lies."""
+        return self.ready / name
+
+    def _next_name(self) -> str:
+        self._sequence = max(self._sequence + 1, time.time_ns())
+        return f"{self._sequence:020d}-{secrets.token_hex(6)}"
+
+    def _announce(self, spooled: SpooledId) -> None:
+        self._finished.append(spooled)
+        self._news.set()
+
+    def _prepare(self) -> None:
+        """Clear what was half received, and go on counting after the newest name."""
+        with storage_errors("spool"):
+            for folder in (self.incoming, self.ready):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for left in self.incoming.iterdir():
+                left.unlink()
+            self._sequence = max((int(name.partition("-")[0]) for name in self._names()), default=0)
+
+    def _names(self) -> list[str]:
+        return sorted(name for name in os.listdir(self.ready) if name[:20].isdecimal() and name[20:21] == "-")
+
+    def _scan(self) -> list[SpooledId]:
+        with storage_errors("spool"):
+            return [SpooledId(name, self.path(name).stat().st_size) for name in self._names()]
+
+    def _create(self, name: str) -> int:
+        with storage_errors("spool"):
+            self._check_room()
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            return os.open(self.incoming / name, flags, 0o600)
+
+    def _append(self, descriptor: int, data: Buffer) -> None:
+        with storage_errors("spool"), memoryview(data) as view:
+            self._unchecked_bytes += len(view)
+            if self._unchecked_bytes >= ROOM_CHECK_BYTES:
+                self._unchecked_bytes = 0
+                self._check_room()
+            done = 0
+            while done < len(view):
+                done += os.write(descriptor, view[done:])
+
+    def _check_room(self) -> None:
+        free = free_bytes(self.folder)
+        if free < self.reserve_bytes:
+            raise FullError(f"spool: {free} bytes free, below the reserve of {self.reserve_bytes}; make room")
+
+    async def _publish(self, descriptor: int, name: str) -> None:
+        await trio.to_thread.run_sync(self._publish_one, descriptor, name)
+
+    def _publish_one(self, descriptor: int, name: str) -> None:
+        with storage_errors("spool"):
+            os.fdatasync(descriptor)
+            os.rename(self.incoming / name, self.ready / name)
+            flush_folder(self.ready)
+
+    def _discard(self, name: str) -> None:
+        with storage_errors("spool"):
+            for folder in (self.incoming, self.ready):
+                (folder / name).unlink(missing_ok=True)
+
+    def _remove(self, names: list[str]) -> None:
+        with storage_errors("spool"):
+            for name in names:
+                self.path(name).unlink(missing_ok=True)
+
+
+def flush_folder(folder: Path) -> None:
+    """Make the entries of `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.asynccontextmanager
+async def open_spool(folder: Path, *, reserve_bytes: int) -> AsyncIterator[Spool]:
+    """Take the spool in `folder`: make it, lock it, clear what was half received.
+
+    Raises:
+        SettingsError: another process uses it, or the folder cannot be made.
+        StorageError: the disk failed.
+    """
+    with open_lock(folder):
+        spool = Spool(folder, reserve_bytes=reserve_bytes)
+        await trio.to_thread.run_sync(spool._prepare)
+        yield spool
