@@ -20,7 +20,7 @@ $(INSTALLED): pyproject.toml constraints.txt | packages
 	@touch $@
 
 demo: setup
-	@$(BIN)/python examples/demo.py $(if $(DATA),--data '$(DATA)')
+	@$(BIN)/python -m examples.demo $(if $(DATA),--data '$(DATA)')
 
 test: check
 	$(BIN)/pytest -m 'not campaign' $(ARGS)
@@ -40,7 +40,7 @@ cov: setup
 	$(BIN)/coverage report --skip-covered
 
 bench: setup
-	@$(BIN)/python bench/data_path.py $(ARGS)
+	@$(BIN)/python -m bench.data_path $(ARGS)
 
 # 20 random kills at a time, seeds printed; the short form of it is part of `make test`.
 campaign: setup

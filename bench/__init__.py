@@ -1,0 +1,1 @@
+"""Measurements, and what they share with the tests and the demo: generated images, a running cluster, an FTP server."""
