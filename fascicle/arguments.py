@@ -1,0 +1,172 @@
+"""The command line's grammar (design section 12): commands, options, and which values make sense.
+
+A nonsensical value is a `SettingsError` before any work is done. Refuses to do: work, and imports beyond the standard
+library and the errors, because every command pays for them at start.
+"""
+
+import argparse
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NoReturn, TypeAlias
+
+from transfer.errors import SettingsError
+
+CONGESTION: Final = ("auto", "bbr", "cubic")
+NODES_MAX: Final = 1024  # api.OpenTransfer
+FLOWS_MAX: Final = 256
+REPLICAS_MAX: Final = 16
+UP_NODES_MAX: Final = 256  # processes on one machine
+UID: Final = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*")  # PS3.5 9.1
+OBJECT_ID: Final = re.compile(r"[0-9a-f]{64}")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that raises our error in place of ending the process."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse found wrong.
+
+        Raises:
+            SettingsError: always.
+        """
+        raise SettingsError(f"{message} (see `{self.prog} --help`)")
+
+
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
+
+
+class _Version(argparse.Action):
+    """Look the version up only when it is asked for: reading the installed metadata takes longer than parsing."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Print the version and end."""
+        from importlib.metadata import version  # noqa: PLC0415
+
+        print(f"fascicle {version('fascicle')}")
+        parser.exit()
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """Return a reader of whole numbers from `low` to `high`."""
+
+    def read(text: str) -> int:
+        if not re.fullmatch(r"-?[0-9]{1,9}", text) or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
+        return int(text)
+
+    return read
+
+
+def auto_or_whole(low: int, high: int) -> Callable[[str], int | None]:
+    """Return a reader of `auto` (None) or a whole number from `low` to `high`."""
+    number = whole(low, high)
+    return lambda text: None if text == "auto" else number(text)
+
+
+def matching(pattern: re.Pattern[str], what: str, length_max: int) -> Callable[[str], str]:
+    """Return a reader of texts that match `pattern` as a whole."""
+
+    def read(text: str) -> str:
+        if len(text) > length_max or not pattern.fullmatch(text):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+        return text
+
+    return read
+
+
+def host(text: str) -> str:
+    """Read the host that other parties reach this one by."""
+    if text in ("", "0.0.0.0", "::", "*"):
+        raise argparse.ArgumentTypeError("name the address that others reach this machine by, not every address")
+    if not re.fullmatch(r"[A-Za-z0-9.:_-]{1,253}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither an address nor a host name")
+    return text
+
+
+def make_parser() -> Parser:
+    """Return the parser of the whole command; `command` and `action` in its result name what to run."""
+    parser = Parser(
+        prog="fascicle",
+        description="Moves DICOM images from where they are made to where they are kept: in parallel, exactly.",
+        epilog="Exit codes: 0 all done, 1 some objects failed, 2 usage or configuration, 3 unreachable after retries.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and end")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (_add_up, _add_send, _add_get, _add_verify, _add_status):
+        add(commands)
+    _add_serving(commands, "agent", "run", "the workstation's daemon: watched folders, C-STORE SCP, durable queue")
+    _add_serving(commands, "gateway", "serve", "the gateway: transfers, placement, catalogue")
+    _add_serving(commands, "node", "serve", "a storage node")
+    return parser
+
+
+def _add(commands: Commands, name: str, text: str) -> Parser:
+    return commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+
+
+def _add_up(commands: Commands) -> None:
+    parser = _add(commands, "up", "run a whole cluster on this machine, one process per role, supervised")
+    port = whole(0, 65_535)
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="where everything is kept")
+    parser.add_argument("--nodes", type=whole(1, UP_NODES_MAX), metavar="N", help="default: as it was, at first 5")
+    parser.add_argument("--host", type=host, default="127.0.0.1", help="default: %(default)s")
+    parser.add_argument("--port", type=port, default=8443, help="of the gateway; 0: any free; default: %(default)s")
+    parser.add_argument("--replicas", type=whole(1, REPLICAS_MAX), default=1, metavar="R", help="default: %(default)s")
+    parser.add_argument("--plain", action="store_true", help="data plane without TLS, for measurements")
+    parser.add_argument("--paper-port", type=port, metavar="P", help="node 1 takes the paper's protocol at P, 2 at P+1")
+
+
+def _add_send(commands: Commands) -> None:
+    parser = _add(commands, "send", "send files and folders, and wait until they are durable")
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="DICOM files, or folders of them")
+    _add_to(parser)
+    parser.add_argument("--encoding", default="auto", metavar="NAME", help="auto, raw or an encoding's name")
+    parser.add_argument("--flows", type=auto_or_whole(1, FLOWS_MAX), metavar="auto|N", help="TCP connections")
+    parser.add_argument("--nodes", type=auto_or_whole(1, NODES_MAX), metavar="auto|N", help="storage nodes to use")
+    parser.add_argument("--replicas", type=whole(1, REPLICAS_MAX), metavar="R", help="default: the cluster's")
+    parser.add_argument("--congestion", choices=CONGESTION, default="auto", help="default: %(default)s")
+    parser.add_argument("--any-file", action="store_true", help="send what is not DICOM, too")
+    _add_json(parser)
+
+
+def _add_get(commands: Commands) -> None:
+    parser = _add(commands, "get", "fetch originals, bit for bit")
+    uid = matching(UID, "a DICOM UID", 64)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--study", type=uid, metavar="UID", help="Study Instance UID")
+    what.add_argument("--series", type=uid, metavar="UID", help="Series Instance UID")
+    what.add_argument("--object", type=matching(OBJECT_ID, "an object id (64 hex digits)", 64), metavar="ID")
+    what.add_argument("--all", action="store_true", help="everything stored")
+    parser.add_argument("out", type=Path, metavar="OUT", help="the folder to write to")
+    _add_to(parser)
+    _add_json(parser)
+
+
+def _add_verify(commands: Commands) -> None:
+    parser = _add(commands, "verify", "check that everything in the catalogue is stored")
+    _add_to(parser)
+    parser.add_argument("--deep", action="store_true", help="re-read every byte and check its digest")
+    _add_json(parser)
+
+
+def _add_status(commands: Commands) -> None:
+    parser = _add(commands, "status", "show nodes, space and transfers")
+    _add_to(parser)
+    _add_json(parser)
+    parser.add_argument("--watch", action="store_true", help="again every second, until Ctrl-C")
+
+
+def _add_serving(commands: Commands, name: str, action: str, text: str) -> None:
+    actions = _add(commands, name, text).add_subparsers(dest="action", required=True, metavar=action)
+    parser = _add(actions, action, text)
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="TOML; see docs/operations.md")
+
+
+def _add_to(parser: Parser) -> None:
+    parser.add_argument("--to", type=Path, required=True, metavar="CREDENTIALS", help="the file that `up` writes")
+
+
+def _add_json(parser: Parser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
