@@ -10,11 +10,10 @@ enters `ready/` by rename after its bytes are flushed, and `finish` returns afte
 """
 
 import contextlib
-import errno
-import os
+import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,13 +22,15 @@ import trio
 from typing_extensions import Buffer
 
 from agent.lock import open_lock
+from transfer import disk
+from transfer.durable import Finished, Volume, make_folder_durably
 from transfer.errors import FascicleError, FullError, StorageError
 from transfer.log import get_logger
 
 log = get_logger()
 BUFFER_BYTES: Final = 256 * 1024  # one hop to a thread for each, not one for each PDU
 ROOM_CHECK_BYTES: Final = 8 * 1024 * 1024
-FULL_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+NAME: Final = re.compile(r"[0-9]{20}-[0-9a-f]{12}\Z")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -40,20 +41,13 @@ class SpooledId:
     size_bytes: int
 
 
-def free_bytes(folder: Path) -> int:
-    """Return what an unprivileged process may still write to the file system of `folder`."""
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize
+@dataclass(slots=True)
+class _Publication:
+    """A written file that waits for its group's flush, and what became of it."""
 
-
-@contextlib.contextmanager
-def storage_errors(what: str) -> Iterator[None]:
-    """Turn what the disk says into `FullError` or `StorageError` about `what`."""
-    try:
-        yield
-    except OSError as error:
-        kind = FullError if error.errno in FULL_ERRNOS else StorageError
-        raise kind(f"{what}: {error.strerror}") from error
+    file: Finished
+    published: bool = False
+    error: FascicleError | None = None
 
 
 class Incoming:
@@ -105,13 +99,12 @@ class Incoming:
         if not self._pending:
             return
         pending, self._pending = self._pending, bytearray()
-        await trio.to_thread.run_sync(self._spool._append, self._descriptor, pending)
-        self.size_bytes += len(pending)
+        self.size_bytes = await trio.to_thread.run_sync(self._spool._append, self._descriptor, pending, self.size_bytes)
 
     def _close(self) -> None:
         self._open = False
         self._pending = bytearray()
-        os.close(self._descriptor)
+        disk.close(self._descriptor)
 
 
 class Spool:
@@ -120,6 +113,9 @@ class Spool:
     def __init__(self, folder: Path, *, reserve_bytes: int) -> None:
         self.folder, self.reserve_bytes = folder, reserve_bytes
         self.incoming, self.ready = folder / "incoming", folder / "ready"
+        self._volume = Volume(folder)
+        self._waiting: list[_Publication] = []
+        self._flushing = trio.Lock()
         self._sequence = 0
         self._unchecked_bytes = 0
         self._finished: list[SpooledId] = []
@@ -168,68 +164,66 @@ class Spool:
 
     def _prepare(self) -> None:
         """Clear what was half received, and go on counting after the newest name."""
-        with storage_errors("spool"):
-            for folder in (self.incoming, self.ready):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for left in self.incoming.iterdir():
-                left.unlink()
-            self._sequence = max((int(name.partition("-")[0]) for name in self._names()), default=0)
-
-    def _names(self) -> list[str]:
-        return sorted(name for name in os.listdir(self.ready) if name[:20].isdecimal() and name[20:21] == "-")
+        for folder in (self.incoming, self.ready):
+            make_folder_durably(folder)
+        for left in disk.entries(str(self.incoming)):
+            disk.unlink(left.path)
+        self._sequence = max((int(spooled.name[:20]) for spooled in self._scan()), default=0)
 
     def _scan(self) -> list[SpooledId]:
-        with storage_errors("spool"):
-            return [SpooledId(name, self.path(name).stat().st_size) for name in self._names()]
+        entries = [entry for entry in disk.entries(str(self.ready)) if NAME.match(entry.name)]
+        return [SpooledId(entry.name, entry.stat(follow_symlinks=False).st_size) for entry in entries]
 
     def _create(self, name: str) -> int:
-        with storage_errors("spool"):
-            self._check_room()
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            return os.open(self.incoming / name, flags, 0o600)
+        self._check_room()
+        return disk.create(str(self.incoming / name))
 
-    def _append(self, descriptor: int, data: Buffer) -> None:
-        with storage_errors("spool"), memoryview(data) as view:
-            self._unchecked_bytes += len(view)
-            if self._unchecked_bytes >= ROOM_CHECK_BYTES:
-                self._unchecked_bytes = 0
-                self._check_room()
-            done = 0
-            while done < len(view):
-                done += os.write(descriptor, view[done:])
+    def _append(self, descriptor: int, data: Buffer, offset: int) -> int:
+        behind = disk.write_at(descriptor, [data], offset)
+        self._unchecked_bytes += behind - offset
+        if self._unchecked_bytes >= ROOM_CHECK_BYTES:
+            self._unchecked_bytes = 0
+            self._check_room()
+        return behind
 
     def _check_room(self) -> None:
-        free = free_bytes(self.folder)
+        free = disk.free_bytes(str(self.folder))
         if free < self.reserve_bytes:
             raise FullError(f"spool: {free} bytes free, below the reserve of {self.reserve_bytes}; make room")
 
     async def _publish(self, descriptor: int, name: str) -> None:
-        await trio.to_thread.run_sync(self._publish_one, descriptor, name)
+        """Join the next group flush; whoever comes first while none runs leads it for all that wait."""
+        file = Finished(descriptor, str(self.incoming / name), str(self.ready / name), written_early=True)
+        mine = _Publication(file)
+        self._waiting.append(mine)
+        with trio.CancelScope(shield=True):  # the leader needs everyone's descriptors open
+            async with self._flushing:
+                if not mine.published and mine.error is None:
+                    group, self._waiting = self._waiting, []
+                    await trio.to_thread.run_sync(self._publish_group, group)
+        if mine.error is not None:
+            raise type(mine.error)(mine.error.message) from mine.error
+        if not mine.published:
+            raise StorageError("spool: the flush of this object's group was broken off")
 
-    def _publish_one(self, descriptor: int, name: str) -> None:
-        with storage_errors("spool"):
-            os.fdatasync(descriptor)
-            os.rename(self.incoming / name, self.ready / name)
-            flush_folder(self.ready)
+    def _publish_group(self, waiting: list[_Publication]) -> None:
+        try:
+            with self._volume.open_group() as group:
+                group.publish([each.file for each in waiting])
+        except FascicleError as error:
+            for each in waiting:
+                each.error = error
+        else:
+            for each in waiting:
+                each.published = True
 
     def _discard(self, name: str) -> None:
-        with storage_errors("spool"):
-            for folder in (self.incoming, self.ready):
-                (folder / name).unlink(missing_ok=True)
+        for folder in (self.incoming, self.ready):
+            disk.unlink(str(folder / name))
 
     def _remove(self, names: list[str]) -> None:
-        with storage_errors("spool"):
-            for name in names:
-                self.path(name).unlink(missing_ok=True)
-
-
-def flush_folder(folder: Path) -> None:
-    """Make the entries of `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        for name in names:
+            disk.unlink(str(self.path(name)))
 
 
 @contextlib.asynccontextmanager

@@ -1,0 +1,348 @@
+"""The durable queue: what is to go to which destination, what was tried, and what need not go again.
+
+SQLite in WAL mode with synchronous=FULL (a method's changes are durable when it returns), one connection, one call
+at a time in a thread. An item is let go only when every one of its destinations has committed it. A damaged
+database is set aside and begun anew: the spool and the watched folders still hold all that is to go. Refuses to
+do: touching the files, sending.
+"""
+
+import contextlib
+import os
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from importlib import resources
+from pathlib import Path
+from typing import Final, Literal, TypeVar
+
+import trio
+
+from transfer.errors import FullError, SettingsError, StorageError
+from transfer.log import get_logger
+
+T = TypeVar("T")
+log = get_logger()
+SPOOL: Final = ""
+VERSION: Final = 1
+COLUMNS: Final = "item.id, source, path, name, size_bytes, mtime_ns, item.priority, added_at_s, object_id"
+
+
+class Priority(IntEnum):
+    """What goes first."""
+
+    STAT = 0
+    NORMAL = 1
+    BULK = 2
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file as it was seen: its path (bytes; of a spooled object its name), length and time of change."""
+
+    path: bytes
+    size_bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewItem:
+    """A file that is to go; `source` is `SPOOL` or the watched folder."""
+
+    source: str
+    file: File
+    name: str
+    priority: Priority
+    destinations: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A file in the queue. `object_id` is "" until the first destination has it."""
+
+    item_id: int
+    source: str
+    file: File
+    name: str
+    priority: Priority
+    added_at_s: float
+    object_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one item at one destination: done (`object_id`), waiting (until `next_try_s`) or parked."""
+
+    item_id: int
+    state: Literal["done", "waiting", "parked"]
+    object_id: str = ""
+    next_try_s: float = 0.0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What is still to go to one destination."""
+
+    destination: str
+    objects: int
+    bytes: int
+    stat_objects: int
+    parked: int
+    oldest_at_s: float | None
+
+
+class Queue:
+    """An open queue; made by `open_queue`."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._db = connection
+        self._limiter = trio.CapacityLimiter(1)
+        self._news = trio.Event()
+
+    @property
+    def news(self) -> trio.Event:
+        """An event that is set at the next change; take it before asking, wait for it after."""
+        return self._news
+
+    async def add(self, items: Sequence[NewItem]) -> int:
+        """Add items; one that is known by source and path is left alone, or begun anew when its file differs.
+
+        Returns how many were added or begun anew.
+        """
+        return await self._write(self._add, items)
+
+    async def ready(self, destination: str, now_s: float, limit: int, without: Iterable[int] = ()) -> list[Item]:
+        """Return what may go to `destination` now: by priority, then in order of arrival, at most `limit`."""
+        known = set(without)
+        found = await self._read(self._ready, destination, now_s, limit + len(known))
+        return [item for item in found if item.item_id not in known][:limit]
+
+    async def next_try_s(self, destination: str) -> float | None:
+        """Return when the next waiting item may go, None when nothing waits."""
+        query = "SELECT min(next_try_s) FROM delivery WHERE destination = ? AND state = 'waiting'"
+        found: float | None = (await self._read(lambda: self._db.execute(query, (destination,)).fetchone()))[0]
+        return found
+
+    async def attempts(self, item_id: int, destination: str) -> int:
+        """Return how often the item failed at `destination`."""
+        query = "SELECT attempts FROM delivery WHERE item_id = ? AND destination = ?"
+        row = await self._read(lambda: self._db.execute(query, (item_id, destination)).fetchone())
+        return int(row[0]) if row else 0
+
+    async def record(self, destination: str, outcomes: Sequence[Outcome]) -> None:
+        """Note what became of items at `destination`; items that are no longer known are passed over."""
+        await self._write(self._record, destination, outcomes)
+
+    async def complete(self, limit: int) -> list[Item]:
+        """Return items that every destination has, oldest first."""
+        query = f"SELECT {COLUMNS} FROM item WHERE open_deliveries = 0 ORDER BY id LIMIT ?"  # noqa: S608 - constants
+        return await self._read(lambda: [_item(row) for row in self._db.execute(query, (limit,))])
+
+    async def let_go(self, items: Sequence[Item], *, keep: bool) -> None:
+        """Drop items; with `keep` remember their files, so that they do not go again while they stay as they are."""
+        await self._write(self._let_go, items, keep)
+
+    async def unknown(self, source: str, files: Sequence[File]) -> list[File]:
+        """Return those files that are neither queued nor kept as they are now."""
+        return await self._read(self._unknown, source, files)
+
+    async def unpark(self) -> int:
+        """Let everything that was parked be tried once more; return how many."""
+        query = "UPDATE delivery SET state = 'waiting', next_try_s = 0 WHERE state = 'parked'"
+        return await self._write(lambda: self._db.execute(query).rowcount)
+
+    async def backlogs(self) -> list[Backlog]:
+        """Return what is still to go, per destination that anything was ever queued for and not let go."""
+        return await self._read(lambda: [Backlog(*row) for row in self._db.execute(_BACKLOG)])
+
+    async def parked(self, limit: int) -> list[tuple[str, str, bytes, str]]:
+        """Return destination, source, path and reason of what was parked, newest first."""
+        query = (
+            "SELECT destination, source, path, reason FROM delivery JOIN item ON item.id = item_id"
+            " WHERE state = 'parked' ORDER BY item_id DESC LIMIT ?"
+        )
+        return await self._read(lambda: self._db.execute(query, (limit,)).fetchall())
+
+    async def _read(self, work: Callable[..., T], *arguments: object) -> T:
+        def run() -> T:
+            with _database_errors():
+                return work(*arguments)
+
+        return await trio.to_thread.run_sync(run, limiter=self._limiter)
+
+    async def _write(self, work: Callable[..., T], *arguments: object) -> T:
+        def run() -> T:
+            with _database_errors(), _transaction(self._db):
+                return work(*arguments)
+
+        result = await trio.to_thread.run_sync(run, limiter=self._limiter)
+        self._news.set()
+        self._news = trio.Event()
+        return result
+
+    def _add(self, items: Sequence[NewItem]) -> int:
+        return sum(self._add_one(item) for item in items)
+
+    def _add_one(self, new: NewItem) -> bool:
+        row = self._db.execute(
+            "SELECT id, size_bytes, mtime_ns FROM item WHERE source = ? AND path = ?", (new.source, new.file.path)
+        ).fetchone()
+        if row and row[1:] == (new.file.size_bytes, new.file.mtime_ns):
+            return False
+        if row:
+            self._db.execute("DELETE FROM item WHERE id = ?", row[:1])
+        self._db.execute("DELETE FROM kept WHERE source = ? AND path = ?", (new.source, new.file.path))
+        destinations = sorted(set(new.destinations))
+        added = self._db.execute(
+            "INSERT INTO item (source, path, name, size_bytes, mtime_ns, priority, added_at_s, open_deliveries)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (new.source, new.file.path, new.name, new.file.size_bytes, new.file.mtime_ns, int(new.priority),
+             time.time(), len(destinations)),
+        )  # fmt: skip
+        self._db.executemany(
+            "INSERT INTO delivery (item_id, destination, priority, state) VALUES (?, ?, ?, 'waiting')",
+            [(added.lastrowid, destination, int(new.priority)) for destination in destinations],
+        )
+        return True
+
+    def _ready(self, destination: str, now_s: float, limit: int) -> list[Item]:
+        query = (
+            f"SELECT {COLUMNS} FROM delivery JOIN item ON item.id = item_id"  # noqa: S608 - constants
+            " WHERE destination = ? AND state = 'waiting' AND next_try_s <= ?"
+            " ORDER BY delivery.priority, item_id LIMIT ?"
+        )
+        return [_item(row) for row in self._db.execute(query, (destination, now_s, limit))]
+
+    def _record(self, destination: str, outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            changed = self._db.execute(
+                "UPDATE delivery SET state = ?, next_try_s = ?, reason = ?, attempts = attempts + 1"
+                " WHERE item_id = ? AND destination = ? AND state != 'done'",
+                (outcome.state, outcome.next_try_s, outcome.reason, outcome.item_id, destination),
+            ).rowcount
+            if changed and outcome.state == "done":
+                self._done(outcome)
+
+    def _done(self, outcome: Outcome) -> None:
+        """Count one delivery; when another destination got other bytes, the file changed between: begin anew."""
+        known = self._db.execute("SELECT object_id FROM item WHERE id = ?", (outcome.item_id,)).fetchone()[0]
+        if known in ("", outcome.object_id):
+            self._db.execute(
+                "UPDATE item SET object_id = ?, open_deliveries = open_deliveries - 1 WHERE id = ?",
+                (outcome.object_id, outcome.item_id),
+            )
+            return
+        self._db.execute(
+            "UPDATE item SET object_id = '', open_deliveries = (SELECT count(*) FROM delivery WHERE item_id = id)"
+            " WHERE id = ?",
+            (outcome.item_id,),
+        )
+        self._db.execute("UPDATE delivery SET state = 'waiting' WHERE item_id = ?", (outcome.item_id,))
+
+    def _let_go(self, items: Sequence[Item], keep: bool) -> None:
+        self._db.executemany("DELETE FROM item WHERE id = ?", [(item.item_id,) for item in items])
+        if keep:
+            self._db.executemany(
+                "INSERT OR REPLACE INTO kept VALUES (?, ?, ?, ?, ?)",
+                [(i.source, i.file.path, i.file.size_bytes, i.file.mtime_ns, i.object_id) for i in items],
+            )
+
+    def _unknown(self, source: str, files: Sequence[File]) -> list[File]:
+        query = (
+            "SELECT 1 FROM item WHERE source = ?1 AND path = ?2 AND size_bytes = ?3 AND mtime_ns = ?4 UNION ALL"
+            " SELECT 1 FROM kept WHERE source = ?1 AND path = ?2 AND size_bytes = ?3 AND mtime_ns = ?4"
+        )
+        return [
+            file
+            for file in files
+            if not self._db.execute(query, (source, file.path, file.size_bytes, file.mtime_ns)).fetchone()
+        ]
+
+
+_BACKLOG: Final = """
+SELECT destination, sum(state = 'waiting'), coalesce(sum(size_bytes) FILTER (WHERE state = 'waiting'), 0),
+    sum(state = 'waiting' AND delivery.priority = 0), sum(state = 'parked'),
+    min(added_at_s) FILTER (WHERE state = 'waiting')
+FROM delivery JOIN item ON item.id = item_id GROUP BY destination ORDER BY destination
+"""
+
+
+def _item(row: tuple[int, str, bytes, str, int, int, int, float, str]) -> Item:
+    item_id, source, path, name, size_bytes, mtime_ns, priority, added_at_s, object_id = row
+    return Item(item_id, source, File(path, size_bytes, mtime_ns), name, Priority(priority), added_at_s, object_id)
+
+
+@contextlib.contextmanager
+def _database_errors() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        raise (FullError if full else StorageError)(f"queue: {error}") from error
+
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):  # some errors have rolled back already
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "cache_size = -8192"):
+            connection.execute(f"PRAGMA {pragma}")
+        if (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+            raise sqlite3.DatabaseError(found)  # noqa: TRY301 - damage, said in SQLite's own way
+        _migrate(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > VERSION:
+        raise SettingsError(f"{path}: made by a newer version of this program; use that version")
+    if version == 0:
+        schema = resources.files("agent").joinpath("queue.sql").read_text(encoding="utf-8")
+        connection.executescript(f"BEGIN; {schema} COMMIT;")
+
+
+def _connect_or_begin_anew(path: Path) -> sqlite3.Connection:
+    with _database_errors():
+        try:
+            return _connect(path)
+        except sqlite3.OperationalError:
+            raise  # the disk or its permissions, not the contents
+        except sqlite3.DatabaseError as error:
+            aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
+            os.replace(path, aside)
+            for suffix in ("-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            log.critical("queue_damaged", error=str(error), set_aside=str(aside))
+            return _connect(path)
+
+
+@contextlib.asynccontextmanager
+async def open_queue(path: Path) -> AsyncIterator[Queue]:
+    """Open the queue in the file `path`, made if need be; its folder exists and is locked by the caller.
+
+    Raises:
+        StorageError, FullError: the disk failed or is full.
+        SettingsError: the file is of a newer version.
+    """
+    connection = await trio.to_thread.run_sync(_connect_or_begin_anew, path)
+    try:
+        yield Queue(connection)
+    finally:
+        connection.close()
