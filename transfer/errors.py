@@ -124,6 +124,12 @@ class StorageError(FascicleError):
     http_status = 500
 
 
+class CrashedError(FascicleError):
+    """A process of ours that keeps ending, or does not come up."""
+
+    code = "crashed"
+
+
 def _tree(root: type[FascicleError]) -> dict[str, type[FascicleError]]:
     found = {root.code: root}
     for child in root.__subclasses__():
