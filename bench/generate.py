@@ -65,7 +65,7 @@ def write_multiframe(path: Path, size_bytes: int, *, seed: int, rows: int = 640,
 def _header(kind: str, *, rows: int, columns: int, seed: int, study: object, frames: int = 0) -> bytes:
     """Return everything before the pixel data, with the first image's UID and number 0 in it."""
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = kind
+    meta.MediaStorageSOPClassUID = UID(kind)
     meta.MediaStorageSOPInstanceUID = uid(seed, 0)
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
