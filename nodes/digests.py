@@ -1,0 +1,76 @@
+"""The check of an object as its stored bytes come by: their digest, and that of the original they decode to.
+
+Keeps the first bytes of the original, from which the identity is read, and nothing else. Refuses to do: I/O.
+"""
+
+from typing import Final
+
+from blake3 import blake3
+from typing_extensions import Buffer
+
+from nodes.objectfile import RAW
+from transfer.dicom import read_identity
+from transfer.encodings import get_encoding
+from transfer.errors import CorruptError, NotDicomError, TruncatedError
+from transfer.objects import Identity
+
+HEAD_BYTES: Final = 1 << 20  # identities stand before the pixel data, far within this
+
+
+class Digests:
+    """Feed all stored bytes in order, then `finish` once."""
+
+    def __init__(self, object_id: str, size_bytes: int, encoding: str) -> None:
+        """`encoding` must be known (`transfer.encodings`), else its error is raised."""
+        self._object_id = object_id
+        self._size_bytes = size_bytes
+        decoder = get_encoding(encoding).decoder(size_bytes)
+        self._decoder = None if encoding == RAW else decoder
+        self._stored = blake3()
+        self._original = self._stored if self._decoder is None else blake3()
+        self._original_bytes = 0
+        self._head: list[memoryview] = []
+        self._head_bytes = 0
+
+    def feed(self, payload: memoryview) -> None:
+        """Take the next stored bytes; the buffer may be kept until `identity` is asked for.
+
+        Raises:
+            CorruptError: they do not decode, or to more than was announced.
+        """
+        self._stored.update(payload)
+        if self._decoder is None:
+            self._take(payload)
+            return
+        for block in self._decoder.feed(payload):
+            self._original.update(block)
+            self._take(block)
+
+    def finish(self) -> bytes:
+        """Return the digest of the stored bytes, after checking that they are the object.
+
+        Raises:
+            CorruptError: they are not.
+        """
+        if self._decoder is not None:
+            self._decoder.finish()
+        if self._original_bytes != self._size_bytes or self._original.hexdigest() != self._object_id:
+            raise CorruptError(f"{self._object_id}: the bytes received are not this object; send it again")
+        return self._stored.digest()
+
+    def identity(self) -> Identity:
+        """Return what the original's first bytes say it is; what is not DICOM is any file."""
+        head = self._head[0] if len(self._head) == 1 else memoryview(b"".join(self._head))
+        try:
+            return read_identity(head)
+        except (NotDicomError, TruncatedError):
+            return Identity(any_file=True)
+
+    def _take(self, block: Buffer) -> None:
+        view = memoryview(block).cast("B")
+        self._original_bytes += view.nbytes
+        if self._original_bytes > self._size_bytes:
+            raise CorruptError(f"{self._object_id}: more bytes than the {self._size_bytes} that were announced")
+        if self._head_bytes < HEAD_BYTES:
+            self._head.append(view[: HEAD_BYTES - self._head_bytes])
+            self._head_bytes += self._head[-1].nbytes

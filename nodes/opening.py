@@ -1,0 +1,75 @@
+"""What happens when a store is opened: the lock, leftovers of the last use, the disk's incarnation. Blocks."""
+
+import fcntl
+import os
+import re
+import time
+import uuid
+from pathlib import Path
+from typing import Final
+
+from transfer import disk
+from transfer.durable import write_file_durably
+from transfer.errors import SettingsError, StorageError
+
+PARTIAL_LIFE_S: Final = 7 * 24 * 3600.0
+PARTIAL_NAME: Final = re.compile(r"([0-9a-f]{64})\.partial\Z")
+INCARNATION: Final = re.compile(r"[0-9a-f]{32}\Z")
+
+
+def object_path(folder: Path | str, object_id: str) -> str:
+    """Return where the object of a checked id is."""
+    return f"{folder}/objects/{object_id[:2]}/{object_id[2:4]}/{object_id}"
+
+
+def lock_folder(folder: Path) -> int:
+    """Lock `folder` for this process until the returned descriptor is closed.
+
+    Raises:
+        SettingsError: another process has it.
+    """
+    descriptor = disk.open_or_create(str(folder / "lock"))
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        disk.close(descriptor)
+        raise SettingsError(f"{folder} is in use by another node; give each node a folder of its own") from error
+    return descriptor
+
+
+def clear_incoming(folder: Path, now_s: float | None = None) -> None:
+    """Remove temporary files, and partial uploads that are a week old or whose object is stored."""
+    oldest_s = (time.time() if now_s is None else now_s) - PARTIAL_LIFE_S
+    for entry in disk.entries(str(folder / "incoming")):
+        partial = PARTIAL_NAME.match(entry.name)
+        if (
+            partial is None
+            or entry.stat(follow_symlinks=False).st_mtime < oldest_s
+            or disk.exists(object_path(folder, partial[1]))
+        ):
+            disk.unlink(entry.path)
+
+
+def read_incarnation(path: Path) -> str:
+    """Return the id of this life of the disk, made durable when there is none.
+
+    Raises:
+        StorageError: there is a file, and it holds something else.
+    """
+    if not path.exists():
+        write_file_durably(path, uuid.uuid4().hex.encode())
+    try:
+        text = path.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StorageError(f"{path} cannot be read") from error
+    if INCARNATION.match(text) is None:
+        raise StorageError(f"{path} is damaged; with it removed, this node counts as new")
+    return text
+
+
+def free_name(folder: str, name: str) -> str:
+    """Return a path in `folder` that is not taken: `name`, a dot and the first free number."""
+    number = 0
+    while disk.exists(path := os.path.join(folder, f"{name}.{number}")):
+        number += 1
+    return path

@@ -1,0 +1,271 @@
+"""A node's objects: plain files under objects/ab/cd/<object id>, each made durable before it is answered for.
+
+| folder or file | what |
+|---|---|
+| `objects/ab/cd/` | the objects whose ids begin with ab, cd (`nodes.objectfile`) |
+| `incoming/` | temporary files, cleared at start; `<object id>.partial` of resumable uploads, kept a week |
+| `quarantine/` | what was found damaged, as `<object id>.<number>` |
+| `incarnation` | the id of this life of the disk |
+| `lock` | held while a node has the folder |
+
+Everything blocks unless it says otherwise; methods may be called from any thread. Refuses to do: deleting objects
+(the scrubber does, after a delay), decoding for readers, deciding who may ask.
+"""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from threading import Lock
+from typing import Self
+
+import msgspec
+
+from nodes.census import Census
+from nodes.incoming import Incoming
+from nodes.objectfile import Record
+from nodes.opening import clear_incoming, free_name, lock_folder, object_path, read_incarnation
+from nodes.reading import StoredReader, read_header
+from nodes.room import Room
+from transfer import disk
+from transfer.durable import Finished, Group, Volume, make_folder_durably
+from transfer.errors import BusyError, ConflictError, CorruptError, FascicleError, NotStoredError, ProtocolError
+from transfer.log import get_logger
+from transfer.objects import is_object_id
+
+log = get_logger()
+Ready = Mapping[int, tuple[Finished, Record]]
+
+
+class Statistics(msgspec.Struct, frozen=True):
+    """What a store holds. `counted`: the counts are complete, not still growing after a start."""
+
+    objects: int
+    stored_bytes: int
+    free_bytes: int
+    counted: bool
+
+
+class Store:
+    """The objects of one folder; made by `Store.open`."""
+
+    def __init__(self, folder: Path, reserve_bytes: int, lock_descriptor: int, incarnation: str) -> None:
+        self.folder = folder
+        self.incarnation = incarnation
+        self._lock_descriptor = lock_descriptor
+        self._volume = Volume(folder)
+        self._room = Room(str(folder), reserve_bytes)
+        self._census = Census(str(folder / "objects"))
+        self._serial = itertools.count()
+        self._lock = Lock()  # of the three below
+        self._partials: set[str] = set()  # ids with a writer
+        self._unsettled: set[str] = set()  # ids whose names may be visible before they are durable
+        self._failed_groups = 0
+
+    @classmethod
+    def open(cls, folder: Path, reserve_bytes: int) -> Self:
+        """Open the store in `folder`, made when it is not there, and recover from whatever ended its last use.
+
+        Raises:
+            SettingsError: another process has it open.
+            StorageError, FullError: the disk failed or is full.
+        """
+        folder = folder.absolute()
+        for name in ("objects", "incoming", "quarantine"):
+            make_folder_durably(folder / name)
+        descriptor = lock_folder(folder)
+        try:
+            clear_incoming(folder)
+            Volume(folder).flush_everything()
+            return cls(folder, reserve_bytes, descriptor, read_incarnation(folder / "incarnation"))
+        except BaseException:
+            disk.close(descriptor)
+            raise
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        self._census.close()
+        disk.close(self._lock_descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def contains(self, object_id: str) -> Record | None:
+        """Return what is durable under this id by its header; a file with a damaged header is quarantined: None."""
+        while True:
+            failed_groups = self._failed_groups
+            try:
+                record = self.check(object_id, deep=False)
+            except (NotStoredError, CorruptError):
+                return None
+            with self._lock:
+                if object_id in self._unsettled:
+                    return None
+                if failed_groups == self._failed_groups:  # else the file may have been one of theirs: look again
+                    return record
+
+    def begin(self, object_id: str, size_bytes: int, encoding: str, *, resumable: bool = False) -> Incoming:
+        """Start to take one object; without `resumable` this does not block.
+
+        A resumable upload goes on after `Incoming.offset_bytes`, what is there being checked again.
+
+        Raises:
+            FullError: no room for it.
+            BusyError: another flow is sending the same object resumably.
+            ProtocolError: not an object id.
+            SettingsError: an encoding that is not known.
+        """
+        if not is_object_id(object_id) or size_bytes < 0:
+            raise ProtocolError("an object's id is 64 lower-case hex digits, and its size not negative")
+        if resumable:
+            return self._begin_resumable(object_id, size_bytes, encoding)
+        path = f"{self.folder}/incoming/{next(self._serial)}.new"
+        return Incoming(object_id, size_bytes, encoding, path=path, room=self._room, on_end=lambda: None)
+
+    def _begin_resumable(self, object_id: str, size_bytes: int, encoding: str) -> Incoming:
+        with self._lock:
+            if object_id in self._partials:
+                raise BusyError(f"{object_id} is being sent by another flow; ask again when that has ended")
+            self._partials.add(object_id)
+        leave = partial(self._partials.discard, object_id)
+        path = f"{self.folder}/incoming/{object_id}.partial"
+        try:
+            incoming = Incoming(object_id, size_bytes, encoding, path=path, room=self._room, on_end=leave)
+        except BaseException:
+            leave()
+            raise
+        try:
+            incoming.open_partial()
+        except BaseException:
+            incoming.end()
+            raise
+        return incoming
+
+    def commit(self, group: Sequence[Incoming]) -> list[Record | FascicleError]:
+        """Check each upload, make all good ones durable together, and return what became of each, in their order.
+
+        An object that was here already keeps its old copy, whose record is returned. An error stands for its own
+        upload: CorruptError (not the object), FullError, StorageError (a failed flush fails the whole group). All
+        uploads are ended, and those that failed are removed.
+        """
+        outcomes: dict[int, Record | FascicleError] = {}
+        try:
+            with self._volume.open_group() as flush:
+                ready = self._finish(group, outcomes)
+                outcomes |= self._publish(flush, ready)
+        except FascicleError as error:
+            outcomes = {index: outcomes.get(index, error) for index in range(len(group))}
+        return [_end(incoming, outcomes[index]) for index, incoming in enumerate(group)]
+
+    def _finish(self, group: Sequence[Incoming], failed: dict[int, Record | FascicleError]) -> Ready:
+        ready = {}
+        for index, incoming in enumerate(group):
+            try:
+                if incoming.ended:
+                    raise ConflictError(f"{incoming.object_id}: its upload has ended")
+                ready[index] = incoming.finish(object_path(self.folder, incoming.object_id))
+            except FascicleError as error:
+                failed[index] = error
+        return ready
+
+    def _publish(self, flush: Group, ready: Ready) -> dict[int, Record | FascicleError]:
+        if not ready:
+            return {}
+        with self._volume.publishing:
+            new = self._announce({record.object_id for _, record in ready.values()})
+            try:
+                fresh = flush.publish([file for file, _ in ready.values()])
+            except FascicleError as error:
+                with self._lock:
+                    self._failed_groups += 1
+                return dict.fromkeys(ready, error)
+            finally:
+                with self._lock:
+                    self._unsettled -= new
+        each = zip(ready.items(), fresh, strict=True)
+        return {index: self._outcome(record, is_new) for (index, (_, record)), is_new in each}
+
+    def _announce(self, object_ids: Iterable[str]) -> set[str]:
+        """Return which of the ids have no sound file yet, noted as such: their names appear soon."""
+        new = {object_id for object_id in object_ids if self.contains(object_id) is None}
+        with self._lock:
+            self._unsettled |= new
+        for object_id in new:
+            self._census.announce(object_id)
+        return new
+
+    def _outcome(self, record: Record, is_new: bool) -> Record | FascicleError:
+        if is_new:
+            self._census.add(record.object_id, record.stored_bytes)
+            return record
+        try:
+            return self.check(record.object_id, deep=False)
+        except FascicleError as error:
+            return error
+
+    def read(self, object_id: str) -> StoredReader:
+        """Open an object to read its stored bytes, checked (`StoredReader`); a damaged one is quarantined.
+
+        Raises:
+            NotStoredError: not here.
+            CorruptError: damaged.
+            StorageError: the disk failed.
+        """
+        descriptor = self._open(object_id)
+        return StoredReader(descriptor, object_id, partial(self._quarantine, object_id))
+
+    def check(self, object_id: str, *, deep: bool) -> Record:
+        """Return an object's record if its header and length, or `deep` every byte, are right; errors as `read`."""
+        if deep:
+            with self.read(object_id) as reader:
+                for _ in reader:
+                    pass
+                return reader.record
+        descriptor = self._open(object_id)
+        try:
+            return read_header(descriptor, object_id).record
+        except CorruptError:
+            self._quarantine(object_id, descriptor)
+            raise
+        finally:
+            disk.close(descriptor)
+
+    def _open(self, object_id: str) -> int:
+        if not is_object_id(object_id):
+            raise ProtocolError("an object's id is 64 lower-case hex digits")
+        return disk.open_to_read(object_path(self.folder, object_id))
+
+    def _quarantine(self, object_id: str, descriptor: int) -> None:
+        """Set a damaged file aside, unless another copy has taken its place by now."""
+        path = object_path(self.folder, object_id)
+        with self._volume.publishing:
+            if not disk.is_open_as(descriptor, path):
+                return
+            target = free_name(f"{self.folder}/quarantine", object_id)
+            self._volume.move(path, target)
+            self._census.remove(object_id, disk.size_of(descriptor))
+        log.error("object_quarantined", object_id=object_id)
+
+    def statistics(self) -> Statistics:
+        """Return the counts and the room that is left above the reserve; does not block."""
+        census = self._census
+        return Statistics(census.objects, census.stored_bytes, self._room.free_bytes(), census.complete)
+
+    def wait_counted(self, timeout_s: float | None = None) -> bool:
+        """Wait until the counts are complete; tells whether they are."""
+        return self._census.wait(timeout_s)
+
+
+def _end(incoming: Incoming, outcome: Record | FascicleError) -> Record | FascicleError:
+    if isinstance(outcome, Record):
+        incoming.end()
+        return outcome
+    incoming.resumable = False
+    try:
+        incoming.abandon()
+    except FascicleError as error:
+        outcome.add_note(f"and not removed: {error.message}")
+    return outcome
