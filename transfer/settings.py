@@ -1,8 +1,8 @@
 """Settings: TOML and environment into one frozen, validated struct, read once at start.
 
 An unknown key is an error that names the nearest known one; a value out of range names its key. Environment
-variables `FASCICLE_SECTION__KEY` (upper case, two underscores between levels) override the file. Refuses to do:
-holding global state, writing files.
+variables `FASCICLE_SECTION__KEY` (upper case, two underscores between levels; `FASCICLE__KEY` outside sections) override
+the file. Refuses to do: holding global state, writing files.
 """
 
 import difflib
@@ -49,10 +49,12 @@ def _override(raw: dict[str, Any], environment: Mapping[str, str]) -> None:
     for name, text in environment.items():
         if not name.startswith(ENVIRONMENT_PREFIX) or "__" not in name:
             continue
-        *sections, key = name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
+        *sections, key = name.removeprefix(ENVIRONMENT_PREFIX).removeprefix("_").lower().split("__")
         level = raw
         for section in sections:
             level = level.setdefault(section, {})
+            if not isinstance(level, dict):
+                raise SettingsError(f"{name}: `{section}` is not a section")
         level[key] = _toml_value(text)
 
 
