@@ -1,0 +1,28 @@
+"""Addresses written as `host:port`, IPv6 hosts in brackets."""
+
+from typing import NamedTuple
+
+from transfer.errors import SettingsError
+
+
+class Address(NamedTuple):
+    """A host (name or literal, without brackets) and a port; port 0 asks the system for a free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+def parse(text: str) -> Address:
+    """Read `host:port`.
+
+    Raises:
+        SettingsError: no port, or one that is no number from 0 to 65535.
+    """
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise SettingsError(f"`{text}` is not an address; write host:port, such as 127.0.0.1:8443")
+    return Address(host.removeprefix("[").removesuffix("]"), int(port))

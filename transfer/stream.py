@@ -1,0 +1,184 @@
+"""Byte streams under the frames: TCP, plain or TLS 1.3, read into memory that the reader owns.
+
+Two kinds behind one small interface. Foreign errors become `UnreachableError` here and nowhere else. Refuses to do:
+framing, retries, time-outs (deadlines belong to the caller).
+"""
+
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from typing import Final, Protocol
+
+import trio
+from typing_extensions import Buffer
+
+from transfer.addresses import Address
+from transfer.errors import SettingsError, UnreachableError
+from transfer.tls import Peer, peer_from_der
+
+JOIN_BYTES_MAX: Final = 64 << 10  # up to here one copy is cheaper than a second record or system call
+TLS_READ_BYTES: Final = 256 << 10
+
+
+class Stream(Protocol):
+    """A connected stream; `peer` is None when plain."""
+
+    peer: Peer | None
+
+    async def receive_into(self, buffer: memoryview) -> int:
+        """Read some bytes into `buffer` and return how many, 0 at the end.
+
+        Raises:
+            UnreachableError: the connection broke.
+        """
+
+    async def send(self, *parts: Buffer) -> None:
+        """Send all parts in order; one task at a time.
+
+        Raises:
+            UnreachableError: the connection broke.
+        """
+
+    async def aclose(self) -> None:
+        """Close at once, never raising for a broken connection."""
+
+
+class PlainStream:
+    """TCP without TLS."""
+
+    def __init__(self, socket: trio.socket.SocketType) -> None:
+        self.peer: Peer | None = None
+        self._socket = socket
+        socket.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
+
+    async def receive_into(self, buffer: memoryview) -> int:
+        """See `Stream`."""
+        with _broken_is_unreachable():
+            return await self._socket.recv_into(buffer)
+
+    async def send(self, *parts: Buffer) -> None:
+        """See `Stream`; header and payload leave in one system call, neither copied."""
+        views = [memoryview(part).cast("B") for part in parts]
+        with _broken_is_unreachable():
+            while views:
+                sent = await self._socket.sendmsg(views)
+                while views and sent >= len(views[0]):
+                    sent -= len(views.pop(0))
+                if sent:
+                    views[0] = views[0][sent:]
+
+    async def aclose(self) -> None:
+        """See `Stream`."""
+        self._socket.close()
+        await trio.lowlevel.checkpoint()
+
+
+class TlsStream:
+    """TCP under TLS 1.3; the handshake is done before the object exists (`secure`)."""
+
+    def __init__(self, stream: "trio.SSLStream[trio.SocketStream]") -> None:
+        self.peer: Peer | None = peer_from_der(stream.getpeercert(binary_form=True))
+        self._stream = stream
+
+    async def receive_into(self, buffer: memoryview) -> int:
+        """See `Stream`."""
+        with _broken_is_unreachable():
+            received = await self._stream.receive_some(min(len(buffer), TLS_READ_BYTES))
+        buffer[: len(received)] = received
+        return len(received)
+
+    async def send(self, *parts: Buffer) -> None:
+        """See `Stream`; small parts are joined so that they share a record."""
+        with _broken_is_unreachable():
+            if sum(memoryview(part).nbytes for part in parts) <= JOIN_BYTES_MAX:
+                await self._stream.send_all(b"".join(parts))
+                return
+            for part in parts:
+                await self._stream.send_all(memoryview(part).cast("B"))
+
+    async def aclose(self) -> None:
+        """See `Stream`."""
+        # The conversation has its own end (BYE), so closing the transport is no truncation; trio's own way waits.
+        await trio.aclose_forcefully(self._stream)
+
+
+async def secure(
+    socket: trio.socket.SocketType, context: ssl.SSLContext | None, *, server_side: bool, host: str | None = None
+) -> Stream:
+    """Make a stream of a connected socket: plain without `context`, else after a TLS handshake.
+
+    Raises:
+        UnreachableError: the handshake failed or the connection broke.
+        UnauthorisedError: the peer showed no usable certificate.
+    """
+    if context is None:
+        return PlainStream(socket)
+    stream = trio.SSLStream(trio.SocketStream(socket), context, server_hostname=host, server_side=server_side)
+    with _broken_is_unreachable():
+        await stream.do_handshake()
+    return TlsStream(stream)
+
+
+async def connect(address: Address, context: ssl.SSLContext | None) -> Stream:
+    """Connect to a node; `context` None for a plain data plane.
+
+    Raises:
+        UnreachableError: refused, no route, no such host, or a failed handshake.
+    """
+    try:
+        stream = await trio.open_tcp_stream(address.host, address.port)
+    except OSError as error:
+        raise UnreachableError(f"cannot connect to {address}: {error.strerror or error}") from error
+    try:
+        return await secure(stream.socket, context, server_side=False, host=address.host)
+    except BaseException:
+        stream.socket.close()
+        raise
+
+
+async def listen(address: Address) -> trio.SocketListener:
+    """Bind and listen.
+
+    Raises:
+        SettingsError: the address is in use or not this machine's.
+    """
+    try:
+        listeners = await trio.open_tcp_listeners(address.port, host=address.host, backlog=1024)
+    except OSError as error:
+        raise SettingsError(
+            f"cannot listen on {address}: {error.strerror or error}; choose another address or stop its owner"
+        ) from error
+    first, *others = listeners
+    for other in others:
+        await other.aclose()
+    return first
+
+
+def port_of(listener: trio.SocketListener) -> int:
+    """Return the port that a listener got."""
+    port: int = listener.socket.getsockname()[1]
+    return port
+
+
+@contextlib.contextmanager
+def _broken_is_unreachable() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError) as error:
+        raise UnreachableError(f"the connection broke: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    cause = error.__cause__ or error
+    if isinstance(cause, ssl.SSLError):
+        return f"TLS: {cause.reason or cause}"
+    return str(getattr(cause, "strerror", None) or cause or type(cause).__name__)
+
+
+@contextlib.asynccontextmanager
+async def closing(stream: Stream) -> AsyncIterator[Stream]:
+    """Close the stream on the way out."""
+    try:
+        yield stream
+    finally:
+        await stream.aclose()
