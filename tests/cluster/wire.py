@@ -47,13 +47,14 @@ class Peer:
         with suppress(OSError):  # not connected any more
             self.socket.shutdown(socket.SHUT_WR)
 
-    def read_frame(self) -> tuple[int, list[Any]] | None:
-        """Return type and fields of the next control frame; None when the other side closed."""
-        head = self._read(4)
-        if head is None:
-            return None
-        body = self._read(struct.unpack(">I", head)[0])
-        return None if body is None else (body[0], msgspec.msgpack.decode(body[1:]))
+    def read_frame(self) -> tuple[int, list[Any]]:
+        """Return type and fields of the next control frame.
+
+        Raises:
+            ConnectionError: the other side closed.
+        """
+        body = self._read(struct.unpack(">I", self._read(4))[0])
+        return body[0], msgspec.msgpack.decode(body[1:])
 
     def read_to_end(self) -> bytes:
         """Return everything until the other side closes (or resets, when it did not read all)."""
@@ -65,15 +66,12 @@ class Peer:
             pass
         return found
 
-    def _read(self, count: int) -> bytes | None:
+    def _read(self, count: int) -> bytes:
         found = b""
         while len(found) < count:
-            try:
-                piece = self.socket.recv(count - len(found))
-            except ConnectionError:
-                return None
+            piece = self.socket.recv(count - len(found))
             if not piece:
-                return None
+                raise ConnectionResetError("closed by the other side")
             found += piece
         return found
 
