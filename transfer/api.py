@@ -43,11 +43,11 @@ class Node(Body, frozen=True):
 
 
 class OpenTransfer(Body, frozen=True):
-    """`POST /api/v1/transfers`. None: `objects` and `bytes` not known yet, `nodes` chosen by the gateway."""
+    """`POST /api/v1/transfers`. None: `objects` and `bytes` not known yet, `nodes` and `replicas` chosen by the gateway."""
 
     objects: int | None = None
     bytes: int | None = None
-    replicas: Annotated[int, Meta(ge=1, le=16)] = 1
+    replicas: Annotated[int, Meta(ge=1, le=16)] | None = None
     nodes: Annotated[int, Meta(ge=1, le=1024)] | None = None
 
 

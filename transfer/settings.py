@@ -1,8 +1,8 @@
 """Settings: TOML and environment into one frozen, validated struct, read once at start.
 
 An unknown key is an error that names the nearest known one; a value out of range names its key. Environment
-variables `FASCICLE_SECTION__KEY` (upper case, two underscores between levels; `FASCICLE__KEY` outside sections) override
-the file. Refuses to do: holding global state, writing files.
+variables `FASCICLE_SECTION__KEY` (upper case, two underscores between levels; `FASCICLE__KEY` outside sections)
+override the file. Refuses to do: holding global state, writing files.
 """
 
 import difflib

@@ -1,0 +1,210 @@
+"""What `fascicle up` keeps in its folder: authority, identities, configurations, credentials (docs/operations.md).
+
+    DIR/pki/{ca.pem,ca.key.pem,workstation/}         DIR/credentials.json
+    DIR/gateway/{gateway.toml,identity/,catalogue.db}
+    DIR/nodes/node-1/{node.toml,identity/,objects/,incoming/}
+    DIR/run/{up.lock,up.pid,gateway.pid,node-1.pid,...}         DIR/logs/*.log
+
+Made on the first run and brought up to date on later ones: identities are renewed when they run out, ports are kept
+while they are free, keys that a person added to a configuration are kept too. Refuses to do: starting anything,
+removing nodes (what they hold may be the only copy).
+"""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from fascicle.ports import Ports, join, port_of
+from transfer import credentials, pki
+from transfer.errors import SettingsError
+
+NODES_DEFAULT: Final = 5
+Table = dict[str, Any]
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What `fascicle up` was asked for. `nodes` None: as many as there are, at first 5; `port` 0: any free one."""
+
+    data: Path
+    nodes: int | None = None
+    host: str = "127.0.0.1"
+    port: int = 8443
+    replicas: int = 1
+    plain: bool = False
+    paper_port: int | None = None
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """One node of the cluster: `address` and `paper_address` ("" without) are `host:port`."""
+
+    node_id: str
+    address: str
+    paper_address: str
+    config: Path
+
+
+class Cluster(msgspec.Struct, frozen=True, kw_only=True):
+    """The cluster as it stands in its folder, ready to be started."""
+
+    url: str
+    gateway_config: Path
+    places: tuple[Place, ...]
+    credentials: Path
+
+
+def prepare(options: Options) -> Cluster:
+    """Bring the folder to what `options` ask for.
+
+    Raises:
+        SettingsError: fewer nodes than there are, more replicas than nodes, a port in use, a folder that cannot be
+            written.
+    """
+    data = _absolute(options.data)
+    count = _node_count(data, options)
+    ports = Ports(options.host)
+    gateway_before = _read_config(data / "gateway/gateway.toml")
+    gateway_port = _gateway_port(ports, options.port, gateway_before)
+    heartbeat = join(options.host, ports.keep_or_choose(port_of(gateway_before.get("heartbeat_listen"))))
+    _issue_identities(data, count, options.host)
+    places = tuple(_prepare_node(data, index, options, ports, heartbeat) for index in range(1, count + 1))
+    gateway = gateway_before | {
+        "gateway_id": "gateway",
+        "data": str(data / "gateway"),
+        "identity": str(data / "gateway/identity"),
+        "listen": join(options.host, gateway_port),
+        "heartbeat_listen": heartbeat,
+        "plain": options.plain,
+        "default_replicas": options.replicas,
+        "node": [_gateway_entry(place) for place in places],
+    }
+    _write_config(data / "gateway/gateway.toml", gateway)
+    url = f"https://{join(options.host, gateway_port)}"
+    credentials.save(credentials.from_identity(url, data / "pki/workstation"), data / "credentials.json")
+    return Cluster(
+        url=url,
+        gateway_config=data / "gateway/gateway.toml",
+        places=places,
+        credentials=data / "credentials.json",
+    )
+
+
+def _absolute(path: Path) -> Path:
+    data = path.expanduser().resolve()
+    try:
+        str(data).encode()
+    except UnicodeEncodeError as error:
+        raise SettingsError(f"{data!s}: the folder's name must be UTF-8, because configurations name it") from error
+    return data
+
+
+def _node_count(data: Path, options: Options) -> int:
+    present = len([path for path in data.glob("nodes/node-*") if re.fullmatch(r"node-[1-9][0-9]*", path.name)])
+    count = options.nodes or present or NODES_DEFAULT
+    if count < present:
+        raise SettingsError(
+            f"{data} has {present} nodes, which may hold the only copy of something: "
+            f"ask for --nodes {present} or more, or use another folder"
+        )
+    if options.replicas > count:
+        raise SettingsError(f"--replicas {options.replicas} needs as many nodes, and there are {count}")
+    return count
+
+
+def _gateway_port(ports: Ports, wanted: int, before: Table) -> int:
+    return ports.claim(wanted) if wanted else ports.keep_or_choose(port_of(before.get("listen")))
+
+
+def _issue_identities(data: Path, count: int, host: str) -> None:
+    authority = pki.create_authority(data / "pki")
+    hosts = {*pki.LOCAL_HOSTS, host}
+
+    def ensure(folder: Path, name: str, role: pki.Role, names: set[str]) -> None:
+        if not pki.is_current(folder, hosts=names):
+            pki.issue(authority, folder, name=name, role=role, hosts=sorted(names))
+
+    ensure(data / "pki/workstation", "workstation", "workstation", set())
+    ensure(data / "gateway/identity", "gateway", "gateway", hosts)
+    for index in range(1, count + 1):
+        ensure(data / f"nodes/node-{index}/identity", f"node-{index}", "node", hosts)
+
+
+def _prepare_node(data: Path, index: int, options: Options, ports: Ports, heartbeat: str) -> Place:
+    node_id = f"node-{index}"
+    folder = data / "nodes" / node_id
+    before = _read_config(folder / "node.toml")
+
+    def choose(key: str) -> str:
+        return join(options.host, ports.keep_or_choose(port_of(before.get(key))))
+
+    address = choose("listen")
+    table = before | {
+        "node_id": node_id,
+        "data": str(folder),
+        "identity": str(folder / "identity"),
+        "listen": address,
+        "advertise": address,
+        "gateway_public_key": _signing_public_key(data / "gateway/identity"),
+        "heartbeat": heartbeat,
+        "failure_domain": node_id,  # on one machine a node is the largest thing that can be lost alone
+        "plain": options.plain,
+        "metrics_listen": choose("metrics_listen"),
+        "paper_listen": _paper_address(ports, options, index),
+    }
+    _write_config(folder / "node.toml", table)
+    return Place(node_id=node_id, address=address, paper_address=table["paper_listen"], config=folder / "node.toml")
+
+
+def _paper_address(ports: Ports, options: Options, index: int) -> str:
+    if options.paper_port is None:
+        return ""
+    port = ports.claim(options.paper_port + index - 1) if options.paper_port else ports.keep_or_choose(None)
+    return join(options.host, port)
+
+
+def _gateway_entry(place: Place) -> Table:
+    return {"node_id": place.node_id, "public_key": _signing_public_key(place.config.parent / "identity")}
+
+
+def _signing_public_key(identity: Path) -> str:
+    return pki.load_signing_key(identity).public_key().public_bytes_raw().hex()
+
+
+def _read_config(path: Path) -> Table:
+    """Return what stands in a configuration; before the first run nothing."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not valid TOML: {error}") from error
+
+
+def _write_config(path: Path, table: Table) -> None:
+    try:
+        pki.write_durably(path, to_toml(table).encode(), 0o644)
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def to_toml(table: Table) -> str:
+    """Write texts, whole numbers, truth values, fractions, and lists of tables of them, as TOML."""
+    plain = [f"{key} = {_toml_value(value)}" for key, value in table.items() if not _is_tables(value)]
+    tables = [f"\n[[{key}]]\n{to_toml(item)}" for key, value in table.items() if _is_tables(value) for item in value]
+    return "\n".join([*plain, *tables, ""])
+
+
+def _is_tables(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
+
+
+def _toml_value(value: object) -> str:
+    """A JSON text, number, truth value or list of them is a TOML one, apart from DEL, which JSON leaves as it is."""
+    if not isinstance(value, str | int | float | list):
+        raise SettingsError(f"a configuration has a value that `up` cannot write again: {value!r}")
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
