@@ -1,0 +1,203 @@
+"""Delivers to one destination for ever, batch after batch; a slow or dead destination holds up no other.
+
+A batch takes what is ready by priority while it runs, and ends after `BATCH_FILES` or `BATCH_S`, or when urgent
+objects have gone, so that their commit does not wait for the rest. An item is done only when `deliver` has returned
+with its object id, which is after the commit's receipt. A batch that fails as a whole backs the destination off; an
+item that fails alone is tried again later, or parked when its file cannot be used. Refuses to do: the sending.
+"""
+
+import contextlib
+import os
+import random
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from agent.queue import Item, Outcome, Priority, Queue
+from agent.retry import back_off_s
+from transfer.errors import FascicleError, StorageError, UnusableFileError
+from transfer.log import get_logger
+
+log = get_logger()
+BATCH_FILES: Final = 1000
+BATCH_S: Final = 30.0
+PAGE_FILES: Final = 128
+PAGE_BYTES: Final = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What became of one item: its object id after the commit, or the error."""
+
+    item_id: int
+    object_id: str = ""
+    error: FascicleError | None = None
+
+
+Deliver = Callable[[AsyncIterator[Item]], Awaitable[Sequence[Sent]]]
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationStatistics:
+    """How a destination does: failures in a row (0: well), the last error, when it is tried again (Unix seconds)."""
+
+    name: str
+    state: str
+    failures: int
+    last_error: str
+    next_try_s: float | None
+    delivered_objects: int
+    delivered_bytes: int
+
+
+def fits(page: Sequence[Item], most_urgent: Priority | None) -> list[Item]:
+    """Return those of `page` (most urgent first) that join a batch whose most urgent item so far is `most_urgent`.
+
+    Beside and after a stat item nothing less urgent joins.
+    """
+    urgent = [item for item in page if item.priority is Priority.STAT]
+    return urgent if urgent or most_urgent is Priority.STAT else list(page)
+
+
+def portion(page: Sequence[Item], limit_bytes: int = PAGE_BYTES) -> Iterator[Item]:
+    """Yield the head of `page` up to about `limit_bytes` (at least one item): then it is asked again what is urgent."""
+    total = 0
+    for item in page:
+        yield item
+        total += item.file.size_bytes
+        if total >= limit_bytes:
+            return
+
+
+def outcome(sent: Sent, attempts: int, now_s: float, draw: float) -> Outcome:
+    """Decide what becomes of an item that failed `attempts` times before."""
+    if sent.error is None:
+        return Outcome(sent.item_id, "done", object_id=sent.object_id)
+    if isinstance(sent.error, UnusableFileError):
+        return Outcome(sent.item_id, "parked", reason=sent.error.code)
+    wait_s = back_off_s(attempts + 1, draw, retryable=sent.error.retryable)
+    return Outcome(sent.item_id, "waiting", next_try_s=now_s + wait_s, reason=sent.error.code)
+
+
+class Batch:
+    """The items that one transfer takes, chosen while it runs."""
+
+    def __init__(self, queue: Queue, destination: str) -> None:
+        self._queue, self._destination = queue, destination
+        self._ends_s = trio.current_time() + BATCH_S
+        self.taken: dict[int, Item] = {}
+        self._most_urgent: Priority | None = None
+
+    async def files(self) -> AsyncGenerator[Item, None]:
+        """Yield what is ready, the most urgent first, until the batch is full."""
+        while page := await self._page():
+            for item in portion(page):
+                self.taken[item.item_id] = item
+                self._most_urgent = (
+                    item.priority if self._most_urgent is None else min(self._most_urgent, item.priority)
+                )
+                yield item
+
+    async def _page(self) -> list[Item]:
+        room = min(PAGE_FILES, BATCH_FILES - len(self.taken))
+        if room <= 0 or (self.taken and trio.current_time() >= self._ends_s):
+            return []
+        page = await self._queue.ready(self._destination, time.time(), room, without=self.taken)
+        return fits(page, self._most_urgent)
+
+
+class Destination:
+    """One destination's task: takes from the queue, hands batches to `deliver`, records what became of them."""
+
+    def __init__(self, name: str, queue: Queue, deliver: Deliver, locate: Callable[[Item], Path]) -> None:
+        self.name, self._queue, self._deliver, self._locate = name, queue, deliver, locate
+        self._failures = 0
+        self._state, self._last_error = "idle", ""
+        self._next_try_s: float | None = None
+        self._objects = self._bytes = 0
+
+    async def serve(self) -> None:
+        """Deliver what is ready; wait when nothing is."""
+        while True:
+            news = self._queue.news
+            if await self._queue.ready(self.name, time.time(), 1):
+                await self._attempt()
+            else:
+                await self._wait(news)
+
+    def statistics(self) -> DestinationStatistics:
+        """Return how the destination does."""
+        return DestinationStatistics(
+            self.name, self._state, self._failures, self._last_error, self._next_try_s, self._objects, self._bytes
+        )
+
+    async def _wait(self, news: trio.Event) -> None:
+        next_try_s = await self._queue.next_try_s(self.name)
+        with trio.move_on_after(float("inf") if next_try_s is None else max(0.0, next_try_s - time.time())):
+            await news.wait()
+
+    async def _attempt(self) -> None:
+        batch = Batch(self._queue, self.name)
+        self._state = "sending"
+        try:
+            async with contextlib.aclosing(batch.files()) as files:
+                sent = await self._deliver(files)
+        except FascicleError as error:
+            await self._back_off(error)
+            return
+        finally:
+            self._state = "idle"
+        await self._record(batch, sent)
+
+    async def _back_off(self, error: FascicleError) -> None:
+        self._failures += 1
+        wait_s = back_off_s(self._failures, random.random(), retryable=error.retryable)  # noqa: S311 - no secret
+        self._last_error, self._next_try_s = f"{error.code}: {error.message}", time.time() + wait_s
+        log.warning(
+            "destination_failed", destination=self.name, failures=self._failures, wait_s=round(wait_s, 1),
+            code=error.code, error=error.message,
+        )  # fmt: skip
+        self._state = "backing off"
+        await trio.sleep(wait_s)
+        self._state, self._next_try_s = "idle", None
+
+    async def _record(self, batch: Batch, sent: Sequence[Sent]) -> None:
+        self._failures = 0
+        answered = {each.item_id: each for each in sent}
+        unanswered = StorageError("the sender said nothing of this file")
+        outcomes = []
+        for item_id in batch.taken:
+            each = answered.get(item_id) or Sent(item_id, error=unanswered)
+            attempts = await self._queue.attempts(item_id, self.name) if each.error else 0
+            outcomes.append(outcome(each, attempts, time.time(), random.random()))  # noqa: S311 - no secret
+        await self._queue.record(self.name, outcomes)
+        await self._forget_vanished([batch.taken[each.item_id] for each in outcomes if each.state == "parked"])
+        self._count(batch, outcomes)
+
+    async def _forget_vanished(self, parked: Sequence[Item]) -> None:
+        """Drop what can never be sent, because its file is gone; say so."""
+        if not parked:
+            return
+        vanished = await trio.to_thread.run_sync(_vanished, parked, self._locate)
+        for item in vanished:
+            log.warning("file_vanished", destination=self.name, path=str(self._locate(item)))
+        await self._queue.let_go(vanished, keep=False)
+
+    def _count(self, batch: Batch, outcomes: Sequence[Outcome]) -> None:
+        done = [batch.taken[each.item_id] for each in outcomes if each.state == "done"]
+        size_bytes = sum(item.file.size_bytes for item in done)
+        self._objects += len(done)
+        self._bytes += size_bytes
+        log.info(
+            "batch_delivered", destination=self.name, objects=len(done), bytes=size_bytes,
+            parked=sum(each.state == "parked" for each in outcomes),
+            failed=sum(each.state == "waiting" for each in outcomes),
+        )  # fmt: skip
+
+
+def _vanished(items: Sequence[Item], locate: Callable[[Item], Path]) -> list[Item]:
+    return [item for item in items if not os.path.lexists(locate(item))]
