@@ -69,6 +69,8 @@ class Cluster:
             left.append(f"still running {STOP_S} s after SIGTERM")
             self.process.kill()
             self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
         for pid in sorted(set(processes_of(self.data)) | {pid for pid in roles if _is_ours(pid)}):
             left.append(f"process {pid} ({roles.get(pid, 'unknown')})")
             os.kill(pid, signal.SIGKILL)

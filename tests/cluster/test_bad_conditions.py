@@ -96,7 +96,7 @@ def test_an_unknown_key_names_the_nearest(cluster: Cluster, tmp_path: Path, role
     [("send",), ("send", "nowhere"), ("up", "--nodes", "0"), ("get", "out"), ("fly",), ("send", ".", "--flows", "-1")],
     ids=" ".join,
 )
-def test_bad_usage_is_one_line_and_exit_code_2(cluster: Cluster, words: tuple[str, ...]) -> None:
+def test_bad_usage_is_one_line_and_exit_code_2(words: tuple[str, ...]) -> None:
     result = run(*words, timeout_s=30)
     assert result.code == 2
     assert "fascicle: " in result.errors
