@@ -119,21 +119,32 @@ async def secure(
     return TlsStream(stream)
 
 
-async def connect(address: Address, context: ssl.SSLContext | None) -> Stream:
-    """Connect to a node; `context` None for a plain data plane.
+async def connect(address: Address, context: ssl.SSLContext | None, *, congestion: str | None = None) -> Stream:
+    """Connect to a node; `context` None for a plain data plane, `congestion` None for the system's default.
 
     Raises:
         UnreachableError: refused, no route, no such host, or a failed handshake.
+        SettingsError: a congestion control that the kernel does not have.
     """
     try:
         stream = await trio.open_tcp_stream(address.host, address.port)
     except OSError as error:
         raise UnreachableError(f"cannot connect to {address}: {error.strerror or error}") from error
+    if congestion is not None:
+        _set_congestion(stream.socket, congestion)
     try:
         return await secure(stream.socket, context, server_side=False, host=address.host)
     except BaseException:
         stream.socket.close()
         raise
+
+
+def _set_congestion(socket: trio.socket.SocketType, congestion: str) -> None:
+    try:
+        socket.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_CONGESTION, congestion.encode())
+    except OSError as error:
+        socket.close()
+        raise SettingsError(f"this kernel has no congestion control `{congestion}`: {error.strerror}") from error
 
 
 async def listen(address: Address) -> trio.SocketListener:

@@ -1,0 +1,216 @@
+"""A flow seen from the end that asks: one connection to a node, opened with a ticket.
+
+One task sends (`put`, `ask`), another iterates `frames()`, which keeps the credit and passes on everything else. Used
+by senders, by readers, and by nodes that make replicas. Refuses to do: retries, choosing what to send.
+"""
+
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Iterable
+from typing import Final
+
+import trio
+from typing_extensions import Buffer
+
+from transfer import errors
+from transfer.addresses import Address
+from transfer.errors import ProtocolError, UnreachableError
+from transfer.protocol.connection import ClientConnection, State
+from transfer.protocol.frames import ABANDONED, LAST, PAYLOAD_BYTES_MAX, Frame, encode_control
+from transfer.protocol.messages import Control, Credit, Put, Refused, Resume, Welcome
+from transfer.stream import Stream, connect
+
+GREETING_S: Final = 10.0
+LEAST_PAYLOAD_BYTES: Final = 256 << 10  # less credit than this is worth waiting for more
+
+
+class Flow:
+    """An open flow; made by `open_flow`."""
+
+    def __init__(self, stream: Stream, connection: ClientConnection, welcome: Welcome) -> None:
+        self.welcome = welcome
+        self.sent_bytes = 0
+        self._stream = stream
+        self._connection = connection
+        self._more_credit = trio.Event()
+        self._resumes: dict[bytes, int] = {}
+        self._answered: set[bytes] = set()  # resumable objects that were stored or refused before any byte of them
+        self._resume_came = trio.Event()
+
+    async def wait_credit(self, wanted_bytes: int = 1) -> None:
+        """Wait until a payload of `wanted_bytes` may be sent, or a good part of it.
+
+        Raises:
+            UnreachableError: the flow ended.
+        """
+        while self._connection.credit_bytes < min(wanted_bytes, LEAST_PAYLOAD_BYTES):
+            self._check_open()
+            await self._more_credit.wait()
+
+    async def ask(self, message: Control) -> None:
+        """Send one control frame."""
+        await self._send(encode_control(message))
+
+    async def put(self, put: Put, body: Buffer) -> None:
+        """Send an object that is in memory as its stored bytes."""
+        view = memoryview(body).cast("B")
+        before: tuple[Buffer, ...] = (self._connection.put(put),)
+        offset = 0
+        while True:
+            await self.wait_credit(len(view) - offset)
+            length = min(len(view) - offset, self._connection.credit_bytes, PAYLOAD_BYTES_MAX)
+            flags = LAST if offset + length == len(view) else 0
+            header = self._connection.data_header(offset, length, flags)
+            await self._send(*before, header, view[offset : offset + length])
+            before = ()
+            offset += length
+            if flags:
+                return
+
+    async def put_resumable(self, put: Put, blocks: AsyncIterator[Buffer]) -> None:
+        """Send an object block by block (each at most 1 MiB of stored bytes), after what the node has of it already."""
+        await self._send(self._connection.put(put))
+        skip = await self._wait_resume(put.object_id)
+        if skip is None:
+            await self._send(self._connection.data_header(0, 0, ABANDONED))
+            return
+        offset = 0
+        try:
+            async for block in blocks:
+                view = memoryview(block).cast("B")
+                start = min(max(0, skip - offset), len(view))
+                offset += start
+                await self._send_block(view[start:], offset)
+                offset += len(view) - start
+        except errors.UnusableFileError:
+            await self._send(self._connection.data_header(max(skip, offset), 0, ABANDONED))
+            raise
+        await self._send(self._connection.data_header(max(skip, offset), 0, LAST))
+
+    async def _send_block(self, view: memoryview, offset: int) -> None:
+        while view:
+            await self.wait_credit(len(view))
+            length = min(len(view), self._connection.credit_bytes, PAYLOAD_BYTES_MAX)
+            await self._send(self._connection.data_header(offset, length), view[:length])
+            view, offset = view[length:], offset + length
+
+    async def _wait_resume(self, object_id: bytes) -> int | None:
+        """Wait for RESUME; None when the node answered for the object at once."""
+        while object_id not in self._resumes and object_id not in self._answered:
+            self._check_open()
+            await self._resume_came.wait()
+        self._answered.discard(object_id)
+        return self._resumes.pop(object_id, None)
+
+    async def bye(self) -> None:
+        """Say that nothing more comes; `frames()` ends when the node has answered everything."""
+        await self._send(self._connection.bye())
+
+    async def frames(self) -> AsyncIterator[Frame]:
+        """Yield what the node says, besides credit, until it closes.
+
+        Raises:
+            UnreachableError: the connection broke.
+            ProtocolError: the node broke the protocol.
+            FascicleError: the node refused the flow.
+        """
+        try:
+            while True:
+                for frame in self._connection.frames():
+                    if self._keep(frame):
+                        yield frame
+                if not await self._receive():
+                    return
+        finally:
+            self._connection.state = State.CLOSED
+            self._wake()
+
+    def _keep(self, frame: Frame) -> bool:
+        """Take in what concerns the flow itself; tell whether the owner is to see the frame."""
+        match frame:
+            case Credit():
+                self._more_credit.set()
+                self._more_credit = trio.Event()
+                return False
+            case Resume():
+                self._resumes[frame.object_id] = frame.offset_bytes
+                self._wake()
+                return False
+            case Refused(object_id=b""):
+                raise errors.from_code(frame.code, f"{self.welcome.node_id}: {frame.text}")
+        return True
+
+    def answered(self, object_ids: Iterable[bytes]) -> None:
+        """Note that the node has answered for these objects, so that nobody waits for their RESUME."""
+        self._answered.update(object_ids)
+        self._wake()
+
+    async def _receive(self) -> bool:
+        reader = self._connection.reader
+        count = await self._stream.receive_into(reader.buffer())
+        if count:
+            reader.received(count)
+            return True
+        try:
+            self._connection.end_of_stream()
+        except ProtocolError as error:
+            raise UnreachableError(f"{self.welcome.node_id} went away in the middle of a frame") from error
+        return False
+
+    async def _send(self, *parts: Buffer) -> None:
+        self._check_open()
+        await self._stream.send(*parts)
+        self.sent_bytes += sum(memoryview(part).nbytes for part in parts)
+
+    def _check_open(self) -> None:
+        if self._connection.state is State.CLOSED:
+            raise UnreachableError(f"{self.welcome.node_id} closed the flow")
+
+    def _wake(self) -> None:
+        for event in (self._more_credit, self._resume_came):
+            event.set()
+        self._more_credit, self._resume_came = trio.Event(), trio.Event()
+
+
+@contextlib.asynccontextmanager
+async def open_flow(
+    address: Address, context: ssl.SSLContext | None, ticket: bytes, *, congestion: str | None = None
+) -> AsyncIterator[Flow]:
+    """Connect to a node and greet it; `context` None for a plain data plane.
+
+    Raises:
+        UnreachableError: no answer.
+        FascicleError: the node refused (ticket, certificate, too many flows).
+    """
+    try:
+        with trio.fail_after(GREETING_S):
+            stream = await connect(address, context, congestion=congestion)
+            try:
+                flow = await _greet(stream, ticket, address)
+            except BaseException:
+                await stream.aclose()
+                raise
+    except trio.TooSlowError as error:
+        raise UnreachableError(f"{address} did not answer within {GREETING_S:.0f} s") from error
+    try:
+        yield flow
+    finally:
+        with trio.CancelScope(shield=True):
+            await stream.aclose()
+
+
+async def _greet(stream: Stream, ticket: bytes, address: Address) -> Flow:
+    connection = ClientConnection()
+    await stream.send(connection.hello(ticket))
+    while True:
+        count = await stream.receive_into(connection.reader.buffer())
+        if not count:
+            raise UnreachableError(f"{address} closed the connection at the greeting")
+        connection.reader.received(count)
+        # Not a loop over all frames: what follows WELCOME is for `Flow.frames`.
+        frame = next(connection.frames(), None)
+        match frame:
+            case Welcome():
+                return Flow(stream, connection, frame)
+            case Refused():
+                raise errors.from_code(frame.code, f"{address}: {frame.text}")
