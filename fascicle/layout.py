@@ -1,13 +1,14 @@
 """What `fascicle up` keeps in its folder: authority, identities, configurations, credentials (docs/operations.md).
 
-    DIR/pki/{ca.pem,ca.key.pem,workstation/}         DIR/credentials.json
+    DIR/pki/{ca.pem,ca.key.pem,workstation/,gateway/,node-1/,...}         DIR/credentials.json
     DIR/gateway/{gateway.toml,identity/,catalogue.db}
     DIR/nodes/node-1/{node.toml,identity/,objects/,incoming/}
     DIR/run/{up.lock,up.pid,gateway.pid,node-1.pid,...}         DIR/logs/*.log
 
 Made on the first run and brought up to date on later ones: identities are renewed when they run out, ports are kept
-while they are free, keys that a person added to a configuration are kept too. Refuses to do: starting anything,
-removing nodes (what they hold may be the only copy).
+while they are free, keys that a person added to a configuration are kept too. Identities are made in DIR/pki and copied
+to their roles, so that a node whose folder is lost comes back as itself. Refuses to do: starting anything, removing
+nodes (what they hold may be the only copy).
 """
 
 import json
@@ -20,7 +21,8 @@ import msgspec
 
 from fascicle.ports import Ports, join, port_of
 from transfer import credentials, pki
-from transfer.errors import SettingsError
+from transfer.durable import write_file_durably
+from transfer.errors import SettingsError, StorageError
 
 NODES_DEFAULT: Final = 5
 Table = dict[str, Any]
@@ -45,6 +47,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     address: str
     paper_address: str
     config: Path
+    settings: str  # the configuration's text
+    identity: Path  # its original in DIR/pki
 
 
 class Cluster(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +85,7 @@ def prepare(options: Options) -> Cluster:
         "default_replicas": options.replicas,
         "node": [_gateway_entry(place) for place in places],
     }
-    _write_config(data / "gateway/gateway.toml", gateway)
+    _write_text(data / "gateway/gateway.toml", to_toml(gateway))
     url = f"https://{join(options.host, gateway_port)}"
     credentials.save(credentials.from_identity(url, data / "pki/workstation"), data / "credentials.json")
     return Cluster(
@@ -90,6 +94,17 @@ def prepare(options: Options) -> Cluster:
         places=places,
         credentials=data / "credentials.json",
     )
+
+
+def restore(place: Place) -> None:
+    """Put a node's configuration and identity back where they were lost with its folder.
+
+    Raises:
+        SettingsError: they cannot be written.
+    """
+    pki.install(place.identity, place.config.parent / "identity")
+    if not place.config.exists():
+        _write_text(place.config, place.settings)
 
 
 def _absolute(path: Path) -> Path:
@@ -102,7 +117,8 @@ def _absolute(path: Path) -> Path:
 
 
 def _node_count(data: Path, options: Options) -> int:
-    present = len([path for path in data.glob("nodes/node-*") if re.fullmatch(r"node-[1-9][0-9]*", path.name)])
+    known = (re.fullmatch(r"node-([1-9][0-9]{0,3})", path.name) for path in data.glob("pki/node-*"))
+    present = max((int(match[1]) for match in known if match), default=0)
     count = options.nodes or present or NODES_DEFAULT
     if count < present:
         raise SettingsError(
@@ -122,14 +138,16 @@ def _issue_identities(data: Path, count: int, host: str) -> None:
     authority = pki.create_authority(data / "pki")
     hosts = {*pki.LOCAL_HOSTS, host}
 
-    def ensure(folder: Path, name: str, role: pki.Role, names: set[str]) -> None:
+    def ensure(name: str, role: pki.Role, names: set[str]) -> Path:
+        folder = data / "pki" / name
         if not pki.is_current(folder, hosts=names):
             pki.issue(authority, folder, name=name, role=role, hosts=sorted(names))
+        return folder
 
-    ensure(data / "pki/workstation", "workstation", "workstation", set())
-    ensure(data / "gateway/identity", "gateway", "gateway", hosts)
+    ensure("workstation", "workstation", set())
+    pki.install(ensure("gateway", "gateway", hosts), data / "gateway/identity")
     for index in range(1, count + 1):
-        ensure(data / f"nodes/node-{index}/identity", f"node-{index}", "node", hosts)
+        pki.install(ensure(f"node-{index}", "node", hosts), data / f"nodes/node-{index}/identity")
 
 
 def _prepare_node(data: Path, index: int, options: Options, ports: Ports, heartbeat: str) -> Place:
@@ -147,15 +165,23 @@ def _prepare_node(data: Path, index: int, options: Options, ports: Ports, heartb
         "identity": str(folder / "identity"),
         "listen": address,
         "advertise": address,
-        "gateway_public_key": _signing_public_key(data / "gateway/identity"),
+        "gateway_public_key": _signing_public_key(data / "pki/gateway"),
         "heartbeat": heartbeat,
         "failure_domain": node_id,  # on one machine a node is the largest thing that can be lost alone
         "plain": options.plain,
         "metrics_listen": choose("metrics_listen"),
         "paper_listen": _paper_address(ports, options, index),
     }
-    _write_config(folder / "node.toml", table)
-    return Place(node_id=node_id, address=address, paper_address=table["paper_listen"], config=folder / "node.toml")
+    place = Place(
+        node_id=node_id,
+        address=address,
+        paper_address=table["paper_listen"],
+        config=folder / "node.toml",
+        settings=to_toml(table),
+        identity=data / "pki" / node_id,
+    )
+    _write_text(place.config, place.settings)
+    return place
 
 
 def _paper_address(ports: Ports, options: Options, index: int) -> str:
@@ -166,7 +192,7 @@ def _paper_address(ports: Ports, options: Options, index: int) -> str:
 
 
 def _gateway_entry(place: Place) -> Table:
-    return {"node_id": place.node_id, "public_key": _signing_public_key(place.config.parent / "identity")}
+    return {"node_id": place.node_id, "public_key": _signing_public_key(place.identity)}
 
 
 def _signing_public_key(identity: Path) -> str:
@@ -185,11 +211,11 @@ def _read_config(path: Path) -> Table:
         raise SettingsError(f"{path}: not valid TOML: {error}") from error
 
 
-def _write_config(path: Path, table: Table) -> None:
+def _write_text(path: Path, text: str) -> None:
     try:
-        pki.write_durably(path, to_toml(table).encode(), 0o644)
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be written: {error.strerror}") from error
+        write_file_durably(path, text.encode())
+    except StorageError as error:
+        raise SettingsError(f"{path}: cannot be written: {error.message}") from error
 
 
 def to_toml(table: Table) -> str:

@@ -13,22 +13,21 @@ import contextlib
 import fcntl
 import os
 import signal
-import ssl
 import sys
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-import httpx
 import msgspec
 import trio
 
 from fascicle import layout
 from fascicle.layout import Cluster, Options
 from fascicle.supervisor import Child, Ended, Event, Started, ending, serve_children
-from transfer import api, credentials, tls
-from transfer.errors import CrashedError, SettingsError
+from transfer import credentials
+from transfer.client import GatewayClient
+from transfer.errors import CrashedError, FascicleError, SettingsError
 
 READY_WITHIN_S: Final = 60.0
 ASK_AGAIN_S: Final = 0.1
@@ -73,7 +72,7 @@ def run(options: Options) -> None:
 
 async def _run(cluster: Cluster, children: list[Child]) -> None:
     with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
-        watch = _Watch()
+        watch = _Watch(cluster)
         async with trio.open_nursery() as nursery:
             await nursery.start(serve_children, children, watch.tell)
             nursery.start_soon(_announce, cluster, children, watch)
@@ -84,10 +83,14 @@ async def _run(cluster: Cluster, children: list[Child]) -> None:
 
 
 class _Watch:
-    """Hears what happens to the children; before the cluster is ready, a configuration that is refused ends it."""
+    """Hears what happens to the children; before the cluster is ready, a configuration that is refused ends it.
 
-    def __init__(self) -> None:
+    A node that ended because its folder was lost finds its configuration and identity again.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
         self.ready = False
+        self._places = {place.node_id: place for place in cluster.places}
 
     def tell(self, event: Event) -> None:
         match event:
@@ -95,6 +98,8 @@ class _Watch:
                 _say(f"{child.name} started (pid {pid})")
             case Ended(child, status, lived_s):
                 _say(f"{child.name} ended after {lived_s:.1f} s ({ending(status)}); it is started again")
+                if child.name in self._places:
+                    layout.restore(self._places[child.name])
                 if status == SettingsError.exit_code and not self.ready:
                     raise SettingsError(f"{child.name} refuses its configuration: {_last_lines(child.log)}")
 
@@ -103,7 +108,7 @@ async def _announce(cluster: Cluster, children: list[Child], watch: _Watch) -> N
     missing = {child.name for child in children}
     try:
         with trio.fail_after(READY_WITHIN_S):
-            async with httpx.AsyncClient(base_url=cluster.url, verify=_tls(cluster), trust_env=False) as gateway:
+            async with GatewayClient(credentials.load(cluster.credentials), patience_s=0) as gateway:
                 while missing := await _missing(gateway, children):  # noqa: ASYNC110  (the event is in other processes)
                     await trio.sleep(ASK_AGAIN_S)
     except trio.TooSlowError as error:
@@ -116,18 +121,14 @@ async def _announce(cluster: Cluster, children: list[Child], watch: _Watch) -> N
     sys.stdout.flush()
 
 
-def _tls(cluster: Cluster) -> ssl.SSLContext:
-    return tls.client_context(credentials.load(cluster.credentials))
-
-
-async def _missing(gateway: httpx.AsyncClient, children: list[Child]) -> set[str]:
+async def _missing(gateway: GatewayClient, children: list[Child]) -> set[str]:
     """Return the names of the children that cannot be used yet."""
     try:
-        answer = await gateway.get("/api/v1/status")
-        answer.raise_for_status()
-    except httpx.HTTPError:
+        status = await gateway.status()
+    except FascicleError as error:
+        if not error.retryable:
+            raise
         return {child.name for child in children}  # nobody is known to live before the gateway says so
-    status = msgspec.json.decode(answer.content, type=api.Status)
     live = {node.node_id for node in status.nodes if node.state == "live"}
     return {child.name for child in children if child.stage == NODE_STAGE} - live
 

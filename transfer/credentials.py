@@ -9,8 +9,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from transfer.errors import SettingsError
-from transfer.pki import write_durably
+from transfer.durable import write_file_durably
+from transfer.errors import SettingsError, StorageError
 
 FILE_BYTES_MAX = 1 << 20
 
@@ -52,9 +52,9 @@ def save(credentials: Credentials, path: Path) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(path, msgspec.json.format(msgspec.json.encode(credentials), indent=2) + b"\n", 0o600)
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot write the credentials: {error.strerror}") from error
+        write_file_durably(path, msgspec.json.format(msgspec.json.encode(credentials), indent=2) + b"\n", 0o600)
+    except (OSError, StorageError) as error:
+        raise SettingsError(f"{path}: cannot write the credentials: {error}") from error
 
 
 def from_identity(gateway: str, folder: Path) -> Credentials:

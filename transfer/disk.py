@@ -50,9 +50,9 @@ def _wrapped(call: Callable[P, R]) -> Callable[P, R]:
 
 
 @_wrapped
-def create(path: str) -> int:
+def create(path: str, mode: int = 0o640) -> int:
     """Make a new file, which must not exist, and return its descriptor (readable and writable)."""
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
 
 
 @_wrapped

@@ -149,15 +149,17 @@ class Group:
         self._volume.settle(folders)
 
 
-def write_file_durably(path: Path, data: Buffer) -> None:
+def write_file_durably(path: Path, data: Buffer, mode: int = 0o640) -> None:
     """Put `data` at `path` in the durable order, in place of what was there; its folder must exist.
+
+    `mode`: who may read it (0o600 for secrets, from the first byte on).
 
     Raises:
         StorageError, FullError: `path` is as it was before.
     """
     temporary = f"{path}.{os.getpid()}.{next(_serial)}.temporary"
     try:
-        descriptor = disk.create(temporary)
+        descriptor = disk.create(temporary, mode)
         try:
             disk.write_at(descriptor, [data], 0)
             disk.flush_data(descriptor)

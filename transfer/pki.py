@@ -8,7 +8,6 @@ whole. Refuses to do: revocation (certificates are short of life and renewed), T
 
 import datetime
 import ipaddress
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, Literal, get_args
@@ -27,7 +26,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from transfer.errors import SettingsError
+from transfer.durable import write_file_durably
+from transfer.errors import SettingsError, StorageError
 
 Role = Literal["workstation", "node", "gateway", "operator"]
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
@@ -39,6 +39,13 @@ CLOCK_SKEW: Final = datetime.timedelta(hours=1)
 LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
 PRIVATE: Final = 0o600
 PUBLIC: Final = 0o644
+IDENTITY_FILES: Final = {  # in the order of writing
+    "ca.pem": PUBLIC,
+    "signing.pem": PRIVATE,
+    "signing.pub": PUBLIC,
+    "key.pem": PRIVATE,
+    "certificate.pem": PUBLIC,
+}
 
 
 class Authority(msgspec.Struct, frozen=True):
@@ -98,6 +105,19 @@ def issue(
     _write(folder / "ca.pem", authority.certificate.public_bytes(Encoding.PEM), PUBLIC)
     _write(folder / "key.pem", _private_pem(key), PRIVATE)
     _write(folder / "certificate.pem", certificate.public_bytes(Encoding.PEM), PUBLIC)
+
+
+def install(source: Path, target: Path) -> None:
+    """Copy an identity folder; files that are the same already are left alone, so a whole copy costs only reads.
+
+    Raises:
+        SettingsError: a file cannot be read or written.
+    """
+    for name, mode in IDENTITY_FILES.items():
+        if (source / name).exists():
+            data = _read(source / name)
+            if not (target / name).exists() or _read(target / name) != data:
+                _write(target / name, data, mode)
 
 
 def is_current(folder: Path, *, hosts: Iterable[str] = (), now: datetime.datetime | None = None) -> bool:
@@ -271,22 +291,6 @@ def _read(path: Path) -> bytes:
 def _write(path: Path, data: bytes, mode: int) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_durably(path, data, mode)
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be written: {error.strerror}") from error
-
-
-def write_durably(path: Path, data: bytes, mode: int) -> None:
-    """Replace `path` by `data`: temporary file, flush, rename, flush of the folder."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with open(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        write_file_durably(path, data, mode)
+    except (OSError, StorageError) as error:
+        raise SettingsError(f"{path}: cannot be written: {error}") from error

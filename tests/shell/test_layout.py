@@ -1,0 +1,158 @@
+"""What `up` prepares: a folder that any later `up` finds again, and clear refusals."""
+
+import shutil
+import socket
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fascicle import layout, ports
+from fascicle.layout import Options, prepare, to_toml
+from fascicle.ports import Ports
+from transfer import credentials, pki
+from transfer.errors import SettingsError
+
+
+def read(path: Path) -> dict:
+    return tomllib.loads(path.read_text())
+
+
+def test_the_first_run_makes_everything(tmp_path: Path) -> None:
+    cluster = prepare(Options(data=tmp_path, nodes=2, port=0, replicas=2))
+    gateway = read(tmp_path / "gateway/gateway.toml")
+    assert cluster.url == f"https://{gateway['listen']}"
+    assert (gateway["default_replicas"], gateway["plain"]) == (2, False)
+    assert [place.node_id for place in cluster.places] == ["node-1", "node-2"]
+    for place, entry in zip(cluster.places, gateway["node"], strict=True):
+        node = read(place.config)
+        identity = Path(node["identity"])
+        assert entry == {"node_id": place.node_id, "public_key": (identity / "signing.pub").read_text().strip()}
+        assert node["listen"] == node["advertise"] == place.address
+        assert node["heartbeat"] == gateway["heartbeat_listen"]
+        assert node["gateway_public_key"] == (tmp_path / "gateway/identity/signing.pub").read_text().strip()
+    assert credentials.load(cluster.credentials).gateway == cluster.url
+    listens = [gateway["listen"], gateway["heartbeat_listen"], *(place.address for place in cluster.places)]
+    assert len(set(listens)) == 4
+
+
+def test_a_later_run_keeps_ports_keys_and_what_a_person_added(tmp_path: Path) -> None:
+    first = prepare(Options(data=tmp_path, nodes=2, port=0))
+    config = tmp_path / "nodes/node-1/node.toml"
+    config.write_text(f"{config.read_text()}reserve_bytes = 12345\n")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.pem")}
+    second = prepare(Options(data=tmp_path, port=0))
+    assert second.url == first.url
+    assert [place.address for place in second.places] == [place.address for place in first.places]
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.pem")} == before
+    assert read(config)["reserve_bytes"] == 12345
+
+
+def test_a_port_that_was_taken_meanwhile_is_chosen_anew(tmp_path: Path) -> None:
+    first = prepare(Options(data=tmp_path, nodes=2, port=0))
+    taken = ports.port_of(first.places[0].address)
+    with socket.create_server(("127.0.0.1", taken)):
+        second = prepare(Options(data=tmp_path, port=0))
+    assert ports.port_of(second.places[0].address) != taken
+    assert second.places[1] == first.places[1]
+
+
+def test_nodes_are_added_and_never_dropped(tmp_path: Path) -> None:
+    assert len(prepare(Options(data=tmp_path, nodes=1, port=0)).places) == 1
+    three = prepare(Options(data=tmp_path, nodes=3, port=0))
+    assert [place.node_id for place in three.places] == ["node-1", "node-2", "node-3"]
+    with pytest.raises(SettingsError, match="has 3 nodes, which may hold the only copy") as raised:
+        prepare(Options(data=tmp_path, nodes=2, port=0))
+    assert raised.value.exit_code == 2
+    assert len(prepare(Options(data=tmp_path, port=0)).places) == 3
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_node_whose_folder_is_lost_comes_back_as_itself(tmp_path: Path) -> None:
+    first = prepare(Options(data=tmp_path, nodes=2, port=0))
+    folder = tmp_path / "nodes/node-2"
+    before = files(folder)
+    shutil.rmtree(folder)
+    layout.restore(first.places[1])
+    assert files(folder) == before
+    shutil.rmtree(folder)
+    assert len(prepare(Options(data=tmp_path, port=0)).places) == 2
+    assert files(folder / "identity") == files(tmp_path / "pki/node-2")
+    assert files(folder).keys() == before.keys()
+
+
+def test_more_replicas_than_nodes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="--replicas 3 needs as many nodes, and there are 2"):
+        prepare(Options(data=tmp_path, nodes=2, port=0, replicas=3))
+
+
+def test_a_gateway_port_in_use_is_refused_by_number(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SettingsError, match=f"port {port} of 127.0.0.1 is in use"):
+            prepare(Options(data=tmp_path, nodes=1, port=port))
+
+
+def test_a_host_that_is_not_ours_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"cannot listen on 192\.0\.2\.1"):
+        prepare(Options(data=tmp_path, nodes=1, host="192.0.2.1"))
+
+
+def test_another_host_gets_new_certificates(tmp_path: Path) -> None:
+    prepare(Options(data=tmp_path, nodes=1, port=0))
+    prepare(Options(data=tmp_path, host="127.0.0.2", port=0))
+    for identity in (tmp_path / "gateway/identity", tmp_path / "nodes/node-1/identity"):
+        assert pki.is_current(identity, hosts=["127.0.0.2", "127.0.0.1", "localhost"])
+
+
+def test_the_papers_protocol_is_at_consecutive_ports(tmp_path: Path) -> None:
+    port = Ports("127.0.0.1").keep_or_choose(None)
+    cluster = prepare(Options(data=tmp_path, nodes=2, port=0, paper_port=port))
+    assert [place.paper_address for place in cluster.places] == [f"127.0.0.1:{port}", f"127.0.0.1:{port + 1}"]
+    assert [read(place.config)["paper_listen"] for place in cluster.places] == [
+        place.paper_address for place in cluster.places
+    ]
+
+
+def test_a_folder_that_cannot_be_written_is_a_settings_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingsError, match="file"):
+        prepare(Options(data=tmp_path / "file", nodes=1, port=0))
+
+
+def test_chosen_ports_are_free_distinct_and_below_the_ephemeral_range() -> None:
+    chosen = Ports("127.0.0.1", seed=1)
+    given_out = [chosen.keep_or_choose(None) for _ in range(50)]
+    low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert len(set(given_out)) == 50
+    assert all(ports.LOW <= port < low for port in given_out)
+    with pytest.raises(SettingsError):
+        chosen.claim(given_out[0])
+
+
+def test_addresses_are_written_and_read() -> None:
+    assert ports.join("::1", 5) == "[::1]:5"
+    assert ports.port_of(ports.join("::1", 5)) == ports.port_of("h:5") == 5
+    assert [ports.port_of(text) for text in ("h", "", None, "h:x")] == [None] * 4
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]))
+whole_numbers = st.integers(-(1 << 63), (1 << 63) - 1)
+values = st.one_of(texts, whole_numbers, st.booleans(), st.floats(allow_nan=False, allow_infinity=False))
+tables = st.dictionaries(st.from_regex(r"[a-z_]{1,8}", fullmatch=True), values, max_size=5)
+
+
+@given(tables, st.lists(tables, max_size=3))
+def test_what_is_written_as_toml_is_read_again(table: dict, nodes: list[dict]) -> None:
+    whole = table | {"node": nodes}
+    assert tomllib.loads(to_toml(whole)) == whole
+
+
+def test_what_cannot_be_written_as_toml_is_refused() -> None:
+    with pytest.raises(SettingsError):
+        layout.to_toml({"a": {"b": 1}})
