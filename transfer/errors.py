@@ -52,6 +52,13 @@ class TruncatedError(UnusableFileError):
     code = "truncated"
 
 
+class MismatchError(UnusableFileError):
+    """A data set that is not the instance that the command around it names."""
+
+    code = "mismatch"
+    dimse_status = 0xA900  # data set does not match SOP class
+
+
 class ProtocolError(FascicleError):
     """The peer broke the wire protocol: wrong version, frame, length, order or field."""
 

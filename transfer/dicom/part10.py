@@ -80,11 +80,13 @@ def part10_header(
 ) -> bytes:
     """Return preamble and meta information to put before a data set (PS3.10 table 7.1-1).
 
-    Equal arguments give equal bytes, so that the same instance sent twice is the same object.
+    Equal arguments give equal bytes, so that the same instance sent twice is the same object. An AE title is cut at
+    16 characters, those that are not ASCII replaced; "" leaves it out.
 
     Raises:
-        NotDicomError: a value that is not 1 to 64 (AE title: 0 to 16) ASCII characters.
+        NotDicomError: a UID that is not 1 to 64 ASCII characters.
     """
+    source = source_ae_title.encode("ascii", "replace").decode()[:16]
     body = b"".join(
         (
             struct.pack("<HH2sHL", 2, 1, b"OB", 0, 2) + b"\x00\x01",
@@ -93,7 +95,7 @@ def part10_header(
             _text(0x0010, b"UI", transfer_syntax_uid),
             _text(0x0012, b"UI", IMPLEMENTATION_CLASS_UID),
             _text(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME),
-            _text(0x0016, b"AE", source_ae_title[:16]) if source_ae_title else b"",
+            _text(0x0016, b"AE", source) if source else b"",
         )
     )
     return bytes(128) + b"DICM" + struct.pack("<HH2sHL", 2, 0, b"UL", 4, len(body)) + body
