@@ -1,1 +1,1 @@
-"""The cloud proxy: transfers, placement, catalogue, events, HTTP API (asyncio)."""
+"""The cloud proxy: transfers, placement, catalogue, event outbox and the control plane's HTTP API (asyncio)."""

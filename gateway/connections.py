@@ -1,0 +1,68 @@
+"""HTTP/1.1 connections as uvicorn serves them, with what it leaves out: the caller's certificate and limits on heads.
+
+A request's head is bounded in size and time before it is taken to memory; whatever is not HTTP closes the connection.
+Refuses to do: bodies (bounded by the application), authorisation (`gateway.access`).
+"""
+
+import asyncio
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gateway.access import STATE_KEY
+
+
+def connection_type(*, header_bytes_max: int, header_timeout_s: float) -> type[asyncio.Protocol]:
+    """Return the protocol class that uvicorn is to make for each connection."""
+    return type(
+        "BoundedConnection",
+        (_Connection,),
+        {"header_bytes_max": header_bytes_max, "header_timeout_s": header_timeout_s},
+    )
+
+
+class _Connection(HttpToolsProtocol):
+    header_bytes_max: int
+    header_timeout_s: float
+    _head_bytes = 0
+    _in_head = True
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        secured = transport.get_extra_info("ssl_object")
+        certificate = secured.getpeercert(True) if secured is not None else None
+        self.app_state = self.app_state | {STATE_KEY: certificate}
+        self._deadline = self.loop.call_later(self.header_timeout_s, transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_deadline()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._deadline is None:
+                self._deadline = self.loop.call_later(self.header_timeout_s, self.transport.abort)
+            # The first piece of a body may come with its head, so one read more is let through.
+            if self._head_bytes - len(data) > self.header_bytes_max:
+                self.transport.abort()
+                return
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._stop_deadline()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._in_head, self._head_bytes = True, 0
+
+    def _stop_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None

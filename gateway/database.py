@@ -1,0 +1,214 @@
+"""The catalogue's database: one writer thread with one connection, and readers that can only read.
+
+The one module that knows SQLite: WAL, synchronous=FULL, no memory map (a failing disk must be an error, not a
+signal). Units of work (plain functions of a connection) queue for the writer, which runs those that wait together in
+one transaction, each behind a savepoint: one flush serves many callers, and one that fails takes no other along. A
+caller gets its answer after the commit, so what the gateway promises is durable. Refuses to do: queries.
+"""
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import Connection, Engine, Table, create_engine, event, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import QueuePool, StaticPool
+
+from gateway import schema
+from transfer.errors import BusyError, SettingsError, StorageError
+from transfer.log import get_logger
+
+T = TypeVar("T")
+Unit = Callable[[Connection], T]
+GROUP_MAX: Final = 64  # units in one transaction
+WAITING_MAX: Final = 1024  # units in the queue; beyond, callers are told to come back
+READERS: Final = 4
+PAGE_CACHE_KIB: Final = 32 * 1024
+_INSERTS: Final[dict[str, Callable[[Table], Any]]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+
+
+class Database:
+    """An open catalogue. `write` and `read` are for asyncio; units must not keep their connection."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the catalogue.
+
+        Raises:
+            SettingsError: cannot be opened, is damaged, or was written by another version.
+        """
+        self._waiting: queue.Queue[tuple[Unit[Any], Future[Any]] | None] = queue.Queue(WAITING_MAX)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = _engine(path, read_only=False)
+            _create(self._writer, path)
+            self._readers = _engine(path, read_only=True)
+        except (OSError, SQLAlchemyError, sqlite3.Error) as error:
+            raise SettingsError(f"{path}: the catalogue cannot be opened: {error}") from error
+        self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="catalogue-read")
+        self._thread = threading.Thread(target=self._serve_writes, name="catalogue-write", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting_count(self) -> int:
+        """The number of units that wait for the writer."""
+        return self._waiting.qsize()
+
+    async def write(self, unit: Unit[T]) -> T:
+        """Run `unit` in a durable transaction and return what it returned.
+
+        Raises:
+            BusyError: too many units wait.
+            StorageError: the database failed; nothing of the unit was kept.
+            Exception: whatever the unit raised; nothing of it was kept.
+        """
+        done: Future[T] = Future()
+        try:
+            self._waiting.put_nowait((unit, done))
+        except queue.Full as error:
+            raise BusyError("the catalogue is overloaded; try again") from error
+        return await asyncio.wrap_future(done)
+
+    async def read(self, unit: Unit[T]) -> T:
+        """Run `unit` on a connection that sees one snapshot and cannot write.
+
+        Raises:
+            StorageError: the database failed.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._read, unit)
+
+    def close(self) -> None:
+        """Finish what waits, then close."""
+        self._waiting.put(None)
+        self._thread.join()
+        self._pool.shutdown()
+        self._readers.dispose()
+        self._writer.dispose()
+
+    def _read(self, unit: Unit[T]) -> T:
+        try:
+            with self._readers.begin() as connection:
+                return unit(connection)
+        except SQLAlchemyError as error:
+            raise StorageError("the catalogue cannot be read") from error
+
+    def _serve_writes(self) -> None:
+        while (first := self._waiting.get()) is not None:
+            group, stop = self._gather(first)
+            self._run_group(group)
+            if stop:
+                return
+
+    def _gather(self, first: tuple[Unit[Any], Future[Any]]) -> tuple[list[tuple[Unit[Any], Future[Any]]], bool]:
+        group = [first]
+        while len(group) < GROUP_MAX:
+            try:
+                following = self._waiting.get_nowait()
+            except queue.Empty:
+                break
+            if following is None:
+                return group, True
+            group.append(following)
+        return group, False
+
+    def _run_group(self, group: list[tuple[Unit[Any], Future[Any]]]) -> None:
+        """Answer only after the commit; when that fails, everyone in the group hears it."""
+        answers: list[tuple[Future[Any], Any, BaseException | None]] = []
+        try:
+            with self._writer.begin() as connection:
+                answers = [(done, *_attempt(connection, unit)) for unit, done in group]
+        except Exception as error:
+            get_logger().error("catalogue_write_failed", error=type(error).__name__, units=len(group))
+            failure = StorageError("the catalogue cannot be written; nothing of this request was kept")
+            failure.__cause__ = error
+            answers = [(done, None, failure) for _, done in group]
+        for done, value, problem in answers:
+            if not done.set_running_or_notify_cancel():
+                continue  # the caller has gone; what was committed stays, and every step may be repeated
+            if problem is None:
+                done.set_result(value)
+            else:
+                done.set_exception(problem)
+
+
+def _attempt(connection: Connection, unit: Unit[T]) -> tuple[T | None, BaseException | None]:
+    """Run one unit behind a savepoint; a database error is re-raised because the whole transaction is in doubt."""
+    savepoint = connection.begin_nested()
+    try:
+        value = unit(connection)
+    except SQLAlchemyError:
+        raise
+    except Exception as error:  # the unit's own refusal: handed to its caller as it is
+        savepoint.rollback()
+        return None, error
+    savepoint.commit()
+    return value, None
+
+
+def insert_new(connection: Connection, table: Table, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Insert the rows whose keys are not there yet; the others stay as they are."""
+    if rows := list(rows):
+        statement = _INSERTS[connection.dialect.name](table).on_conflict_do_nothing()
+        connection.execute(statement, rows)
+
+
+def insert_or_update(connection: Connection, table: Table, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Insert the rows; those whose keys are there already replace what was."""
+    if not (rows := list(rows)):
+        return
+    statement = _INSERTS[connection.dialect.name](table)
+    keys = [column.name for column in table.primary_key]
+    values = {column.name: statement.excluded[column.name] for column in table.c if column.name not in keys}
+    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=values), rows)
+
+
+def insert_new_from(connection: Connection, table: Table, columns: list[str], query: Any) -> None:
+    """Insert the rows that `query` (which must have a WHERE clause) selects, where their keys are not there yet."""
+    statement = _INSERTS[connection.dialect.name](table).from_select(columns, query)
+    connection.execute(statement.on_conflict_do_nothing())
+
+
+def _engine(path: Path, *, read_only: bool) -> Engine:
+    def connect() -> sqlite3.Connection:
+        mode = "ro" if read_only else "rwc"
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode={mode}",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=10,
+        )
+        for pragma in _pragmas(read_only=read_only):
+            connection.execute(f"PRAGMA {pragma}")
+        return connection
+
+    if read_only:
+        engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, pool_size=READERS, max_overflow=0)
+    else:
+        engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool)
+    begin = "BEGIN" if read_only else "BEGIN IMMEDIATE"
+    # The driver's own transaction handling is off (isolation_level None), so that savepoints work.
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+    return engine
+
+
+def _pragmas(*, read_only: bool) -> list[str]:
+    shared = ["mmap_size = 0", f"cache_size = -{PAGE_CACHE_KIB}", "foreign_keys = ON", "trusted_schema = OFF"]
+    if read_only:
+        return [*shared, "query_only = ON"]
+    return [*shared, "journal_mode = WAL", "synchronous = FULL", "journal_size_limit = 67108864"]
+
+
+def _create(engine: Engine, path: Path) -> None:
+    with engine.begin() as connection:
+        schema.metadata.create_all(connection)
+        insert_new(connection, schema.meta, [{"key": "version", "value": str(schema.VERSION)}])
+        insert_new(connection, schema.totals, [{"totals_key": 1, "objects": 0, "bytes": 0, "stored_bytes": 0}])
+        found = connection.execute(select(schema.meta.c.value).where(schema.meta.c.key == "version")).scalar_one()
+    if found != str(schema.VERSION):
+        raise SettingsError(f"{path}: the catalogue has format {found}, this gateway writes {schema.VERSION}")

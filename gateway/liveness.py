@@ -1,0 +1,87 @@
+"""Which nodes are there: what their signed heartbeats said last, and how long ago by this machine's clock.
+
+A node is live while its heartbeats come, silent when they stop, unknown when none came since the gateway started.
+Silence says nothing about data: what a silent node holds stays listed. A datagram that was seen before, or an older
+one, changes nothing. Refuses to do: sockets (`gateway.heartbeats`), clocks (callers pass the time).
+"""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+
+from gateway.placement import Candidate
+from transfer.api import NodeStatus
+from transfer.heartbeat import Heartbeat
+
+State = Literal["live", "silent", "unknown"]
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """The last heartbeat of a node, and when it came (monotonic seconds)."""
+
+    beat: Heartbeat
+    at_s: float
+
+
+class Nodes:
+    """The cluster's nodes by id."""
+
+    def __init__(self, node_ids: Iterable[str], silent_after_s: float) -> None:
+        self._node_ids = sorted(node_ids)
+        self._silent_after_s = silent_after_s
+        self._seen: dict[str, Seen] = {}
+
+    def record(self, beat: Heartbeat, now_s: float) -> bool:
+        """Take a verified heartbeat; False if it is not newer than the last one."""
+        last = self._seen.get(beat.node_id)
+        if last is not None and not is_newer(beat, last.beat):
+            return False
+        self._seen[beat.node_id] = Seen(beat, now_s)
+        return True
+
+    def state(self, node_id: str, now_s: float) -> State:
+        """Return how the node stands."""
+        seen = self._seen.get(node_id)
+        if seen is None:
+            return "unknown"
+        return "live" if now_s - seen.at_s <= self._silent_after_s else "silent"
+
+    def live(self, now_s: float) -> list[Heartbeat]:
+        """Return the last heartbeats of the live nodes, by node id."""
+        return [self._seen[key].beat for key in self._node_ids if self.state(key, now_s) == "live"]
+
+    def count(self, state: State, now_s: float) -> int:
+        """Return the number of nodes in a state."""
+        return sum(self.state(key, now_s) == state for key in self._node_ids)
+
+    def statuses(self, now_s: float) -> list[NodeStatus]:
+        """Return every node of the cluster as the API shows it."""
+        return [self._status(key, now_s) for key in self._node_ids]
+
+    def _status(self, node_id: str, now_s: float) -> NodeStatus:
+        seen = self._seen.get(node_id)
+        if seen is None:
+            nothing = {"free_bytes": 0, "used_bytes": 0, "objects": 0, "flows": 0}
+            return NodeStatus(node_id=node_id, address="", state="unknown", heartbeat_age_s=None, **nothing)
+        beat = seen.beat
+        return NodeStatus(
+            node_id=node_id,
+            address=f"{beat.host}:{beat.port}",
+            state=self.state(node_id, now_s),
+            free_bytes=beat.free_bytes,
+            used_bytes=beat.used_bytes,
+            objects=beat.objects,
+            flows=beat.flows,
+            heartbeat_age_s=round(now_s - seen.at_s, 3),
+        )
+
+
+def is_newer(beat: Heartbeat, last: Heartbeat) -> bool:
+    """Tell whether a heartbeat was made after another of the same node."""
+    return (beat.started_ns, beat.sequence) > (last.started_ns, last.sequence)
+
+
+def candidate(beat: Heartbeat) -> Candidate:
+    """Return what placement must know of a node."""
+    return Candidate(beat.node_id, beat.failure_domain, beat.free_bytes)

@@ -1,0 +1,41 @@
+"""Errors as answers: each error of ours with its own HTTP status, everything else without a word about the inside.
+
+Refuses to do: patient data; an error's text never holds any.
+"""
+
+from typing import Any
+
+from litestar import MediaType, Request, Response
+from litestar.exceptions import HTTPException
+
+from transfer.api import Problem
+from transfer.errors import FascicleError
+from transfer.log import get_logger
+
+AnyRequest = Request[Any, Any, Any]
+TEXT_MAX = 512
+
+
+def of_ours(_: AnyRequest, error: FascicleError) -> Response[Problem]:
+    """Answer an error of the tree."""
+    problem = Problem(code=error.code, message=error.message, retryable=error.retryable)
+    return Response(problem, status_code=error.http_status, media_type=MediaType.JSON)
+
+
+def of_http(_: AnyRequest, error: HTTPException) -> Response[Problem]:
+    """Answer what the framework refused: no such path, a body that does not fit, a body that is too large."""
+    code = "not_stored" if error.status_code == 404 else "protocol"
+    extra = error.extra if isinstance(error.extra, list) else []
+    detail = "; ".join([error.detail, *(str(item.get("message", "")) for item in extra if isinstance(item, dict))])
+    problem = Problem(code=code, message=detail[:TEXT_MAX], retryable=False)
+    return Response(problem, status_code=error.status_code, media_type=MediaType.JSON)
+
+
+def of_others(request: AnyRequest, error: Exception) -> Response[Problem]:
+    """Answer a mistake of this program: logged whole, told as nothing more than that."""
+    get_logger().error("request_failed", path=request.url.path, exc_info=error)
+    problem = Problem(code="internal", message="the gateway failed; its log says why", retryable=True)
+    return Response(problem, status_code=500, media_type=MediaType.JSON)
+
+
+HANDLERS: Any = {FascicleError: of_ours, HTTPException: of_http, Exception: of_others}

@@ -1,0 +1,102 @@
+"""Receipts into the catalogue: the only way that a fact about an object gets in.
+
+Units of work for `gateway.database`. What a node signed becomes `object`, `instance` and `replica` rows, unseen until
+a commit; what a sender offered becomes durable for its transfer once as many replicas are known as it wished. The
+same receipts again change nothing. Refuses to do: signatures (`gateway.signatures`), commits, reads for people.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, TypeVar
+
+import msgspec
+from sqlalchemy import Connection, func, select, update
+from sqlalchemy.sql import Select
+
+from gateway import schema
+from gateway.database import insert_new, insert_or_update
+from gateway.schema import object_, offered, replica
+from transfer.objects import Identity
+from transfer.receipts import Receipt, ReceiptBatch
+
+T = TypeVar("T")
+CHUNK: Final = 1024  # ids in one IN list; below every database's limit of bound values
+_INSTANCE_FIELDS: Final = (
+    "sop_instance_uid",
+    "sop_class_uid",
+    "transfer_syntax_uid",
+    "study_instance_uid",
+    "series_instance_uid",
+    "instance_number",
+)
+_json = msgspec.json.Encoder()
+
+
+def record(connection: Connection, batches: Iterable[ReceiptBatch]) -> list[bytes]:
+    """Write what verified receipts say; return the ids of their objects."""
+    signed = [(batch, receipt) for batch in batches for receipt in batch.receipts]
+    insert_new(connection, object_, [_object_row(receipt) for _, receipt in signed])
+    insert_new(
+        connection,
+        schema.instance,
+        [_instance_row(receipt) for _, receipt in signed if receipt.identity.sop_instance_uid],
+    )
+    insert_or_update(connection, replica, [row for batch, receipt in signed for row in _replica_rows(batch, receipt)])
+    return [receipt.object_id for _, receipt in signed]
+
+
+def mark_durable(connection: Connection, transfer_key: int, replicas: int, object_ids: Iterable[bytes]) -> None:
+    """Mark those of the transfer's offered objects that have their replicas, and count them."""
+    copies = select(func.count()).where(replica.c.object_id == offered.c.object_id).scalar_subquery()
+    marked = 0
+    for ids in chunks(list(object_ids)):
+        statement = (
+            update(offered)
+            .where(offered.c.transfer_key == transfer_key, offered.c.object_id.in_(ids))
+            .where(offered.c.durable.is_(False), copies >= replicas)
+            .values(durable=True)
+        )
+        marked += connection.execute(statement).rowcount
+    if marked:
+        transfer = schema.transfer
+        connection.execute(
+            update(transfer)
+            .where(transfer.c.transfer_key == transfer_key)
+            .values(durable_objects=transfer.c.durable_objects + marked)
+        )
+
+
+def rows_of(connection: Connection, query: Select[Any], column: Any, ids: Sequence[Any]) -> Iterator[Any]:
+    """Run `query` for those `ids`, however many."""
+    for some in chunks(ids):
+        yield from connection.execute(query.where(column.in_(some)))
+
+
+def chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Cut into pieces that fit one statement."""
+    return (items[start : start + CHUNK] for start in range(0, len(items), CHUNK))
+
+
+def _object_row(receipt: Receipt) -> dict[str, Any]:
+    return {
+        "object_id": receipt.object_id,
+        "size_bytes": receipt.size_bytes,
+        "stored_bytes": receipt.stored_bytes,
+        "encoding": receipt.encoding,
+        "identity": _json.encode(receipt.identity),
+    }
+
+
+def _instance_row(receipt: Receipt) -> dict[str, Any]:
+    identity: Identity = receipt.identity
+    return {"object_id": receipt.object_id} | {name: getattr(identity, name) for name in _INSTANCE_FIELDS}
+
+
+def _replica_rows(batch: ReceiptBatch, receipt: Receipt) -> Iterator[dict[str, Any]]:
+    for node_id in {batch.node_id, *receipt.node_ids}:
+        yield {
+            "object_id": receipt.object_id,
+            "node_id": node_id,
+            "stored_bytes": receipt.stored_bytes,
+            "encoding": receipt.encoding,
+            "incarnation": batch.incarnation if node_id == batch.node_id else "",
+        }

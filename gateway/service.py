@@ -1,0 +1,211 @@
+"""`fascicle gateway serve`: reads the settings, puts the parts together, serves until SIGTERM or SIGINT.
+
+Nothing but the catalogue is state: killed at any moment and started again, a gateway goes on where it was. Refuses to
+do: what the parts do.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import signal
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import uvicorn
+import uvloop
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from gateway.connections import connection_type
+from gateway.database import Database
+from gateway.heartbeats import Heartbeats
+from gateway.http import make_app
+from gateway.liveness import Nodes
+from gateway.metrics import Metrics, counted
+from gateway.nodelink import NodeLinks
+from gateway.settings import GatewaySettings, address
+from gateway.signatures import NodeKeys
+from gateway.tickets import Tickets
+from gateway.uploads import Uploads
+from transfer import log, pki, settings, tls
+from transfer.errors import SettingsError
+
+BACKLOG: Final = 512
+GOODBYE_S: Final = 5  # requests that run get this long when the gateway is told to stop
+
+
+def serve(path: Path) -> None:
+    """Serve the gateway that `path` configures until SIGTERM or SIGINT.
+
+    Raises:
+        SettingsError: configuration, identity, catalogue or a port that cannot be used.
+    """
+    config = settings.load(GatewaySettings, path)
+    log.configure(role="gateway", level=config.log_level)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run(config))
+
+
+class Running:
+    """A gateway that serves: where, and how to stop it."""
+
+    def __init__(self, server: uvicorn.Server, listener: socket.socket, heartbeats: tuple[str, int]) -> None:
+        self._server = server
+        self.port: int = listener.getsockname()[1]
+        self.heartbeat_port: int = heartbeats[1]
+
+    def stop(self) -> None:
+        """Finish what runs, then end."""
+        self._server.should_exit = True
+
+
+async def run(config: GatewaySettings) -> None:
+    """Serve until a signal comes."""
+    async with open_gateway(config) as (running, serving):
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, running.stop)
+        log.get_logger().info("gateway_ready", port=running.port, heartbeat_port=running.heartbeat_port)
+        await serving
+    log.get_logger().info("gateway_stopped")
+
+
+@contextlib.asynccontextmanager
+async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, asyncio.Task[None]]]:
+    """Serve within the context; the task ends when the gateway was told to stop.
+
+    Raises:
+        SettingsError: identity, catalogue or a port that cannot be used.
+    """
+    with _locked(Path(config.data)), contextlib.ExitStack() as stack:
+        listener = stack.enter_context(_listen(config.listen))
+        context = tls.server_context(Path(config.identity), require_client=False)
+        metrics, keys = Metrics(), NodeKeys(config.node)
+        nodes = Nodes((entry.node_id for entry in config.node), config.silent_after_s)
+        database = stack.enter_context(contextlib.closing(Database(config.database)))
+        links = stack.enter_context(contextlib.closing(_links(config, keys)))
+        uploads = _uploads(config, database, nodes, keys, links)
+        app = make_app(
+            uploads=uploads,
+            database=database,
+            nodes=nodes,
+            metrics=metrics,
+            request_bytes_max=config.request_bytes_max,
+        )
+        datagrams = await _listen_heartbeats(config.heartbeat_listen, Heartbeats(nodes, keys, metrics))
+        stack.callback(datagrams.close)
+        metrics.observe(
+            count_nodes=lambda state: nodes.count(state, time.monotonic()), waiting=lambda: database.waiting_count
+        )
+        server = _Server(_server_config(config, counted(app, metrics), context))
+        running = Running(server, listener, datagrams.get_extra_info("sockname"))
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            yield running, serving
+        finally:
+            running.stop()
+            await serving
+
+
+def _links(config: GatewaySettings, keys: NodeKeys) -> NodeLinks:
+    context: ssl.SSLContext | None = None if config.plain else tls.client_context(Path(config.identity))
+    return NodeLinks(
+        _tickets(config, keys).for_itself,
+        context,
+        reserve_timeout_s=config.reserve_timeout_s,
+        check_timeout_s=config.check_timeout_s,
+    )
+
+
+def _tickets(config: GatewaySettings, keys: NodeKeys) -> Tickets:
+    identity = Path(config.identity)
+    gateway = tls.peer_from_der(pki.load_certificate(identity / "certificate.pem").public_bytes(Encoding.DER))
+    return Tickets(
+        gateway, keys, pki.load_signing_key(identity), lifetime_s=config.ticket_lifetime_s, plain=config.plain
+    )
+
+
+def _uploads(config: GatewaySettings, database: Database, nodes: Nodes, keys: NodeKeys, links: NodeLinks) -> Uploads:
+    return Uploads(
+        settings=config,
+        database=database,
+        nodes=nodes,
+        keys=keys,
+        links=links,
+        tickets=_tickets(config, keys),
+        signing_key=pki.load_signing_key(Path(config.identity)),
+    )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, with signals left to `run`: it would die of the signal again after a clean stop."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _server_config(config: GatewaySettings, app: Any, context: ssl.SSLContext) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        ssl_context_factory=lambda _config, _default: context,
+        http=connection_type(header_bytes_max=config.header_bytes_max, header_timeout_s=config.header_timeout_s),
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        access_log=False,
+        log_config=None,
+        log_level="error",
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        backlog=BACKLOG,
+        limit_concurrency=config.connections_max,
+        timeout_keep_alive=int(config.keep_alive_s),
+        timeout_graceful_shutdown=GOODBYE_S,
+    )
+
+
+def _listen(where: str) -> socket.socket:
+    """Return the listening socket, so that a port in use is told before anything else starts."""
+    host, port = address(where)
+    try:
+        return socket.create_server((host, port), family=_family(host), backlog=BACKLOG)
+    except OSError as error:
+        raise SettingsError(f"the gateway cannot listen on {where}: {error.strerror}; choose another port") from error
+
+
+async def _listen_heartbeats(where: str, protocol: Heartbeats) -> asyncio.DatagramTransport:
+    host, port = address(where)
+    try:
+        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: protocol, local_addr=(host, port), family=_family(host)
+        )
+    except OSError as error:
+        raise SettingsError(
+            f"the gateway cannot take heartbeats on UDP {where}: {error.strerror}; choose another port"
+        ) from error
+    return transport
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+@contextlib.contextmanager
+def _locked(data: Path) -> Iterator[None]:
+    """Hold the data folder for this process alone; the lock ends with the process, however it ends."""
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        file = (data / "gateway.lock").open("wb")
+    except OSError as error:
+        raise SettingsError(f"{data}: the data folder cannot be used: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise SettingsError(f"{data}: another gateway serves this folder; stop it first") from error
+        yield

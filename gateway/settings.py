@@ -1,0 +1,82 @@
+"""What a gateway is told by its configuration file; read once at start (`transfer.settings`).
+
+The identity folder and the data folder are taken relative to the working directory of the process. Refuses to do:
+opening anything, defaults that listen on all interfaces.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from transfer.errors import SettingsError
+from transfer.protocol.messages import NodeId
+
+PublicKeyHex = Annotated[str, Meta(pattern=r"^[0-9a-fA-F]{64}$")]
+Seconds = Annotated[float, Meta(gt=0, le=3600)]
+
+
+class NodeEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A node that belongs to this cluster, and the key by which it signs receipts and heartbeats."""
+
+    node_id: NodeId
+    public_key: PublicKeyHex
+
+
+class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One gateway.
+
+    `listen` is HTTPS, `heartbeat_listen` UDP, both `host:port`; `plain` says that nodes are reached without TLS.
+    """
+
+    gateway_id: NodeId
+    data: str
+    identity: str
+    listen: str
+    heartbeat_listen: str
+    plain: bool = False
+    node: list[NodeEntry] = []
+    silent_after_s: Seconds = 15.0  # three heartbeats missed in a row, and room for a slow start
+    reserve_timeout_s: Seconds = 2.0
+    check_timeout_s: Seconds = 10.0
+    ticket_lifetime_s: Seconds = 120.0
+    default_replicas: Annotated[int, Meta(ge=1, le=16)] = 1  # of a sender that says nothing
+    transfer_nodes_max: Annotated[int, Meta(ge=1, le=1024)] = 32
+    transfers_open_max: Annotated[int, Meta(ge=1, le=100_000)] = 1000  # of one sender
+    request_bytes_max: Annotated[int, Meta(ge=1 << 16, le=1 << 30)] = 16 << 20
+    header_bytes_max: Annotated[int, Meta(ge=1 << 10, le=1 << 20)] = 32 << 10
+    header_timeout_s: Seconds = 20.0
+    keep_alive_s: Seconds = 75.0
+    connections_max: Annotated[int, Meta(ge=1, le=100_000)] = 1024
+    log_level: str = "info"
+
+    def __post_init__(self) -> None:
+        """Refuse what would only be noticed later."""
+        ids = [entry.node_id for entry in self.node]
+        if len(set(ids)) != len(ids):
+            raise ValueError("`node` names one node_id more than once")
+        if self.log_level not in {"debug", "info", "warning", "error"}:
+            raise ValueError("`log_level` must be debug, info, warning or error")
+        for key in ("listen", "heartbeat_listen"):
+            try:
+                address(getattr(self, key))
+            except SettingsError as error:
+                raise ValueError(f"`{key}`: {error.message}") from error
+
+    @property
+    def database(self) -> Path:
+        """The catalogue's file."""
+        return Path(self.data) / "catalogue.db"
+
+
+def address(text: str) -> tuple[str, int]:
+    """Return host and port of `host:port` (`[v6]:port` too).
+
+    Raises:
+        SettingsError: not of that form, or no such port.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise SettingsError(f"`{text}` is not host:port")
+    return host.strip("[]"), int(port)

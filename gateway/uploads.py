@@ -1,0 +1,228 @@
+"""One upload as the gateway conducts it (design section 4; S2, messages 1 to 6): open, renew, offer, receipts, commit.
+
+Between the catalogue, the nodes' liveness and the flows to nodes; every step is durable before it is answered and may
+be repeated. A receipt of an object that its transfer did not offer is kept as a fact about that object (a node signed
+it) and counts for no transfer. Refuses to do: HTTP, SQL, authorisation by role.
+"""
+
+import asyncio
+import secrets
+import time
+from typing import Final
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from gateway import commits, transfers
+from gateway.database import Database
+from gateway.liveness import Nodes, candidate
+from gateway.names import check_names
+from gateway.nodelink import NodeLinks
+from gateway.placement import place, weights
+from gateway.settings import GatewaySettings
+from gateway.signatures import NodeKeys
+from gateway.tickets import Tickets
+from gateway.transfers import Transfer
+from transfer.api import (
+    Accepted,
+    Announcement,
+    Commit,
+    Go,
+    Node,
+    Offer,
+    OpenRead,
+    OpenTransfer,
+    Receipts,
+    Wanted,
+)
+from transfer.errors import BusyError, FullError, UnauthorisedError
+from transfer.heartbeat import Heartbeat
+from transfer.protocol.messages import Right
+from transfer.tls import Peer
+
+READ_RIGHTS: Final[frozenset[Right]] = frozenset({"get", "check"})
+
+
+class Uploads:
+    """Conducts transfers; one object a gateway, used by many requests at once."""
+
+    def __init__(
+        self,
+        *,
+        settings: GatewaySettings,
+        database: Database,
+        nodes: Nodes,
+        keys: NodeKeys,
+        links: NodeLinks,
+        tickets: Tickets,
+        signing_key: Ed25519PrivateKey,
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._nodes = nodes
+        self._keys = keys
+        self._links = links
+        self._tickets = tickets
+        self._signing_key = signing_key
+
+    async def open(self, wish: OpenTransfer, sender: Peer) -> Go:
+        """Open a transfer (messages 1 to 3).
+
+        Raises:
+            BusyError: too few live nodes, or too many open transfers of this sender.
+            FullError: no node has the room.
+        """
+        transfer_id = secrets.token_hex(16)
+        replicas = wish.replicas or self._settings.default_replicas
+        wish = msgspec.structs.replace(wish, replicas=replicas)
+        nodes = await self._reserve(transfer_id, replicas, wish.nodes, wish.bytes)
+        limit = self._settings.transfers_open_max
+        mine = await self._database.write(
+            lambda connection: transfers.open_transfer(connection, transfer_id, wish, sender, limit)
+        )
+        return self._go(mine, nodes, sender)
+
+    async def renew(self, transfer_id: str, sender: Peer) -> Go:
+        """Give a new ticket to the nodes that are live now.
+
+        Raises:
+            BusyError, FullError: see `open`.
+            FascicleError: see `gateway.transfers.find_owned`.
+        """
+        mine = await self._database.read(
+            lambda connection: transfers.find_owned(connection, transfer_id, sender, state="open")
+        )
+        nodes = await self._reserve(transfer_id, mine.replicas, mine.nodes_wished, mine.bytes_expected)
+        return self._go(mine, nodes, sender)
+
+    async def offer(self, transfer_id: str, sender: Peer, body: Offer) -> Wanted:
+        """Say which objects are to be sent. What an earlier sender may have left on a node is asked for first.
+
+        Raises:
+            ProtocolError: a name that cannot be taken.
+            FascicleError: see `gateway.transfers.offer`.
+        """
+        check_names(item.name for item in body.objects)
+        standing = await self._database.write(
+            lambda connection: transfers.offer(connection, transfer_id, sender, body.objects)
+        )
+        durable = standing.durable
+        if standing.uncertain:
+            durable |= await self._ask_nodes(standing.transfer, standing.uncertain)
+        ids = list(dict.fromkeys(item.object_id for item in body.objects))
+        stored = [object_id for object_id in ids if bytes.fromhex(object_id) in durable]
+        known = set(stored)
+        return Wanted(wanted=[object_id for object_id in ids if object_id not in known], stored=stored)
+
+    async def take_receipts(self, transfer_id: str, sender: Peer, body: Receipts) -> Accepted:
+        """Write what nodes signed; say how many objects of the transfer are durable.
+
+        Raises:
+            ProtocolError, UnauthorisedError: see `gateway.signatures.NodeKeys.verify`.
+            FascicleError: see `gateway.transfers.find_owned`.
+        """
+        batches = await asyncio.to_thread(self._keys.verify_all, body.receipts)
+        return Accepted(
+            objects=await self._database.write(
+                lambda connection: transfers.take_receipts(connection, transfer_id, sender, batches)
+            )
+        )
+
+    async def commit(self, transfer_id: str, sender: Peer, claim: Commit) -> bytes:
+        """Commit; return the receipt's JSON.
+
+        Raises:
+            FascicleError: see `gateway.commits.commit`.
+        """
+        key = self._signing_key
+        return await self._database.write(
+            lambda connection: commits.commit(connection, transfer_id, sender, claim, key)
+        )
+
+    async def announce(self, node: Peer, body: Announcement) -> bytes:
+        """Write objects that a node took in by the paper's own protocol, visible at once; return a receipt's JSON.
+
+        Raises:
+            ProtocolError, UnauthorisedError: bad signature or name, or receipts of another node.
+        """
+        check_names(item.name for item in body.names)
+        batches = await asyncio.to_thread(self._keys.verify_all, body.receipts)
+        if any(batch.node_id != node.name for batch in batches):
+            raise UnauthorisedError("a node announces its own objects only")
+        key = self._signing_key
+        return await self._database.write(
+            lambda connection: commits.announce(connection, node, batches, body.names, key)
+        )
+
+    def open_read(self, wish: OpenRead, reader: Peer) -> Go:
+        """Give a ticket to read at all nodes that are live.
+
+        Raises:
+            UnauthorisedError: a right that readers do not have.
+            BusyError: no node is live.
+        """
+        if not wish.rights or not set(wish.rights) <= READ_RIGHTS:
+            raise UnauthorisedError("a reader may ask for the rights get and check")
+        nodes = self._live()
+        ticket = self._tickets.for_reader(wish.rights, reader, nodes)
+        return self._answer("", 1, nodes, ticket)
+
+    async def _ask_nodes(self, mine: Transfer, uncertain: list[bytes]) -> set[bytes]:
+        signed = await self._links.check(self._nodes.live(time.monotonic()), uncertain)
+        batches = await asyncio.to_thread(lambda: [self._keys.verify(stored) for stored in signed])
+        if not any(batch.receipts for batch in batches):
+            return set()
+        return await self._database.write(lambda connection: transfers.take_found(connection, mine, batches, uncertain))
+
+    async def _reserve(
+        self, transfer_id: str, replicas: int, wished: int | None, size_bytes: int | None
+    ) -> list[Heartbeat]:
+        """Return nodes that confirmed room, best first; those that do not confirm are replaced by the next."""
+        live = self._live()
+        if len(live) < replicas:
+            raise BusyError(f"{replicas} replicas are wished and {len(live)} nodes are live; start more, or wish fewer")
+        count = max(replicas, min(wished or self._settings.transfer_nodes_max, len(live)))
+        room = -(-(size_bytes or 0) * replicas // count)
+        by_id = {node.node_id: node for node in live}
+        ranked = [
+            by_id[one.node_id] for one in place(map(candidate, live), key=transfer_id, count=len(live), room_bytes=room)
+        ]
+        if len(ranked) < replicas:
+            raise FullError(f"{len(ranked)} of {len(live)} live nodes have {room} bytes of room; add nodes or space")
+        confirmed = await self._links.reserve(ranked[:count], transfer_id, room)
+        if len(confirmed) < count and ranked[count:]:
+            confirmed += await self._links.reserve(ranked[count : 2 * count], transfer_id, room)
+        if len(confirmed) < replicas:
+            raise BusyError(f"{len(confirmed)} nodes confirmed where {replicas} replicas are wished; try again soon")
+        return confirmed[:count]
+
+    def _live(self) -> list[Heartbeat]:
+        live = self._nodes.live(time.monotonic())
+        if not live:
+            raise BusyError("no storage node is live; start the nodes, or see why their heartbeats do not arrive")
+        return live
+
+    def _go(self, mine: Transfer, nodes: list[Heartbeat], sender: Peer) -> Go:
+        ticket = self._tickets.for_sender(mine, sender, nodes)
+        return self._answer(mine.transfer_id, mine.replicas, nodes, ticket)
+
+    def _answer(self, transfer_id: str, replicas: int, nodes: list[Heartbeat], ticket: bytes) -> Go:
+        shares = weights([candidate(node) for node in nodes])
+        tls = not self._settings.plain
+        return Go(
+            transfer_id=transfer_id,
+            nodes=[
+                Node(
+                    node_id=node.node_id,
+                    host=node.host,
+                    port=node.port,
+                    weight=share,
+                    public_key=self._keys.hex(node.node_id),
+                    tls=tls,
+                )
+                for node, share in zip(nodes, shares, strict=True)
+            ],
+            replicas=replicas,
+            ticket=ticket,
+            expires_in_s=self._settings.ticket_lifetime_s,
+        )

@@ -1,0 +1,29 @@
+"""Fixtures: the cluster's identities (once), a running gateway, and its nodes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.gateway.kit import NODE_IDS, Gateway, Identities, Node, closing_all, settings
+
+
+@pytest.fixture(scope="session")
+def identities(tmp_path_factory: pytest.TempPathFactory) -> Identities:
+    return Identities(tmp_path_factory.mktemp("identities"))
+
+
+@pytest.fixture
+def gateway(identities: Identities, tmp_path: Path) -> Iterator[Gateway]:
+    running = Gateway(identities, settings(identities, tmp_path / "gateway", reserve_timeout_s=1.0))
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def nodes(gateway: Gateway, identities: Identities) -> Iterator[list[Node]]:
+    key = identities.public_key("gateway-1")
+    with closing_all([Node(identities, node_id, key) for node_id in NODE_IDS]) as made:
+        for node in made:
+            node.beat(gateway)
+        yield made
