@@ -10,6 +10,7 @@ import argparse
 import io
 import json
 import os
+import select
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -167,9 +168,9 @@ def _end(exit_code: int, code: str, message: str, *, as_json: bool) -> int:
 
 def _stdout_is_gone() -> bool:
     """Tell whether whoever read our output has gone; what is left of it then goes nowhere, without a complaint."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    poll = select.poll()
+    poll.register(sys.stdout, 0)  # errors and hang-ups are always reported
+    if not poll.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True

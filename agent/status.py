@@ -1,0 +1,124 @@
+"""`fascicle status`: nodes, space and transfers, as the gateway sees them.
+
+A table on a terminal, plain lines elsewhere, one JSON object (`transfer.api.Status`) with `--json`; with `--watch`
+again every second. The lines are made by a pure function. Refuses to do: asking nodes, judging health.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import trio
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from agent.progress import size_text
+from transfer import credentials as credentials_file
+from transfer.api import NodeStatus, Status, TransferStatus
+from transfer.client import GatewayClient
+from transfer.errors import UnreachableError
+
+PATIENCE_S: Final = 10.0
+WATCH_EVERY_S: Final = 1.0
+STATE_STYLES: Final = {"live": "green", "silent": "red", "unknown": "yellow"}
+NODE_COLUMNS: Final = ("node", "state", "address", "objects", "used", "free", "flows", "heard")
+TRANSFER_COLUMNS: Final = ("transfer", "state", "sender", "objects", "durable", "bytes", "opened")
+
+
+def run(*, credentials: Path, as_json: bool, watch: bool) -> int:
+    """Print the status, with `watch` until interrupted; returns the exit code.
+
+    Raises:
+        SettingsError: the credentials cannot be used.
+        UnreachableError: the gateway does not answer (while watching this is shown, and asked again).
+        FascicleError: what the gateway refused.
+    """
+    trio.run(_show, credentials_file.load(credentials), as_json, watch)
+    return 0
+
+
+async def _show(mine: credentials_file.Credentials, as_json: bool, watch: bool) -> None:
+    on_terminal = sys.stdout.isatty() and not as_json
+    patience_s = 0.0 if watch else PATIENCE_S
+    async with GatewayClient(mine, patience_s=patience_s) as gateway:
+        if watch and on_terminal:
+            await _watch_on_terminal(gateway)
+        while True:
+            status = await gateway.status()
+            _print(status, as_json=as_json, on_terminal=on_terminal)
+            if not watch:
+                return
+            await trio.sleep(WATCH_EVERY_S)
+
+
+async def _watch_on_terminal(gateway: GatewayClient) -> None:
+    with Live(console=Console(), screen=True, auto_refresh=False) as live:
+        while True:
+            try:
+                live.update(_tables(await gateway.status()), refresh=True)
+            except UnreachableError as error:
+                live.update(Text(f"{error.message}; asking again", style="red"), refresh=True)
+            await trio.sleep(WATCH_EVERY_S)
+
+
+def _print(status: Status, *, as_json: bool, on_terminal: bool) -> None:
+    if as_json:
+        print(msgspec.json.encode(status).decode(), flush=True)
+    elif on_terminal:
+        Console().print(_tables(status))
+    else:
+        print("\n".join(lines(status)), flush=True)
+
+
+def lines(status: Status) -> Iterator[str]:
+    """Return the status as lines: one of totals, one a node, one a transfer."""
+    yield _totals(status)
+    for node in status.nodes:
+        yield "node " + " ".join(_named(NODE_COLUMNS, _node_row(node)))
+    for transfer in status.transfers:
+        yield "transfer " + " ".join(_named(TRANSFER_COLUMNS, _transfer_row(transfer)))
+
+
+def _named(columns: tuple[str, ...], row: tuple[str, ...]) -> Iterator[str]:
+    yield row[0]
+    for column, value in zip(columns[1:], row[1:], strict=True):
+        yield f"{column}={value.replace(' ', '')}"
+
+
+def _tables(status: Status) -> Table:
+    whole = Table.grid()
+    whole.add_row(Text(_totals(status), style="bold"))
+    whole.add_row(_table(NODE_COLUMNS, [_node_row(node) for node in status.nodes]))
+    if status.transfers:
+        whole.add_row(_table(TRANSFER_COLUMNS, [_transfer_row(transfer) for transfer in status.transfers]))
+    return whole
+
+
+def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
+    table = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(value, style=STATE_STYLES.get(value, "")) for value in row))
+    return table
+
+
+def _totals(status: Status) -> str:
+    live = sum(node.state == "live" for node in status.nodes)
+    return (
+        f"{status.objects} objects in {status.studies} studies, {size_text(status.bytes)} "
+        f"({size_text(status.stored_bytes)} stored), {live} of {len(status.nodes)} nodes live"
+    )
+
+
+def _node_row(node: NodeStatus) -> tuple[str, ...]:
+    heard = "never" if node.heartbeat_age_s is None else f"{node.heartbeat_age_s:.1f} s ago"
+    space = (size_text(node.used_bytes), size_text(node.free_bytes))
+    return (node.node_id, node.state, node.address, str(node.objects), *space, str(node.flows), heard)
+
+
+def _transfer_row(one: TransferStatus) -> tuple[str, ...]:
+    counts = (str(one.objects), str(one.durable_objects), size_text(one.bytes))
+    return (one.transfer_id, one.state, one.sender, *counts, one.opened_at)

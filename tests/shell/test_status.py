@@ -1,0 +1,58 @@
+"""The status in lines and columns; what the gateway says goes through `up` in tests/cluster."""
+
+import io
+
+from rich.console import Console
+
+from agent import status
+from transfer.api import NodeStatus, Status, TransferStatus
+
+
+def node(name: str, state: str, age_s: float | None) -> NodeStatus:
+    return NodeStatus(
+        node_id=name,
+        address="127.0.0.1:4242",
+        state=state,
+        free_bytes=5_000_000_000,
+        used_bytes=2_000_000,
+        objects=3,
+        flows=1,
+        heartbeat_age_s=age_s,
+    )
+
+
+TRANSFER = TransferStatus(
+    transfer_id="t1",
+    sender="ct 1",
+    state="open",
+    objects=4,
+    bytes=1000,
+    durable_objects=2,
+    opened_at="2026-01-02T03:04:05Z",
+)
+STATUS = Status(
+    objects=3,
+    bytes=2_000_000,
+    stored_bytes=1_000_000,
+    studies=1,
+    nodes=[node("node-1", "live", 0.54), node("node-2", "unknown", None)],
+    transfers=[TRANSFER],
+)
+
+
+def test_lines_name_every_value() -> None:
+    totals, first, second, transfer = status.lines(STATUS)
+    assert totals == "3 objects in 1 studies, 2.00 MB (1.00 MB stored), 1 of 2 nodes live"
+    assert first == (
+        "node node-1 state=live address=127.0.0.1:4242 objects=3 used=2.00MB free=5.00GB flows=1 heard=0.5sago"
+    )
+    assert second.endswith("state=unknown address=127.0.0.1:4242 objects=3 used=2.00MB free=5.00GB flows=1 heard=never")
+    assert transfer.startswith("transfer t1 state=open sender=ct1 objects=4 durable=2 bytes=")
+    assert transfer.endswith("opened=2026-01-02T03:04:05Z")
+
+
+def test_tables_hold_the_same() -> None:
+    console = Console(file=io.StringIO(), width=120)
+    console.print(status._tables(STATUS))
+    text = console.file.getvalue()
+    assert all(word in text for word in ("node-1", "live", "node-2", "unknown", "never", "t1", "ct 1", "5.00 GB"))
