@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from gateway.metrics import Metrics as GatewayMetrics
+from nodes.metrics import Metrics as NodeMetrics
 from transfer import errors
 from transfer.protocol.messages import FrameType
 
@@ -52,3 +54,11 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
+def test_every_metric_is_explained() -> None:
+    registries = [GatewayMetrics().registry, NodeMetrics(free_bytes=int, objects=int, flows=int).registry]
+    names = {metric.name for registry in registries for metric in registry.collect()}
+    text = (ROOT / "docs/metrics.md").read_text()
+    assert len(names) > 10
+    assert {name for name in names if f"`{name}" not in text} == set()
