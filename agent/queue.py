@@ -69,6 +69,10 @@ class Item:
     added_at_s: float
     object_id: str
 
+    def location(self, spool: Path) -> Path:
+        """Return where the file is; spooled objects are in the folder `spool`."""
+        return spool / os.fsdecode(self.file.path)  # an absolute path stays as it is
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:

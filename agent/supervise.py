@@ -6,7 +6,7 @@ person has to mend.
 
 import random
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -16,6 +16,32 @@ from transfer.log import get_logger
 
 log = get_logger()
 HEALTHY_S: Final = 60.0  # a task that ran this long before it crashed begins its count anew
+
+
+class _FirstStart:
+    """Passes on the first start, and remembers it."""
+
+    def __init__(self, outer: trio.TaskStatus[Any]) -> None:
+        self._outer, self.has_started = outer, False
+
+    def started(self, value: Any = None) -> None:
+        if not self.has_started:
+            self.has_started = True
+            self._outer.started(value)
+
+
+async def supervise_started(
+    name: str, task: Callable[..., Awaitable[None]], *, task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Supervise a task that takes `task_status`; what it raises before its first start is raised here."""
+    status = _FirstStart(task_status)
+    try:
+        await task(task_status=status)
+    except Exception as error:
+        if not status.has_started:
+            raise
+        _log_crash(name, error, 1, 0.0)
+    await supervise(name, lambda: task(task_status=status))
 
 
 async def supervise(name: str, task: Callable[[], Awaitable[None]]) -> None:
@@ -28,10 +54,12 @@ async def supervise(name: str, task: Callable[[], Awaitable[None]]) -> None:
         except Exception as error:
             failures = 1 if trio.current_time() - began_s >= HEALTHY_S else failures + 1
             wait_s = back_off_s(failures, random.random(), retryable=is_retryable(error))  # noqa: S311 - no secret
-            code = error.code if isinstance(error, FascicleError) else "internal"
-            log.error(  # noqa: TRY400 - one line, not a page
-                "task_crashed", task=name, code=code, error=repr(error), failures=failures, wait_s=round(wait_s, 1)
-            )
+            _log_crash(name, error, failures, wait_s)
             await trio.sleep(wait_s)
         else:
             return
+
+
+def _log_crash(name: str, error: Exception, failures: int, wait_s: float) -> None:
+    code = error.code if isinstance(error, FascicleError) else "internal"
+    log.error("task_crashed", task=name, code=code, error=repr(error), failures=failures, wait_s=round(wait_s, 1))

@@ -9,13 +9,14 @@ import itertools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Final
-from urllib.parse import quote_from_bytes
 
 import trio
 
 from agent.queue import File, NewItem, Priority, Queue
 from agent.walk import Pending, readable, settle, walk
+from transfer import names
 from transfer.log import get_logger
 
 log = get_logger()
@@ -98,7 +99,7 @@ class Watcher:
             log.warning("watch_trouble", folder=self.folder, path=os.fsdecode(path), reason=reason)
 
     def _item(self, file: File) -> NewItem:
-        name = quote_from_bytes(os.path.relpath(file.path, self._root), safe="/")
+        name = names.from_path(PurePath(os.fsdecode(os.path.relpath(file.path, self._root))))
         return NewItem(self.folder, file, name, self._priority, self._destinations)
 
 
