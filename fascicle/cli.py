@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from fascicle.arguments import make_parser
-from transfer.errors import FascicleError
+from transfer.errors import FascicleError, SettingsError
 
 INTERRUPTED: Final = 130  # as shells report a process that SIGINT ended
 FAULT: Final = 1
@@ -62,6 +62,10 @@ def _up(arguments: argparse.Namespace) -> int:
 
 
 def _send(arguments: argparse.Namespace) -> int:
+    from transfer.encodings import ENCODINGS
+
+    if arguments.encoding not in ("auto", *ENCODINGS):
+        raise SettingsError(f"--encoding {arguments.encoding!r} is not one of auto, {', '.join(ENCODINGS)}")
     from agent import send
 
     return send.run(

@@ -52,6 +52,7 @@ def test_what_is_understood(words: str, expected: dict[str, object]) -> None:
         "send a --to c --replicas auto",
         "send a --to c --congestion reno",
         "send a --to c --fl 3",
+        "send a --to c --encoding jpeg",
         "get out --to c",
         "get --all --study 1.2 out --to c",
         "get --study ../../x out --to c",

@@ -1,0 +1,76 @@
+"""`fascicle up` as a process: how it stops and what it leaves. Whole clusters are in tests/cluster."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[subprocess.Popen]:
+    words = ["up", "--data", str(tmp_path / "data"), "--nodes", "2", "--port", "0"]
+    command = [sys.executable, "-m", "fascicle", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        yield process
+        process.kill()
+
+
+def wait_children(up: subprocess.Popen) -> dict[str, int]:
+    """Read what `up` tells people until all three children have started once."""
+    pids: dict[str, int] = {}
+    while len(pids) < 3:
+        line = up.stderr.readline()
+        assert line, "up ended"
+        if " started (pid " in line:
+            name = line.split()[2]
+            pids[name] = int(line.rstrip(")\n").split()[-1])
+    return pids
+
+
+async def wait_gone(pids: dict[str, int]) -> None:
+    for pid in pids.values():
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        with trio.fail_after(10):
+            await trio.lowlevel.wait_readable(descriptor)
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+async def test_a_signal_stops_everything_cleanly(up: subprocess.Popen, tmp_path: Path, number: signal.Signals) -> None:
+    pids = wait_children(up)
+    assert set(pids) == {"gateway", "node-1", "node-2"}
+    up.send_signal(number)
+    assert up.wait(30) == 0
+    await wait_gone(pids)
+    assert [path.name for path in (tmp_path / "data/run").iterdir()] == ["up.lock"]
+
+
+async def test_nothing_runs_on_when_it_is_killed_and_the_folder_can_be_used_again(
+    up: subprocess.Popen, tmp_path: Path
+) -> None:
+    pids = wait_children(up)
+    up.kill()
+    up.wait()
+    await wait_gone(pids)
+    command = [sys.executable, "-m", "fascicle", "up", "--data", str(tmp_path / "data"), "--nodes", "1"]
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 2
+    assert "has 2 nodes" in again.stderr  # refused for its own reason, not for a lock that nobody holds
+
+
+def test_a_second_one_on_the_folder_says_who_has_it(up: subprocess.Popen, tmp_path: Path) -> None:
+    wait_children(up)
+    command = [sys.executable, "-m", "fascicle", "up", "--data", str(tmp_path / "data")]
+    second = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (second.returncode, second.stdout) == (2, "")
+    assert f"(pid {up.pid}) has this folder" in second.stderr
