@@ -18,11 +18,11 @@ HEAD_BYTES: Final = 1 << 20  # identities stand before the pixel data, far withi
 
 
 class Digests:
-    """Feed all stored bytes in order, then `finish` once."""
+    """Feed all stored bytes in order, then `finish` once; `object_id` "": whichever the bytes give."""
 
     def __init__(self, object_id: str, size_bytes: int, encoding: str) -> None:
         """`encoding` must be known (`transfer.encodings`), else its error is raised."""
-        self._object_id = object_id
+        self.object_id = object_id
         self._size_bytes = size_bytes
         decoder = get_encoding(encoding).decoder(size_bytes)
         self._decoder = None if encoding == RAW else decoder
@@ -54,8 +54,10 @@ class Digests:
         """
         if self._decoder is not None:
             self._decoder.finish()
-        if self._original_bytes != self._size_bytes or self._original.hexdigest() != self._object_id:
-            raise CorruptError(f"{self._object_id}: the bytes received are not this object; send it again")
+        digest = self._original.hexdigest()
+        if self._original_bytes != self._size_bytes or digest != (self.object_id or digest):
+            raise CorruptError(f"{self.object_id}: the bytes received are not this object; send it again")
+        self.object_id = digest
         return self._stored.digest()
 
     def identity(self) -> Identity:
@@ -70,7 +72,7 @@ class Digests:
         view = memoryview(block).cast("B")
         self._original_bytes += view.nbytes
         if self._original_bytes > self._size_bytes:
-            raise CorruptError(f"{self._object_id}: more bytes than the {self._size_bytes} that were announced")
+            raise CorruptError(f"{self.object_id}: more bytes than the {self._size_bytes} that were announced")
         if self._head_bytes < HEAD_BYTES:
             self._head.append(view[: HEAD_BYTES - self._head_bytes])
             self._head_bytes += self._head[-1].nbytes

@@ -90,8 +90,10 @@ class Incoming:
             disk.truncate(self._descriptor, 0)
             disk.write_at(self._descriptor, [encode_header(self._header(NO_DIGEST, partial=True))], 0)
 
-    def finish(self, final: str) -> tuple[Finished, Record]:
+    def finish(self, final_path: Callable[[str], str]) -> tuple[Finished, Record]:
         """Check the object and write all of it to its temporary file, for a group's publishing (blocks).
+
+        `final_path` gives the place of an object by its id, which an upload without a name has from now on.
 
         Raises:
             CorruptError: the bytes are not the object.
@@ -100,13 +102,15 @@ class Incoming:
         try:
             for view in self._pending:
                 self._digests.feed(view)
-            header = self._header(self._digests.finish(), identity=self._digests.identity())
+            stored_digest = self._digests.finish()
+            self.object_id = self._digests.object_id
+            header = self._header(stored_digest, identity=self._digests.identity())
             written_early = self._written_bytes > 0
             self._write_whole(encode_header(header))
         except FascicleError:
             self.resumable = False
             raise
-        return Finished(self._open(), self._path, final, written_early), header.record
+        return Finished(self._open(), self._path, final_path(self.object_id), written_early), header.record
 
     def abandon(self) -> None:
         """End the upload and remove its file, or keep what came of a resumable one; harmless when ended (blocks)."""

@@ -23,7 +23,7 @@ import msgspec
 
 from nodes.census import Census
 from nodes.incoming import Incoming
-from nodes.objectfile import Record
+from nodes.objectfile import HEADER_BYTES, RAW, Record
 from nodes.opening import clear_incoming, free_name, lock_folder, object_path, read_incarnation
 from nodes.reading import StoredReader, read_header
 from nodes.room import Room
@@ -122,6 +122,13 @@ class Store:
             raise ProtocolError("an object's id is 64 lower-case hex digits, and its size not negative")
         if resumable:
             return self._begin_resumable(object_id, size_bytes, encoding)
+        return self._begin_new(object_id, size_bytes, encoding)
+
+    def begin_unnamed(self, size_bytes: int) -> Incoming:
+        """Start to take a raw object whose id its bytes will give (`Incoming.object_id` when committed); as `begin`."""
+        return self._begin_new("", size_bytes, RAW)
+
+    def _begin_new(self, object_id: str, size_bytes: int, encoding: str) -> Incoming:
         path = f"{self.folder}/incoming/{next(self._serial)}.new"
         return Incoming(object_id, size_bytes, encoding, path=path, room=self._room, on_end=lambda: None)
 
@@ -166,7 +173,7 @@ class Store:
             try:
                 if incoming.ended:
                     raise ConflictError(f"{incoming.object_id}: its upload has ended")
-                ready[index] = incoming.finish(object_path(self.folder, incoming.object_id))
+                ready[index] = incoming.finish(partial(object_path, self.folder))
             except FascicleError as error:
                 failed[index] = error
         return ready
@@ -246,7 +253,7 @@ class Store:
                 return
             target = free_name(f"{self.folder}/quarantine", object_id)
             self._volume.move(path, target)
-            self._census.remove(object_id, disk.size_of(descriptor))
+            self._census.remove(object_id, max(0, disk.size_of(descriptor) - HEADER_BYTES))
         log.error("object_quarantined", object_id=object_id)
 
     def statistics(self) -> Statistics:

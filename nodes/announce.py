@@ -1,0 +1,95 @@
+"""Announcements: how the gateway learns of objects that came without it, by the paper's own protocol.
+
+Each is first a file of its own, made durable before the paper's client is answered, and removed when the gateway has
+taken it: a crash or an absent gateway delays it and loses nothing. Refuses to do: any part in ordinary transfers.
+"""
+
+import ssl
+from collections.abc import Callable
+from pathlib import Path, PurePath
+from typing import Final, Never
+
+import httpx
+import msgspec
+import trio
+
+from nodes.objectfile import Record
+from transfer import durable, names, tls
+from transfer.api import Announcement, Named, SignedReceipts
+from transfer.errors import FascicleError, UnreachableError
+from transfer.log import get_logger
+from transfer.protocol.messages import Stored
+
+RETRY_S: Final = 5.0
+BATCH_MAX: Final = 256
+log = get_logger()
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """One announcement on disk."""
+
+    record: Record
+    name: str
+
+
+class Announcer:
+    """Keeps announcements until the gateway has them."""
+
+    def __init__(self, folder: Path, *, gateway: str, identity: Path, sign: Callable[[list[Record]], Stored]) -> None:
+        self._folder = folder
+        self._gateway = gateway
+        self._context: ssl.SSLContext = tls.client_context(identity)
+        self._sign = sign
+        self._wake = trio.Event()
+        durable.make_folder_durably(folder)
+
+    async def announce(self, record: Record, name: str) -> None:
+        """Make an announcement durable; it reaches the gateway later."""
+        waiting = msgspec.msgpack.encode(Waiting(record, _usable(name)))
+        await trio.to_thread.run_sync(durable.write_file_durably, self._folder / record.object_id, waiting)
+        self._wake.set()
+
+    async def serve(self) -> Never:
+        """Pass announcements on for ever; an absent gateway is asked again."""
+        async with httpx.AsyncClient(verify=self._context, base_url=self._gateway) as client:
+            while True:
+                self._wake = trio.Event()
+                try:
+                    await self._pass_on(client)
+                except FascicleError as error:
+                    log.warning("announcement_waits", code=error.code, reason=error.message)
+                    with trio.move_on_after(RETRY_S):
+                        await self._wake.wait()
+                else:
+                    await self._wake.wait()
+
+    async def _pass_on(self, client: httpx.AsyncClient) -> None:
+        while paths := sorted(path for path in self._folder.iterdir() if len(path.name) == 64)[:BATCH_MAX]:
+            waiting = [msgspec.msgpack.decode(path.read_bytes(), type=Waiting) for path in paths]
+            await self._post(client, waiting)
+            for path in paths:
+                path.unlink()
+            log.info("objects_announced", objects=len(paths))
+
+    async def _post(self, client: httpx.AsyncClient, waiting: list[Waiting]) -> None:
+        stored = self._sign([item.record for item in waiting])
+        body = Announcement(
+            receipts=[SignedReceipts(batch=stored.batch, signature=stored.signature)],
+            names=[Named(object_id=item.record.object_id, name=item.name) for item in waiting],
+        )
+        try:
+            answer = await client.post("/api/v1/announcements", content=msgspec.json.encode(body))
+        except httpx.HTTPError as error:
+            raise UnreachableError(f"the gateway does not answer: {error}") from error
+        if answer.status_code >= 300:
+            raise UnreachableError(f"the gateway answered {answer.status_code}: {answer.text[:200]}")
+
+
+def _usable(name: str) -> str:
+    """Return the paper client's file name as a name, or "" when it is not a plain relative path."""
+    try:
+        usable = names.from_path(PurePath(name))
+        names.check(usable)
+    except FascicleError:
+        return ""
+    return usable

@@ -1,0 +1,29 @@
+"""Credit: how many payload bytes each flow may have in the node's memory, out of one budget for all flows.
+
+Pure. A flow's window is its fair share of the budget, between one whole frame and 8 MiB; when more flows come, the
+windows of the others shrink as they are used up, because no new credit is given until they are below their share.
+Refuses to do: sending, counting flows for any other purpose.
+"""
+
+from typing import Final
+
+from transfer.protocol.frames import PAYLOAD_BYTES_MAX
+
+WINDOW_BYTES_MAX: Final = 8 << 20
+BUDGET_BYTES: Final = 32 << 20
+FLOWS_MAX: Final = BUDGET_BYTES // PAYLOAD_BYTES_MAX  # each must be able to send one whole frame
+
+
+def window_bytes(flows: int) -> int:
+    """Return the window of each of `flows` flows (at least 1)."""
+    return max(PAYLOAD_BYTES_MAX, min(WINDOW_BYTES_MAX, BUDGET_BYTES // max(1, flows)))
+
+
+def grant_bytes(flows: int, outstanding_bytes: int, held_bytes: int) -> int:
+    """Return how much credit to give a flow now; 0 until it is worth a frame.
+
+    `outstanding_bytes` may still arrive on credit given before, `held_bytes` have arrived and are still in memory.
+    """
+    window = window_bytes(flows)
+    room = window - outstanding_bytes - held_bytes
+    return room if room >= window // 4 else 0

@@ -1,0 +1,181 @@
+"""Replication inside the cloud: an object that an agent sent once goes on to other nodes of its ticket.
+
+One link a peer and ticket, opened when first needed; objects are pipelined on it and receipts come back in batches. The
+first node acknowledges to the agent only when all replicas are durable. Refuses to do: repair of what was lost later.
+"""
+
+import hashlib
+import math
+import ssl
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import trio
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from nodes.objectfile import Record
+from nodes.store import Store
+from nodes.streaming import blocks_of
+from transfer import errors, receipts
+from transfer.addresses import Address
+from transfer.errors import BusyError, FascicleError, UnreachableError
+from transfer.flow import Flow, open_flow
+from transfer.log import get_logger
+from transfer.protocol.messages import Put, Refused, Stored
+from transfer.tickets import Ticket, TicketNode
+
+log = get_logger()
+IDLE_S: Final = 30.0
+
+OnReplicated = Callable[[list[str] | FascicleError], None]
+
+
+def rank(object_id: str, nodes: Sequence[TicketNode], own: TicketNode) -> list[TicketNode]:
+    """Return the other nodes in the order in which they should hold this object's replicas.
+
+    Rendezvous hashing (Thaler and Ravishankar, 1998), other failure domains first.
+    """
+
+    def weight(node: TicketNode) -> tuple[bool, bytes]:
+        same_domain = node.failure_domain == own.failure_domain
+        return same_domain, hashlib.sha256(f"{node.node_id} {object_id}".encode()).digest()
+
+    return sorted((node for node in nodes if node.node_id != own.node_id), key=weight)
+
+
+class Replicator:
+    """Makes replicas for all flows of this node."""
+
+    def __init__(self, store: Store, node_id: str, context: ssl.SSLContext | None, nursery: trio.Nursery) -> None:
+        self._store = store
+        self._node_id = node_id
+        self._context = context
+        self._nursery = nursery
+        self._links: dict[tuple[str, bytes], _Link] = {}
+
+    def submit(self, record: Record, onward: int, ticket: Ticket, signed: bytes, on_done: OnReplicated) -> None:
+        """Make `onward` replicas; `on_done` gets the ids of the nodes that hold one, or why that failed."""
+        self._nursery.start_soon(self._replicate, record, onward, ticket, signed, on_done)
+
+    async def _replicate(
+        self, record: Record, onward: int, ticket: Ticket, signed: bytes, on_done: OnReplicated
+    ) -> None:
+        own = next(node for node in ticket.nodes if node.node_id == self._node_id)
+        holders: list[str] = []
+        reason: FascicleError = BusyError(
+            f"{onward} more replicas wished than the ticket has nodes; ask for fewer or add nodes"
+        )
+        for node in rank(record.object_id, ticket.nodes, own):
+            if len(holders) == onward:
+                break
+            try:
+                await self._link(node, signed).replicate(record)
+                holders.append(node.node_id)
+            except FascicleError as error:
+                reason = error
+        on_done(holders if len(holders) == onward else BusyError(f"replicas are not possible now: {reason.message}"))
+
+    def _link(self, node: TicketNode, signed: bytes) -> "_Link":
+        key = (node.node_id, signed)
+        link = self._links.get(key)
+        if link is None or link.ended:
+            link = self._links[key] = _Link(self._store, node, signed, self._context)
+            self._nursery.start_soon(self._run_link, key, link)
+        return link
+
+    async def _run_link(self, key: tuple[str, bytes], link: "_Link") -> None:
+        try:
+            await link.run()
+        except* FascicleError as group:
+            log.warning("replica_link_failed", peer=key[0], reason=str(group.exceptions[0]))
+        finally:
+            if self._links.get(key) is link:
+                del self._links[key]
+
+
+class _Waiter:
+    """One object on its way to a peer."""
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self.done = trio.Event()
+        self.error: FascicleError | None = None
+
+
+class _Link:
+    """One flow to one peer."""
+
+    def __init__(self, store: Store, node: TicketNode, signed: bytes, context: ssl.SSLContext | None) -> None:
+        self.ended = False
+        self._store, self._node, self._signed, self._context = store, node, signed, context
+        # As many as there are objects on credit and not acknowledged; each waits here as a name only.
+        self._send, self._receive = trio.open_memory_channel[_Waiter](math.inf)
+        self._waiting: dict[str, _Waiter] = {}
+
+    async def replicate(self, record: Record) -> None:
+        """Wait until the peer holds the object durably.
+
+        Raises:
+            FascicleError: it does not.
+        """
+        waiter = self._waiting.get(record.object_id)
+        if waiter is None:
+            waiter = self._waiting[record.object_id] = _Waiter(record)
+            self._send.send_nowait(waiter)
+        await waiter.done.wait()
+        if waiter.error is not None:
+            raise waiter.error
+
+    async def run(self) -> None:
+        """Serve until idle or broken; whoever still waits then is told."""
+        try:
+            address = Address(self._node.host, self._node.port)
+            async with open_flow(address, self._context, self._signed) as flow, trio.open_nursery() as nursery:
+                nursery.start_soon(self._read, flow)
+                await self._write(flow)
+        finally:
+            self.ended = True
+            for waiter in self._waiting.values():
+                waiter.error = UnreachableError(f"{self._node.node_id} does not answer")
+                waiter.done.set()
+            self._waiting.clear()
+
+    async def _write(self, flow: Flow) -> None:
+        while True:
+            with trio.move_on_after(IDLE_S):
+                await self._put(flow, await self._receive.receive())
+                continue
+            if not self._waiting:
+                self.ended = True
+                await flow.bye()
+                return
+
+    async def _put(self, flow: Flow, waiter: _Waiter) -> None:
+        try:
+            await self._send_object(flow, waiter.record)
+        except (errors.NotStoredError, errors.CorruptError) as error:
+            self._settle(waiter.record.object_id, error)
+
+    async def _send_object(self, flow: Flow, record: Record) -> None:
+        put = Put(bytes.fromhex(record.object_id), record.size_bytes, record.encoding, False, 0)
+        reader = await trio.to_thread.run_sync(self._store.read, record.object_id)
+        with reader:
+            await flow.put_stream(put, blocks_of(reader))
+
+    async def _read(self, flow: Flow) -> None:
+        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(self._node.public_key))
+        async for frame in flow.frames():
+            match frame:
+                case Stored():
+                    for receipt in receipts.verify(frame, key).receipts:
+                        self._settle(receipt.object_id.hex(), None)
+                case Refused():
+                    self._settle(frame.object_id.hex(), errors.from_code(frame.code, frame.text))
+        if self._waiting:
+            raise UnreachableError(f"{self._node.node_id} closed the flow")
+
+    def _settle(self, object_id: str, error: FascicleError | None) -> None:
+        waiter = self._waiting.pop(object_id, None)
+        if waiter is not None:
+            waiter.error = error
+            waiter.done.set()

@@ -1,0 +1,126 @@
+"""`fascicle node serve`: puts a node together from its settings and runs it until it is told to stop.
+
+    serve
+     +- store (threads)          nodes.store
+     +- committer, 2 workers     nodes.committer
+     +- listener                 nodes.server
+     |   +- one session a flow   nodes.session
+     +- replica links            nodes.replicate
+     +- heartbeat                nodes.heartbeat
+     +- paper listener           nodes.paper      (when configured)
+     +- announcer                nodes.announce   (when configured)
+     +- metrics listener         nodes.metrics    (when configured)
+
+Refuses to do: anything a part can do itself.
+"""
+
+import signal
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import trio
+from msgspec import Meta
+
+from nodes.announce import Announcer
+from nodes.heartbeat import beat
+from nodes.metrics import serve_metrics
+from nodes.paper import Paper, serve_paper
+from nodes.server import Node, serve_flows
+from nodes.store import Store
+from transfer import addresses, log, pki, settings, tls
+from transfer.protocol.messages import NodeId
+from transfer.stream import listen, port_of
+
+logger = log.get_logger()
+
+
+class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A node's TOML file; addresses are host:port, folders may be relative to the working folder.
+
+    `advertise` is what agents connect to when it differs from `listen`. `failure_domain` names the host that this node
+    shares its fate with. `reserve_bytes` stay free on the disk. `paper_listen` opens the paper's own protocol, which
+    knows no security; then `gateway` is the URL at which such objects are announced.
+    """
+
+    node_id: NodeId
+    data: str
+    identity: str
+    listen: str
+    heartbeat: str
+    gateway_public_key: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    advertise: str = ""
+    failure_domain: str = ""
+    plain: bool = False
+    reserve_bytes: Annotated[int, Meta(ge=0)] = 256 << 20
+    paper_listen: str = ""
+    gateway: str = ""
+    metrics_listen: str = ""
+    log_level: str = "info"
+
+
+def serve(path: Path) -> None:
+    """Run the node of the configuration file `path` until SIGTERM or SIGINT.
+
+    Raises:
+        SettingsError: settings, identity or addresses that cannot be used; a folder that another node has.
+    """
+    loaded = settings.load(NodeSettings, path)
+    log.configure(role=loaded.node_id, level=loaded.log_level)
+    trio.run(_main, loaded)
+
+
+async def _main(loaded: NodeSettings) -> None:
+    with await trio.to_thread.run_sync(Store.open, Path(loaded.data), loaded.reserve_bytes) as store:
+        async with trio.open_nursery() as nursery:
+            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                await _start(loaded, store, nursery)
+                await anext(aiter(signals))
+                logger.info("node_stopping")
+                nursery.cancel_scope.cancel()
+
+
+async def _start(loaded: NodeSettings, store: Store, nursery: trio.Nursery) -> None:
+    identity = Path(loaded.identity)
+    listener = await listen(addresses.parse(loaded.listen))
+    node = Node(
+        node_id=loaded.node_id,
+        store=store,
+        signing_key=pki.load_signing_key(identity),
+        gateway_key=pki.public_key_from_hex(loaded.gateway_public_key),
+        client_context=None if loaded.plain else tls.client_context(identity),
+        nursery=nursery,
+    )
+    context = None if loaded.plain else tls.server_context(identity, require_client=True)
+    advertised = _advertised(loaded, port_of(listener))
+    nursery.start_soon(node.committer.serve)
+    nursery.start_soon(partial(serve_flows, node, listener, context))
+    nursery.start_soon(
+        partial(beat, node, advertised, addresses.parse(loaded.heartbeat), failure_domain=loaded.failure_domain)
+    )
+    if loaded.metrics_listen:
+        metrics_listener = await listen(addresses.parse(loaded.metrics_listen))
+        nursery.start_soon(serve_metrics, node.metrics.registry, metrics_listener)
+    if loaded.paper_listen:
+        await _start_paper(loaded, node, nursery)
+    logger.info("node_ready", address=str(advertised), objects=node.objects(), free_bytes=node.free_bytes())
+
+
+def _advertised(loaded: NodeSettings, port: int) -> addresses.Address:
+    wished = addresses.parse(loaded.advertise or loaded.listen)
+    return addresses.Address(wished.host, wished.port or port)
+
+
+async def _start_paper(loaded: NodeSettings, node: Node, nursery: trio.Nursery) -> None:
+    announcer = Announcer(
+        Path(loaded.data) / "announcements",
+        gateway=loaded.gateway,
+        identity=Path(loaded.identity),
+        sign=lambda records: node.sign("", [node.receipt(record) for record in records]),
+    )
+    nursery.start_soon(announcer.serve)
+    address = addresses.parse(loaded.paper_listen)
+    paper = Paper(node.store, node.committer.commit, announcer.announce)
+    port = await nursery.start(serve_paper, paper, address.host, address.port)
+    logger.info("paper_ready", port=port)

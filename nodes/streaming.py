@@ -1,0 +1,21 @@
+"""Stored bytes as an asynchronous stream: large objects are read in a thread, loaded ones given out at once."""
+
+from collections.abc import AsyncIterator
+
+import trio
+
+from nodes.reading import StoredReader
+
+
+async def blocks_of(reader: StoredReader) -> AsyncIterator[memoryview]:
+    """Yield the reader's blocks, each at most 1 MiB.
+
+    Raises:
+        CorruptError, StorageError: before the last block.
+    """
+    if reader.loaded:
+        for block in reader:
+            yield block
+        return
+    while (block := await trio.to_thread.run_sync(next, reader, None)) is not None:
+        yield block
