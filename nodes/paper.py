@@ -7,6 +7,7 @@ says why. When `connections_max` are open, no more are accepted. Refuses to do: 
 TLS and tickets (the protocol has none, so the listener is off unless configured).
 """
 
+import errno
 from collections.abc import Awaitable, Callable
 from typing import Final, Never, Protocol
 
@@ -23,6 +24,8 @@ READ_BYTES: Final = 256 << 10
 SILENCE_S: Final = 60.0
 FRAME_BYTES_MAX: Final = 1 << 30
 CONNECTIONS_MAX: Final = 64
+NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+ACCEPT_AGAIN_S: Final = 0.1
 log = get_logger()
 
 Announce = Callable[[Record, str], Awaitable[None]]
@@ -78,10 +81,22 @@ async def serve_paper(
 
 
 async def _accept(paper: Paper, listener: trio.SocketListener, places: trio.Semaphore, nursery: trio.Nursery) -> None:
+    async with listener:
+        while True:
+            await places.acquire()
+            nursery.start_soon(_serve_one, paper, await _accept_one(listener), places)
+
+
+async def _accept_one(listener: trio.SocketListener) -> trio.SocketStream:
+    """Wait for a connection; while the system has no descriptors left, for these too."""
     while True:
-        await places.acquire()
-        stream = await listener.accept()
-        nursery.start_soon(_serve_one, paper, stream, places)
+        try:
+            return await listener.accept()
+        except OSError as error:
+            if error.errno not in NO_DESCRIPTORS:
+                raise
+            log.warning("paper_accept_delayed", reason=error.strerror)
+            await trio.sleep(ACCEPT_AGAIN_S)
 
 
 async def _serve_one(paper: Paper, stream: trio.SocketStream, places: trio.Semaphore) -> None:

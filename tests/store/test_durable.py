@@ -96,7 +96,7 @@ def test_a_name_that_is_there_keeps_its_file(tmp_path, whole):
 @pytest.mark.parametrize("call", ["flush_data", "flush_file_system", "rename", "make_folders", "flush_folder"])
 @pytest.mark.parametrize(("number", "error"), [(errno.EIO, StorageError), (errno.ENOSPC, FullError)])
 def test_after_a_failure_no_file_of_the_group_keeps_a_name(tmp_path, monkeypatch, whole, call, number, error):
-    if call in ("flush_data", "flush_folder") and whole or call == "flush_file_system" and not whole:
+    if (call in ("flush_data", "flush_folder") and whole) or (call == "flush_file_system" and not whole):
         pytest.skip("not called in this mode")
     monkeypatch.setattr(disk, call, failing(number))
     with pytest.raises(error):

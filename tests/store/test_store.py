@@ -382,7 +382,7 @@ LARGE = noise(4 * MIB)
 LARGE_ID = object_id(LARGE)
 
 
-def begin_large(store, encoding="raw", size=len(LARGE)):
+def begin_large(store, encoding="raw", size=4 * MIB):
     return store.begin(LARGE_ID, size, encoding, resumable=True)
 
 
