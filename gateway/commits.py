@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 from blake3 import blake3
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import Connection, Select, delete, func, select, update
+from sqlalchemy import Connection, Select, func, select, update
 
 from gateway import schema
 from gateway.clock import utc_now
@@ -19,7 +19,7 @@ from gateway.database import insert_new, insert_new_from
 from gateway.events import write_event
 from gateway.receiving import chunks, record
 from gateway.schema import instance, object_, offered, offered_name, transfer
-from gateway.transfers import Transfer, find_owned, offer, open_transfer
+from gateway.transfers import Transfer, find_owned, forget_claims, offer, open_transfer
 from transfer.api import Commit, CommitReceipt, Conflict, Named, Offered, OpenTransfer
 from transfer.errors import ConflictError, ProtocolError
 from transfer.merkle import merkle_root
@@ -28,7 +28,6 @@ from transfer.receipts import ReceiptBatch
 from transfer.tls import Peer
 
 EVENT_IDS_MAX: Final = 500  # object ids in one event: 32 KiB of text
-TRANSFERS_MAX: Final = 1 << 40  # announcements are committed at once, so none stay open
 CONFLICTS_MAX: Final = 1000  # named in one receipt; the event counts them all
 _identity = msgspec.json.Decoder(Identity)
 _PATIENT: Final = ("patient_id", "patient_name", "patient_birth_date", "patient_sex")
@@ -81,7 +80,7 @@ def publish(connection: Connection, mine: Transfer, ids: list[bytes], root: str,
     }
     signature = key.sign(canonical(body)).hex()
     receipt = msgspec.json.encode(msgspec.convert(body | {"signature": signature}, CommitReceipt))
-    _write_events(connection, mine, at, new, studies, conflicts)
+    _write_events(connection, mine, at, new=new, studies=studies, conflicts=conflicts)
     _close(connection, mine, at, root, receipt)
     return receipt
 
@@ -101,7 +100,7 @@ def announce(
         raise ProtocolError("a name is announced for an object without a receipt")
     transfer_id = "announced-" + blake3(msgspec.msgpack.encode(batches)).hexdigest()[:32]
     if connection.execute(select(transfer.c.receipt).where(transfer.c.transfer_id == transfer_id)).first() is None:
-        open_transfer(connection, transfer_id, OpenTransfer(), node, TRANSFERS_MAX)
+        open_transfer(connection, transfer_id, OpenTransfer(), node, open_max=1)
     mine = find_owned(connection, transfer_id, node)
     if mine.receipt is not None:
         return mine.receipt
@@ -241,6 +240,7 @@ def _write_events(
     connection: Connection,
     mine: Transfer,
     at: str,
+    *,
     new: list[bytes],
     studies: dict[str, int],
     conflicts: list[Conflict],
@@ -278,5 +278,4 @@ def _close(connection: Connection, mine: Transfer, at: str, root: str, receipt: 
         .where(transfer.c.transfer_key == mine.transfer_key)
         .values(state="committed", committed_at=at, merkle_root=root, receipt=receipt)
     )
-    for table in (offered_name, offered):
-        connection.execute(delete(table).where(table.c.transfer_key == mine.transfer_key))
+    forget_claims(connection, mine.transfer_key)

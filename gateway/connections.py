@@ -38,6 +38,13 @@ class _Connection(HttpToolsProtocol):
         self._stop_deadline()
         super().connection_lost(exc)
 
+    def shutdown(self) -> None:
+        """End at once where nothing is under way: a polite end of TLS would wait for the caller's answer."""
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.abort()
+        else:
+            super().shutdown()
+
     def data_received(self, data: bytes) -> None:
         if self._in_head:
             self._head_bytes += len(data)

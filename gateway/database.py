@@ -201,7 +201,13 @@ def _pragmas(*, read_only: bool) -> list[str]:
     shared = ["mmap_size = 0", f"cache_size = -{PAGE_CACHE_KIB}", "foreign_keys = ON", "trusted_schema = OFF"]
     if read_only:
         return [*shared, "query_only = ON"]
-    return [*shared, "journal_mode = WAL", "synchronous = FULL", "journal_size_limit = 67108864"]
+    return [
+        *shared,
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "journal_size_limit = 67108864",
+        "wal_autocheckpoint = 8000",
+    ]
 
 
 def _create(engine: Engine, path: Path) -> None:

@@ -46,7 +46,7 @@ transfer: Final = Table(
     Column("transfer_id", Text, nullable=False, unique=True),
     Column("sender", Text, nullable=False),
     Column("fingerprint", Text, nullable=False),  # of the certificate that opened it: its owner
-    Column("state", Text, nullable=False),  # open, committed
+    Column("state", Text, nullable=False),  # open, committed, abandoned
     Column("replicas", Integer, nullable=False),
     Column("nodes_wished", Integer),
     Column("bytes_expected", BigInteger),

@@ -26,11 +26,11 @@ from gateway.http import make_app
 from gateway.liveness import Nodes
 from gateway.metrics import Metrics, counted
 from gateway.nodelink import NodeLinks
-from gateway.settings import GatewaySettings, address
+from gateway.settings import GatewaySettings
 from gateway.signatures import NodeKeys
 from gateway.tickets import Tickets
 from gateway.uploads import Uploads
-from transfer import log, pki, settings, tls
+from transfer import addresses, log, pki, settings, tls
 from transfer.errors import SettingsError
 
 BACKLOG: Final = 512
@@ -171,7 +171,7 @@ def _server_config(config: GatewaySettings, app: Any, context: ssl.SSLContext) -
 
 def _listen(where: str) -> socket.socket:
     """Return the listening socket, so that a port in use is told before anything else starts."""
-    host, port = address(where)
+    host, port = addresses.parse(where)
     try:
         return socket.create_server((host, port), family=_family(host), backlog=BACKLOG)
     except OSError as error:
@@ -179,7 +179,7 @@ def _listen(where: str) -> socket.socket:
 
 
 async def _listen_heartbeats(where: str, protocol: Heartbeats) -> asyncio.DatagramTransport:
-    host, port = address(where)
+    host, port = addresses.parse(where)
     try:
         transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
             lambda: protocol, local_addr=(host, port), family=_family(host)

@@ -10,6 +10,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from transfer import addresses
 from transfer.errors import SettingsError
 from transfer.protocol.messages import NodeId
 
@@ -43,7 +44,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ticket_lifetime_s: Seconds = 120.0
     default_replicas: Annotated[int, Meta(ge=1, le=16)] = 1  # of a sender that says nothing
     transfer_nodes_max: Annotated[int, Meta(ge=1, le=1024)] = 32
-    transfers_open_max: Annotated[int, Meta(ge=1, le=100_000)] = 1000  # of one sender
+    transfers_open_max: Annotated[int, Meta(ge=1, le=100_000)] = 1000  # of one sender; beyond, its oldest are abandoned
     request_bytes_max: Annotated[int, Meta(ge=1 << 16, le=1 << 30)] = 16 << 20
     header_bytes_max: Annotated[int, Meta(ge=1 << 10, le=1 << 20)] = 32 << 10
     header_timeout_s: Seconds = 20.0
@@ -60,7 +61,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             raise ValueError("`log_level` must be debug, info, warning or error")
         for key in ("listen", "heartbeat_listen"):
             try:
-                address(getattr(self, key))
+                addresses.parse(getattr(self, key))
             except SettingsError as error:
                 raise ValueError(f"`{key}`: {error.message}") from error
 
@@ -68,15 +69,3 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     def database(self) -> Path:
         """The catalogue's file."""
         return Path(self.data) / "catalogue.db"
-
-
-def address(text: str) -> tuple[str, int]:
-    """Return host and port of `host:port` (`[v6]:port` too).
-
-    Raises:
-        SettingsError: not of that form, or no such port.
-    """
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise SettingsError(f"`{text}` is not host:port")
-    return host.strip("[]"), int(port)

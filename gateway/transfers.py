@@ -10,14 +10,14 @@ from typing import Any, Final
 
 import msgspec
 from blake3 import blake3
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from gateway.clock import utc_now
 from gateway.database import insert_new
 from gateway.receiving import mark_durable, record, rows_of
 from gateway.schema import object_, offered, offered_name, transfer
 from transfer.api import Offered, OpenTransfer
-from transfer.errors import BusyError, ConflictError, NotStoredError, ProtocolError, UnauthorisedError
+from transfer.errors import ConflictError, NotStoredError, ProtocolError, UnauthorisedError
 from transfer.objects import is_object_id
 from transfer.receipts import ReceiptBatch
 from transfer.tls import Peer
@@ -54,22 +54,19 @@ _COLUMNS: Final = [transfer.c[name] for name in Transfer.__struct_fields__]
 
 
 def open_transfer(
-    connection: Connection, transfer_id: str, wish: OpenTransfer, sender: Peer, open_max: int
+    connection: Connection, transfer_id: str, wish: OpenTransfer, sender: Peer, *, open_max: int
 ) -> Transfer:
-    """Write a new transfer.
+    """Write a new transfer; of more than `open_max` open ones of this sender, the oldest are abandoned.
 
-    Raises:
-        BusyError: the sender has too many open.
+    Senders that were killed leave transfers open. What is abandoned are claims: receipts stay, and so the objects.
     """
-    owned = select(func.count()).where(transfer.c.sender == sender.name, transfer.c.state == "open")
-    if connection.execute(owned).scalar_one() >= open_max:
-        raise BusyError(f"{sender.name} has {open_max} transfers open already; commit some first")
+    _abandon_oldest(connection, sender.name, keep=open_max - 1)
     values = {
         "transfer_id": transfer_id,
         "sender": sender.name,
         "fingerprint": sender.fingerprint,
         "state": "open",
-        "replicas": wish.replicas,
+        "replicas": wish.replicas or 1,
         "nodes_wished": wish.nodes,
         "bytes_expected": wish.bytes,
         "opened_at": utc_now(),
@@ -161,6 +158,20 @@ def durable_of(connection: Connection, transfer_key: int, ids: Iterable[bytes]) 
     """Return those of `ids` that are durable for the transfer."""
     query = select(offered.c.object_id).where(offered.c.transfer_key == transfer_key, offered.c.durable.is_(True))
     return {row.object_id for row in rows_of(connection, query, offered.c.object_id, list(ids))}
+
+
+def _abandon_oldest(connection: Connection, sender: str, *, keep: int) -> None:
+    owned = select(transfer.c.transfer_key).where(transfer.c.sender == sender, transfer.c.state == "open")
+    open_keys = list(connection.execute(owned.order_by(transfer.c.transfer_key.desc())).scalars())
+    for key in open_keys[keep:]:
+        connection.execute(update(transfer).where(transfer.c.transfer_key == key).values(state="abandoned"))
+        forget_claims(connection, key)
+
+
+def forget_claims(connection: Connection, transfer_key: int) -> None:
+    """Delete what was offered in a transfer that is over."""
+    for table in (offered_name, offered):
+        connection.execute(delete(table).where(table.c.transfer_key == transfer_key))
 
 
 def _sizes(objects: list[Offered]) -> dict[bytes, int]:

@@ -16,13 +16,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from gateway import commits, transfers
 from gateway.database import Database
 from gateway.liveness import Nodes, candidate
-from gateway.names import check_names
 from gateway.nodelink import NodeLinks
 from gateway.placement import place, weights
 from gateway.settings import GatewaySettings
 from gateway.signatures import NodeKeys
 from gateway.tickets import Tickets
 from gateway.transfers import Transfer
+from transfer import names
 from transfer.api import (
     Accepted,
     Announcement,
@@ -69,7 +69,7 @@ class Uploads:
         """Open a transfer (messages 1 to 3).
 
         Raises:
-            BusyError: too few live nodes, or too many open transfers of this sender.
+            BusyError: too few live nodes, or too few that confirm.
             FullError: no node has the room.
         """
         transfer_id = secrets.token_hex(16)
@@ -78,7 +78,7 @@ class Uploads:
         nodes = await self._reserve(transfer_id, replicas, wish.nodes, wish.bytes)
         limit = self._settings.transfers_open_max
         mine = await self._database.write(
-            lambda connection: transfers.open_transfer(connection, transfer_id, wish, sender, limit)
+            lambda connection: transfers.open_transfer(connection, transfer_id, wish, sender, open_max=limit)
         )
         return self._go(mine, nodes, sender)
 
@@ -102,7 +102,8 @@ class Uploads:
             ProtocolError: a name that cannot be taken.
             FascicleError: see `gateway.transfers.offer`.
         """
-        check_names(item.name for item in body.objects)
+        for item in body.objects:
+            names.check(item.name)
         standing = await self._database.write(
             lambda connection: transfers.offer(connection, transfer_id, sender, body.objects)
         )
@@ -145,7 +146,8 @@ class Uploads:
         Raises:
             ProtocolError, UnauthorisedError: bad signature or name, or receipts of another node.
         """
-        check_names(item.name for item in body.names)
+        for item in body.names:
+            names.check(item.name)
         batches = await asyncio.to_thread(self._keys.verify_all, body.receipts)
         if any(batch.node_id != node.name for batch in batches):
             raise UnauthorisedError("a node announces its own objects only")
