@@ -152,6 +152,16 @@ class Queue:
         """Return those files that are neither queued nor kept as they are now."""
         return await self._read(self._unknown, source, files)
 
+    async def kept_after(self, source: str, path: bytes, limit: int) -> list[bytes]:
+        """Return the next paths of `source` that are kept, in order, after `path` (b"": from the start)."""
+        query = "SELECT path FROM kept WHERE source = ? AND path > ? ORDER BY path LIMIT ?"
+        return await self._read(lambda: [row[0] for row in self._db.execute(query, (source, path, limit))])
+
+    async def forget_kept(self, source: str, paths: Sequence[bytes]) -> None:
+        """Forget kept files that are no longer there."""
+        query = "DELETE FROM kept WHERE source = ? AND path = ?"
+        await self._write(lambda: self._db.executemany(query, [(source, path) for path in paths]))
+
     async def unpark(self) -> int:
         """Let everything that was parked be tried once more; return how many."""
         query = "UPDATE delivery SET state = 'waiting', next_try_s = 0 WHERE state = 'parked'"

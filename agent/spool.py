@@ -171,8 +171,12 @@ class Spool:
         self._sequence = max((int(spooled.name[:20]) for spooled in self._scan()), default=0)
 
     def _scan(self) -> list[SpooledId]:
-        entries = [entry for entry in disk.entries(str(self.ready)) if NAME.match(entry.name)]
-        return [SpooledId(entry.name, entry.stat(follow_symlinks=False).st_size) for entry in entries]
+        found = []
+        for entry in disk.entries(str(self.ready)):
+            with contextlib.suppress(FileNotFoundError):  # let go of meanwhile
+                if NAME.match(entry.name):
+                    found.append(SpooledId(entry.name, entry.stat(follow_symlinks=False).st_size))
+        return found
 
     def _create(self, name: str) -> int:
         self._check_room()

@@ -59,6 +59,7 @@ class Watcher:
 
     async def serve(self) -> None:
         """Look again and again."""
+        await self.prune()
         while True:
             began_s = trio.current_time()
             await self.look()
@@ -78,6 +79,21 @@ class Watcher:
         self._taken += added
         self._troubles = self._noted
         return added
+
+    async def prune(self) -> int:
+        """Forget kept files that are gone, so that the memory of them does not grow for ever; returns how many.
+
+        An empty or missing folder is taken for one that is not mounted: nothing is forgotten.
+        """
+        if await trio.to_thread.run_sync(_is_bare, self._root):
+            return 0
+        forgotten, last = 0, b""
+        while kept := await self._queue.kept_after(self.folder, last, CHUNK):
+            last = kept[-1]
+            gone = await trio.to_thread.run_sync(_gone, kept)
+            forgotten += len(gone)
+            await self._queue.forget_kept(self.folder, gone)
+        return forgotten
 
     def statistics(self) -> WatchStatistics:
         """Return what is settling, how many were taken since start, and what cannot be taken."""
@@ -101,6 +117,18 @@ class Watcher:
     def _item(self, file: File) -> NewItem:
         name = names.from_path(PurePath(os.fsdecode(os.path.relpath(file.path, self._root))))
         return NewItem(self.folder, file, name, self._priority, self._destinations)
+
+
+def _is_bare(folder: bytes) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return True
+
+
+def _gone(paths: Sequence[bytes]) -> list[bytes]:
+    return [path for path in paths if not os.path.lexists(path)]
 
 
 def _next_chunk(walking: Iterator[File]) -> list[File]:

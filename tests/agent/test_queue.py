@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.queue import SPOOL, Backlog, File, Item, NewItem, Outcome, Priority, open_queue
@@ -162,6 +162,7 @@ actions = st.lists(
 )
 
 
+@settings(deadline=None, max_examples=25)  # each example is a database of its own
 @given(actions)
 def test_whatever_happens_an_item_is_complete_exactly_when_both_have_it(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, str]]

@@ -11,7 +11,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.queue import File, Queue, open_queue
+from agent.queue import File, NewItem, Outcome, Priority, Queue, open_queue
 from agent.walk import Pending, readable, settle, walk
 from agent.watch import Watcher
 
@@ -187,3 +187,28 @@ async def test_serve_takes_a_file(folder: Path, queue: Queue) -> None:
             await news.wait()
         nursery.cancel_scope.cancel()
     assert await taken(queue) == ["a"]
+
+
+async def keep(queue: Queue, folder: Path, paths: list[Path]) -> list[File]:
+    files = [File(os.fsencode(path), 1, 1) for path in paths]
+    await queue.add([NewItem(str(folder), file, "n", Priority.NORMAL, ["cloud"]) for file in files])
+    items = await queue.ready("cloud", 0, 10_000)
+    await queue.record("cloud", [Outcome(item.item_id, "done", object_id="id") for item in items])
+    await queue.let_go(await queue.complete(10_000), keep=True)
+    return files
+
+
+async def test_the_memory_of_kept_files_is_pruned(folder: Path, queue: Queue) -> None:
+    files = await keep(queue, folder, [folder / f"{number:04}" for number in range(1200)])
+    (folder / "0700").write_bytes(b"x")
+    assert await Watcher(str(folder), queue, destinations=["cloud"]).prune() == 1199
+    assert len(await queue.unknown(str(folder), files)) == 1199
+
+
+async def test_a_folder_that_is_not_mounted_is_not_forgotten(folder: Path, queue: Queue) -> None:
+    files = await keep(queue, folder, [folder / "a"])
+    for _ in range(2):
+        assert await Watcher(str(folder), queue, destinations=["cloud"]).prune() == 0
+        assert await queue.unknown(str(folder), files) == []
+        if folder.exists():
+            folder.rmdir()
