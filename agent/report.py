@@ -66,6 +66,7 @@ class AgentReport(msgspec.Struct, frozen=True, kw_only=True):
     written_at_s: float
     started_at_s: float
     pid: int
+    scp_port: int
     spool_free_bytes: int
     spool_reserve_bytes: int
     destinations: list[DestinationReport]
@@ -77,10 +78,16 @@ class Reporter:
     """Gathers the report from the parts of a running agent."""
 
     def __init__(
-        self, queue: Queue, spool: Spool, destinations: Sequence[Destination], watchers: Sequence[Watcher]
+        self,
+        queue: Queue,
+        spool: Spool,
+        destinations: Sequence[Destination],
+        watchers: Sequence[Watcher],
+        scp_port: int = 0,
     ) -> None:
         self._queue, self._spool = queue, spool
         self._destinations, self._watchers = destinations, watchers
+        self._scp_port = scp_port
         self._started_at_s = time.time()
 
     async def report(self) -> AgentReport:
@@ -90,6 +97,7 @@ class Reporter:
             written_at_s=time.time(),
             started_at_s=self._started_at_s,
             pid=os.getpid(),
+            scp_port=self._scp_port,
             spool_free_bytes=disk.free_bytes(str(self._spool.folder)),
             spool_reserve_bytes=self._spool.reserve_bytes,
             destinations=[

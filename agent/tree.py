@@ -33,6 +33,7 @@ from agent.spool import Spool, open_spool
 from agent.supervise import supervise, supervise_started
 from agent.watch import Watcher
 from transfer.log import get_logger
+from transfer.stream import port_of
 
 log = get_logger()
 Task = Callable[[], Awaitable[None]]
@@ -40,20 +41,21 @@ Task = Callable[[], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """The parts of a running agent."""
+    """The parts of a running agent; `scp_port` is 0 when it has no C-STORE port."""
 
     settings: AgentSettings
     queue: Queue
     spool: Spool
     watchers: Sequence[Watcher]
     destinations: Sequence[Destination]
+    scp_port: int
 
     async def serve(self) -> None:
         """Run every task."""
         settings, spool = self.settings.spool, self.spool
         names, priority = destinations_of(self.settings, settings.destinations), priority_of(settings.priority)
         rules = {watch.folder: Rule(watch.folder, watch.after, watch.move_to) for watch in self.settings.watch}
-        reporter = Reporter(self.queue, spool, self.destinations, self.watchers)
+        reporter = Reporter(self.queue, spool, self.destinations, self.watchers, self.scp_port)
         path = status_path(Path(self.settings.state))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(supervise, "intake", lambda: serve_intake(self.queue, spool, names, priority))
@@ -83,18 +85,24 @@ async def serve_agent(
         spool = await stack.enter_async_context(open_spool(spool_folder, reserve_bytes=reserve_bytes))
         if (tried_again := await queue.unpark()) > 0:
             log.info("unparked", objects=tried_again)
+        nursery = await stack.enter_async_context(trio.open_nursery())
         agent = Agent(
             settings,
             queue,
             spool,
             [_watcher(watch, settings, queue) for watch in settings.watch],
             [Destination(name, queue, deliver, _locator(spool)) for name, deliver in deliveries.items()],
+            await _start_scp(nursery, settings, spool),
         )
-        nursery = await stack.enter_async_context(trio.open_nursery())
-        if settings.scp is not None:
-            await nursery.start(supervise_started, "scp", partial(serve_scp, settings.scp, spool))
         task_status.started(agent)
         await agent.serve()
+
+
+async def _start_scp(nursery: trio.Nursery, settings: AgentSettings, spool: Spool) -> int:
+    if settings.scp is None:
+        return 0
+    listener = await nursery.start(supervise_started, "scp", partial(serve_scp, settings.scp, spool))
+    return port_of(listener)
 
 
 def _watcher(watch: WatchSettings, settings: AgentSettings, queue: Queue) -> Watcher:

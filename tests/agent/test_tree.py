@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 import trio
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+from pynetdicom import AE
+from pynetdicom.dsutils import encode
 
 from agent.delivery import Sent
 from agent.queue import Item
@@ -139,3 +143,33 @@ def test_folders_are_below_the_settings_file(tmp_path: Path) -> None:
     assert settings.spool.folder == str(tmp_path / "spool")
     assert settings.destination[0].credentials == str(tmp_path / "live.json")
     assert settings.watch[0].folder == str(tmp_path / "outbox")
+
+
+def store_by_dicom(port: int) -> tuple[int, bytes]:
+    """Send one instance as a scanner does; return the status and the data set's bytes."""
+    instance = Dataset()
+    instance.SOPClassUID, instance.SOPInstanceUID = SecondaryCaptureImageStorage, generate_uid()
+    instance.StudyInstanceUID, instance.SeriesInstanceUID = generate_uid(), generate_uid()
+    instance.PixelData, instance["PixelData"].VR = b"\x01\x02" * 50_000, "OW"
+    instance.file_meta = FileMetaDataset()
+    instance.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    scanner = AE()
+    scanner.add_requested_context(SecondaryCaptureImageStorage, ExplicitVRLittleEndian)
+    association = scanner.associate("127.0.0.1", port)
+    status = association.send_c_store(instance)
+    association.release()
+    return status.Status, encode(instance, is_implicit_vr=False, is_little_endian=True)
+
+
+async def test_an_image_from_a_scanner_reaches_the_destination(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, f'{SETTINGS}\n[scp]\nlisten = "127.0.0.1:0"\n')
+    store = Store(tmp_path / "spool" / "ready")
+    async with trio.open_nursery() as nursery:
+        agent: Agent = await nursery.start(serve_agent, settings, {"live": store.deliver, "dead": refuse})
+        status, data_set = await trio.to_thread.run_sync(store_by_dicom, agent.scp_port)
+        assert status == 0
+        await wait_until(lambda: len(store.objects) == 1 and not list(agent.spool.ready.iterdir()))
+        nursery.cancel_scope.cancel()
+    (stored,) = store.objects.values()
+    assert stored[128:132] == b"DICM"
+    assert stored.endswith(data_set)
