@@ -123,7 +123,7 @@ class Walk:
         """The hot loop: step over elements of defined length; return where it met anything else."""
         implicit, header, long_length = self._layout
         collecting = not (self.passed or self._stack)
-        count, group = 0, self.last_group
+        count, last_group = 0, self.last_group
         for count in range(self._left):  # noqa: B007  # read after the loop
             try:
                 if implicit:
@@ -143,12 +143,12 @@ class Walk:
                 collecting = self._collect(view, group << 16 | element, start, length)
                 if (self.passed and until_passed) or not (collecting or self.passed):
                     break
-            offset = start + length
+            offset, last_group = start + length, group
         else:
             raise NotDicomError("more elements than any image has")
         self._left -= count
         if not self._stack:
-            self.last_group = group
+            self.last_group = last_group
         return offset
 
     def _collect(self, view: memoryview, tag: int, start: int, length: int) -> bool:
@@ -185,6 +185,8 @@ class Walk:
             return None
         if length != UNDEFINED:
             return None
+        if not self._stack:
+            self.last_group = group
         self._open(IMPLICIT_LITTLE if rest[0] == b"UN" else layout, in_sequence=True)  # PS3.5 6.2.2 note 2
         return offset + 8
 
