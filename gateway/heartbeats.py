@@ -1,26 +1,35 @@
 """The UDP port where nodes' heartbeats arrive: bounded, verified, counted; a bad one is dropped without an answer.
 
-Refuses to do: judging what a heartbeat means (`gateway.liveness`).
+A disk that a heartbeat names for the first time is written to the catalogue (`gateway.disks`). Refuses to do: judging
+liveness (`gateway.liveness`).
 """
 
 import asyncio
 import time
+from functools import partial
 from typing import Any
 
+from gateway.database import Database
+from gateway.disks import note_disk
 from gateway.liveness import Nodes
 from gateway.metrics import Metrics
 from gateway.signatures import NodeKeys
 from transfer import heartbeat
 from transfer.errors import FascicleError
+from transfer.heartbeat import Heartbeat
+from transfer.log import get_logger
 
 
 class Heartbeats(asyncio.DatagramProtocol):
     """Takes datagrams into `nodes`."""
 
-    def __init__(self, nodes: Nodes, keys: NodeKeys, metrics: Metrics) -> None:
+    def __init__(self, nodes: Nodes, keys: NodeKeys, database: Database, metrics: Metrics) -> None:
         self._nodes = nodes
         self._keys = keys
+        self._database = database
         self._outcomes = metrics.heartbeats
+        self._disks: dict[str, str] = {}
+        self._writing: set[asyncio.Task[None]] = set()
 
     def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
         """Verify one datagram."""
@@ -31,4 +40,18 @@ class Heartbeats(asyncio.DatagramProtocol):
             beat = heartbeat.verify(data, self._keys.key(heartbeat.read_unverified(data).node_id))
         except FascicleError as error:
             return error.code
-        return "taken" if self._nodes.record(beat, time.monotonic()) else "replayed"
+        if not self._nodes.record(beat, time.monotonic()):
+            return "replayed"
+        if self._disks.get(beat.node_id) != beat.incarnation:
+            self._disks[beat.node_id] = beat.incarnation
+            task = asyncio.get_running_loop().create_task(self._note(beat))
+            self._writing.add(task)  # the loop itself keeps no hold of its tasks
+            task.add_done_callback(self._writing.discard)
+        return "taken"
+
+    async def _note(self, beat: Heartbeat) -> None:
+        try:
+            await self._database.write(partial(note_disk, node_id=beat.node_id, incarnation=beat.incarnation))
+        except FascicleError as error:
+            self._disks.pop(beat.node_id, None)  # the next heartbeat tries again
+            get_logger().warning("disk_not_noted", node_id=beat.node_id, problem=error.code)

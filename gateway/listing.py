@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection, Select, func, select
 
+from gateway.disks import is_there
 from gateway.receiving import rows_of
 from gateway.schema import instance, object_, object_name, patient, replica, series, study, totals, transfer
 from transfer.api import Listing, StoredObject, Studies, Study, TransferStatus
@@ -43,7 +44,7 @@ def list_objects(connection: Connection, wanted: ObjectFilter) -> Listing:
     rows = connection.execute(_objects_query(wanted).limit(limit + 1)).all()
     page = rows[:limit]
     ids = [row.object_id for row in page]
-    nodes = _grouped(connection, replica.c.object_id, replica.c.node_id, ids)
+    nodes = _holders(connection, ids)
     names = _names(connection, ids)
     shown: list[StoredObject] = []
     room = PAGE_NAMES_BYTES
@@ -117,10 +118,11 @@ def _id(text: str) -> bytes:
     return bytes.fromhex(text)
 
 
-def _grouped(connection: Connection, key: Any, value: Any, ids: list[bytes]) -> dict[bytes, list[str]]:
+def _holders(connection: Connection, ids: list[bytes]) -> dict[bytes, list[str]]:
     found: dict[bytes, list[str]] = {}
-    for row in rows_of(connection, select(key, value), key, ids):
-        found.setdefault(row[0], []).append(row[1])
+    query = select(replica.c.object_id, replica.c.node_id).where(is_there())
+    for row in rows_of(connection, query, replica.c.object_id, ids):
+        found.setdefault(row.object_id, []).append(row.node_id)
     return found
 
 

@@ -14,6 +14,7 @@ from sqlalchemy.sql import Select
 
 from gateway import schema
 from gateway.database import insert_new, insert_or_update
+from gateway.disks import is_there, present_disks
 from gateway.schema import object_, offered, replica
 from transfer.objects import Identity
 from transfer.receipts import Receipt, ReceiptBatch
@@ -40,13 +41,15 @@ def record(connection: Connection, batches: Iterable[ReceiptBatch]) -> list[byte
         schema.instance,
         [_instance_row(receipt) for _, receipt in signed if receipt.identity.sop_instance_uid],
     )
-    insert_or_update(connection, replica, [row for batch, receipt in signed for row in _replica_rows(batch, receipt)])
+    disks = present_disks(connection)
+    rows = [row for batch, receipt in signed for row in _replica_rows(batch, receipt, disks)]
+    insert_or_update(connection, replica, rows)
     return [receipt.object_id for _, receipt in signed]
 
 
 def mark_durable(connection: Connection, transfer_key: int, replicas: int, object_ids: Iterable[bytes]) -> None:
     """Mark those of the transfer's offered objects that have their replicas, and count them."""
-    copies = select(func.count()).where(replica.c.object_id == offered.c.object_id).scalar_subquery()
+    copies = select(func.count()).where(replica.c.object_id == offered.c.object_id, is_there()).scalar_subquery()
     marked = 0
     for ids in chunks(list(object_ids)):
         statement = (
@@ -91,12 +94,12 @@ def _instance_row(receipt: Receipt) -> dict[str, Any]:
     return {"object_id": receipt.object_id} | {name: getattr(identity, name) for name in _INSTANCE_FIELDS}
 
 
-def _replica_rows(batch: ReceiptBatch, receipt: Receipt) -> Iterator[dict[str, Any]]:
+def _replica_rows(batch: ReceiptBatch, receipt: Receipt, disks: dict[str, str]) -> Iterator[dict[str, Any]]:
     for node_id in {batch.node_id, *receipt.node_ids}:
         yield {
             "object_id": receipt.object_id,
             "node_id": node_id,
             "stored_bytes": receipt.stored_bytes,
             "encoding": receipt.encoding,
-            "incarnation": batch.incarnation if node_id == batch.node_id else "",
+            "incarnation": batch.incarnation if node_id == batch.node_id else disks.get(node_id, ""),
         }

@@ -111,8 +111,16 @@ replica: Final = Table(
     Column("node_id", Text, primary_key=True),
     Column("stored_bytes", BigInteger, nullable=False),
     Column("encoding", Text, nullable=False),
-    Column("incarnation", Text, nullable=False),  # of the disk; "" when another node spoke for it
+    Column("incarnation", Text, nullable=False),  # of its disk; "" where no heartbeat had told it yet
     **_CLUSTERED,
+)
+
+disk: Final = Table(
+    "disk",
+    metadata,
+    Column("node_id", Text, primary_key=True),
+    Column("incarnation", Text, primary_key=True),
+    Column("present", Boolean, nullable=False),
 )
 
 instance: Final = Table(

@@ -95,7 +95,7 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
             metrics=metrics,
             request_bytes_max=config.request_bytes_max,
         )
-        datagrams = await _listen_heartbeats(config.heartbeat_listen, Heartbeats(nodes, keys, metrics))
+        datagrams = await _listen_heartbeats(config.heartbeat_listen, Heartbeats(nodes, keys, database, metrics))
         stack.callback(datagrams.close)
         metrics.observe(
             count_nodes=lambda state: nodes.count(state, time.monotonic()), waiting=lambda: database.waiting_count

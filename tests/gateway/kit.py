@@ -16,15 +16,17 @@ import msgspec
 from gateway.service import Running, open_gateway
 from gateway.settings import GatewaySettings, NodeEntry
 from transfer import heartbeat, pki, receipts, tickets, tls
-from transfer.api import Offered, SignedReceipts
+from transfer.api import Commit, Offer, Offered, OpenTransfer, Receipts, SignedReceipts
 from transfer.credentials import Credentials, from_identity
 from transfer.heartbeat import Heartbeat
+from transfer.merkle import merkle_root
 from transfer.objects import Identity, object_id
 from transfer.protocol.connection import ServerConnection
 from transfer.protocol.frames import encode_control
 from transfer.protocol.messages import Bye, Check, Checked, Hello, Refused, Reserve, Reserved, Welcome
 from transfer.receipts import Receipt, ReceiptBatch
 
+TRANSFERS = "/api/v1/transfers"
 GIB = 1 << 30
 NODE_IDS = ("node-1", "node-2", "node-3")
 
@@ -289,6 +291,22 @@ def get(client: httpx.Client, path: str, status: int = 200, **wanted: Any) -> An
     response = client.get(path, params=wanted)
     assert response.status_code == status, response.text
     return response.json()
+
+
+def upload(client: httpx.Client, sent: list[Image], holder: Node, replicas: int = 1) -> tuple[str, Any]:
+    """Send `sent` to one node; return the transfer's id and the commit's answer."""
+    go = post(client, TRANSFERS, OpenTransfer(replicas=replicas))
+    transfer_id = go["transfer_id"]
+    post(client, f"{TRANSFERS}/{transfer_id}/offer", Offer(objects=[image.offered() for image in sent]))
+    signed = holder.sign([image.receipt(holder.node_id) for image in sent], transfer_id)
+    post(client, f"{TRANSFERS}/{transfer_id}/receipts", Receipts(receipts=[signed]))
+    return transfer_id, post(client, f"{TRANSFERS}/{transfer_id}/commit", claim(sent))
+
+
+def claim(sent: list[Image]) -> Commit:
+    """Return the commit that fits what was sent."""
+    ids = {image.object_id for image in sent}
+    return Commit(objects=len(ids), merkle_root=merkle_root(ids))
 
 
 @contextlib.contextmanager
