@@ -6,7 +6,7 @@ durable or visible (`nodes.store`).
 """
 
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import local
 from typing import Final
 
@@ -26,7 +26,8 @@ BLOCK_BYTES: Final = 1 << 20
 SPARE_BYTES: Final = HEADER_BYTES + 4096  # of a file above its payload: the header, the last block
 NO_DIGEST: Final = bytes(32)
 DIRECT_FROM_BYTES: Final = 64 << 10  # smaller files cost less together, by way of the page cache
-SCRATCH_BYTES: Final = MEMORY_BYTES + (64 << 10)
+DIRECT_TO_BYTES: Final = MEMORY_BYTES + HEADER_BYTES
+SCRATCH_BYTES: Final = DIRECT_TO_BYTES + disk.ALIGNED_BYTES
 _thread = local()
 
 
@@ -157,7 +158,7 @@ class Incoming:
         try:
             for view in self._pending:
                 self._digests.feed(view)
-            disk.write_at(self._open(), self._pending, HEADER_BYTES + self._written_bytes)
+            _write(self._open(), self._pending, HEADER_BYTES + self._written_bytes)
             self._note_written(self._pending_bytes)
         except FascicleError:
             self.resumable = False
@@ -167,9 +168,9 @@ class Incoming:
     def _write_whole(self, header: bytes) -> None:
         descriptor = self._open()
         if self._written_bytes == 0:
-            _write_new(descriptor, [header, *self._pending], HEADER_BYTES + self._pending_bytes)
+            _write(descriptor, [header, *self._pending], 0)
         else:
-            disk.write_at(descriptor, self._pending, HEADER_BYTES + self._written_bytes)
+            _write(descriptor, self._pending, HEADER_BYTES + self._written_bytes)
             disk.write_at(descriptor, [header], 0)
         self._pending, self._pending_bytes = [], 0
 
@@ -204,12 +205,11 @@ class Incoming:
         return True
 
 
-def _write_new(descriptor: int, buffers: list[Buffer], length: int) -> None:
-    if DIRECT_FROM_BYTES <= length <= SCRATCH_BYTES - disk.ALIGNED_BYTES:
-        disk.truncate(descriptor, 0)  # a resumable upload has a header already
-        if disk.write_direct(descriptor, buffers, _scratch()):
-            return
-    disk.write_at(descriptor, buffers, 0)
+def _write(descriptor: int, buffers: Sequence[Buffer], offset: int) -> None:
+    if DIRECT_FROM_BYTES <= sum(memoryview(buffer).nbytes for buffer in buffers) <= DIRECT_TO_BYTES:
+        disk.write_past_cache(descriptor, buffers, offset, _scratch())
+    else:
+        disk.write_at(descriptor, buffers, offset)
 
 
 def _scratch() -> mmap.mmap:

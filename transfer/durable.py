@@ -76,8 +76,11 @@ class Volume:
 
     def make_folder(self, path: str) -> None:
         """Make a folder, which is not durable before the flush of `unsettled_folders`."""
-        if path not in self._durable_folders:
-            disk.make_folders(path)
+        if path in self._durable_folders and disk.exists(path):
+            return
+        disk.make_folders(path)
+        if path in self._durable_folders:  # someone removed it, who knows how much above it
+            self._durable_folders = {self.root}
 
     def unsettled_folders(self, finals: Iterable[str]) -> set[str]:
         """Return the folders to flush for these names: their own, and those above whose entries may be new."""

@@ -1,5 +1,8 @@
 import errno
+import mmap
 import os
+import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -153,3 +156,35 @@ def test_a_short_write_goes_on_where_it_stopped(tmp_path, monkeypatch):
     disk.write_at(descriptor, [b"abcdefg", b"hijk"], 0)
     disk.close(descriptor)
     assert (tmp_path / "f").read_bytes() == b"abcdefghijk"
+
+
+def refuse(*_):
+    raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+
+@pytest.mark.parametrize("direct", ["whole", "short", "none"])
+@pytest.mark.parametrize("offset", [0, 1, 2048, 4095, 4096, 10_000])
+@pytest.mark.parametrize("length", [0, 1, 2047, 4096, 4097, 8192, 20_000])
+def test_writes_past_the_cache_are_like_others(tmp_path, monkeypatch, direct, offset, length):
+    write = os.pwrite
+    if direct == "short":
+        monkeypatch.setattr(os, "pwrite", lambda fd, view, at: write(fd, view[:4096], at))
+    if direct == "none":
+        monkeypatch.setattr(os, "pwrite", refuse)
+    data = random.Random(length).randbytes(length)
+    (tmp_path / "f").write_bytes(b"x" * 50_000)
+    descriptor = disk.open_or_create(str(tmp_path / "f"))
+    with mmap.mmap(-1, 28_672) as scratch:
+        disk.write_past_cache(descriptor, [data[:500], data[500:]], offset, scratch)
+    disk.close(descriptor)
+    assert (tmp_path / "f").read_bytes() == b"x" * offset + data + b"x" * (50_000 - offset - length)
+
+
+def test_a_folder_that_someone_removed_is_made_again(tmp_path, whole):
+    volume = Volume(tmp_path)
+    for name in ("ab/cd/1", "ab/cd/2"):
+        with volume.open_group() as group:
+            file = finished(tmp_path, name, b"x")
+            assert group.publish([file]) == [True]
+            disk.close(file.descriptor)
+        shutil.rmtree(tmp_path / "ab")

@@ -64,7 +64,7 @@ def fail(number=errno.EIO):
 
 @pytest.mark.parametrize("encoding", ["raw", "zstd"])
 @pytest.mark.parametrize("piece_bytes", [1000, 256 << 10, MIB])
-@pytest.mark.parametrize("length", [0, 1, 4095, 63_488, 63_489, 300_000, MIB, MIB + 1, 5 * MIB + 3])
+@pytest.mark.parametrize("length", [0, 1, 4095, 63_488, 63_489, 65_536, 300_000, MIB, MIB + 1, 5 * MIB + 3])
 def test_an_object_comes_back_bit_for_bit(store, length, piece_bytes, encoding):
     if piece_bytes == 1000 and length > MIB + 1:
         pytest.skip("thousands of pieces more show nothing more")
@@ -547,7 +547,7 @@ class Crash(BaseException):
 STEPS = [
     "create",
     "write_at",
-    "write_direct",
+    "write_past_cache",
     "flush_data",
     "flush_file_system",
     "make_folders",
