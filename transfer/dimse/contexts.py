@@ -32,6 +32,9 @@ _OTHER_STORAGE: Final = frozenset(
         "1.2.840.10008.5.1.4.45.1",  # implant template group
     }
 )
+_OTHER_SERVICES: Final = frozenset(  # query and retrieve of protocols and inventories, under the storage prefix
+    {f"{_COMPOSITE_STORAGE}200.{n}" for n in (4, 5, 6)} | {f"{_COMPOSITE_STORAGE}201.{n}" for n in (2, 3, 4, 5, 6)}
+)
 _SYNTAXES: Final = frozenset(syntaxes.STORAGE)
 
 
@@ -39,7 +42,9 @@ def is_storage(sop_class_uid: str) -> bool:
     """Tell whether instances of a class are taken by C-STORE."""
     if not sop_class_uid.startswith(_STANDARD_ROOT):
         return bool(sop_class_uid)
-    return sop_class_uid.startswith(_COMPOSITE_STORAGE) or sop_class_uid in _OTHER_STORAGE
+    if sop_class_uid.startswith(_COMPOSITE_STORAGE):
+        return sop_class_uid not in _OTHER_SERVICES
+    return sop_class_uid in _OTHER_STORAGE
 
 
 def agree(proposed: ProposedContext) -> AgreedContext:
