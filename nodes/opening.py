@@ -1,17 +1,20 @@
-"""What happens when a store is opened: the lock, leftovers of the last use, the disk's incarnation. Blocks."""
+"""A store's folder: its lock, where objects are, leftovers of uploads, the disk's incarnation. Everything blocks."""
 
 import fcntl
 import os
 import re
 import time
 import uuid
+from collections.abc import Container
 from pathlib import Path
 from typing import Final
 
 from transfer import disk
 from transfer.durable import write_file_durably
 from transfer.errors import SettingsError, StorageError
+from transfer.log import get_logger
 
+log = get_logger()
 PARTIAL_LIFE_S: Final = 7 * 24 * 3600.0
 PARTIAL_NAME: Final = re.compile(r"([0-9a-f]{64})\.partial\Z")
 INCARNATION: Final = re.compile(r"[0-9a-f]{32}\Z")
@@ -48,6 +51,21 @@ def clear_incoming(folder: Path, now_s: float | None = None) -> None:
             or disk.exists(object_path(folder, partial[1]))
         ):
             disk.unlink(entry.path)
+
+
+def drop_oldest_partial(folder: Path, writers: Container[str]) -> bool:
+    """Remove the partial upload that has waited longest, of those without a writer; tells whether there was one."""
+    waiting = [
+        entry
+        for entry in disk.entries(str(folder / "incoming"))
+        if (name := PARTIAL_NAME.match(entry.name)) is not None and name[1] not in writers
+    ]
+    if not waiting:
+        return False
+    oldest = min(waiting, key=lambda entry: entry.stat(follow_symlinks=False).st_mtime)
+    disk.unlink(oldest.path)
+    log.info("partial_upload_dropped", name=oldest.name)
+    return True
 
 
 def read_incarnation(path: Path) -> str:

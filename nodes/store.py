@@ -3,7 +3,7 @@
 | folder or file | what |
 |---|---|
 | `objects/ab/cd/` | the objects whose ids begin with ab, cd (`nodes.objectfile`) |
-| `incoming/` | temporary files, cleared at start; `<object id>.partial` of resumable uploads, kept a week |
+| `incoming/` | temporary files, cleared at start; `<object id>.partial` of resumable uploads, a week if there is room |
 | `quarantine/` | what was found damaged, as `<object id>.<number>` |
 | `incarnation` | the id of this life of the disk |
 | `lock` | held while a node has the folder |
@@ -13,7 +13,7 @@ Everything blocks unless it says otherwise; methods may be called from any threa
 """
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -24,12 +24,20 @@ import msgspec
 from nodes.census import Census
 from nodes.incoming import Incoming
 from nodes.objectfile import HEADER_BYTES, RAW, Record
-from nodes.opening import clear_incoming, free_name, lock_folder, object_path, read_incarnation
+from nodes.opening import clear_incoming, drop_oldest_partial, free_name, lock_folder, object_path, read_incarnation
 from nodes.reading import StoredReader, read_header
 from nodes.room import Room
 from transfer import disk
 from transfer.durable import Finished, Group, Volume, make_folder_durably
-from transfer.errors import BusyError, ConflictError, CorruptError, FascicleError, NotStoredError, ProtocolError
+from transfer.errors import (
+    BusyError,
+    ConflictError,
+    CorruptError,
+    FascicleError,
+    FullError,
+    NotStoredError,
+    ProtocolError,
+)
 from transfer.log import get_logger
 from transfer.objects import is_object_id
 
@@ -108,7 +116,7 @@ class Store:
                     return record
 
     def begin(self, object_id: str, size_bytes: int, encoding: str, *, resumable: bool = False) -> Incoming:
-        """Start to take one object; without `resumable` this does not block.
+        """Start to take one object; without `resumable` this does not block while there is room.
 
         A resumable upload goes on after `Incoming.offset_bytes`, what is there being checked again.
 
@@ -130,7 +138,19 @@ class Store:
 
     def _begin_new(self, object_id: str, size_bytes: int, encoding: str) -> Incoming:
         path = f"{self.folder}/incoming/{next(self._serial)}.new"
-        return Incoming(object_id, size_bytes, encoding, path=path, room=self._room, on_end=lambda: None)
+        return self._incoming(object_id, size_bytes, encoding, path, lambda: None)
+
+    def _incoming(
+        self, object_id: str, size_bytes: int, encoding: str, path: str, on_end: Callable[[], None]
+    ) -> Incoming:
+        """Make an upload; where there is no room for it, partial uploads that nobody is sending make way."""
+        while True:
+            try:
+                return Incoming(object_id, size_bytes, encoding, path=path, room=self._room, on_end=on_end)
+            except FullError:
+                with self._lock:
+                    if not drop_oldest_partial(self.folder, self._partials):
+                        raise
 
     def _begin_resumable(self, object_id: str, size_bytes: int, encoding: str) -> Incoming:
         with self._lock:
@@ -140,7 +160,7 @@ class Store:
         leave = partial(self._partials.discard, object_id)
         path = f"{self.folder}/incoming/{object_id}.partial"
         try:
-            incoming = Incoming(object_id, size_bytes, encoding, path=path, room=self._room, on_end=leave)
+            incoming = self._incoming(object_id, size_bytes, encoding, path, leave)
         except BaseException:
             leave()
             raise

@@ -222,6 +222,38 @@ def test_promised_room_is_given_back_in_every_way(store, monkeypatch):
     assert store.statistics().free_bytes == 1 << 30
 
 
+def test_partial_uploads_that_nobody_sends_make_way_the_oldest_first(store, monkeypatch):
+    def free_bytes(_):
+        kept = [path for path in (store.folder / "incoming").iterdir() if path.stat().st_size > HEADER_BYTES]
+        return 2_000_000 - 500_000 * len(kept)
+
+    names = [object_id(noise(500_000, seed)) for seed in range(3)]
+    for seed, name in enumerate(names):
+        incoming = store.begin(name, 500_000, "raw", resumable=True)
+        incoming.write(noise(400_000, seed))
+        incoming.abandon()
+        os.utime(store.folder / "incoming" / f"{name}.partial", (seed, seed))
+    monkeypatch.setattr(disk, "free_bytes", free_bytes)
+    writing = store.begin(names[0], 80_000, "raw", resumable=True)  # the oldest has a writer
+    store.begin(object_id(b"x"), 950_000, "raw").abandon()
+    assert files_of(store, "incoming") == sorted(f"{name}.partial" for name in (names[0], names[2]))
+    with pytest.raises(FullError):
+        store.begin(object_id(b"x"), 1_999_999, "raw")
+    assert files_of(store, "incoming") == [f"{names[0]}.partial"]
+    writing.abandon()
+
+
+def test_real_images_are_stored_with_their_identities(store, real_data):
+    images = [path.read_bytes() for path in sorted((real_data / "ct_head").rglob("*"))[:50] if path.is_file()]
+    images = [data for data in images if data[128:132] == b"DICM"]
+    records = store.commit([upload(store, data, encoding="zstd") for data in images])
+    assert len({record.identity.sop_instance_uid for record in records}) == len(images) > 10
+    assert {(record.identity.modality, record.identity.any_file) for record in records} == {("CT", False)}
+    for data, record in zip(images, records, strict=True):
+        stored = fetch(store, record.object_id)
+        assert b"".join(get_encoding("zstd").decoder(len(data)).feed(stored)) == data
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     if os.geteuid() != 0:
