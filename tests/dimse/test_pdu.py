@@ -93,7 +93,7 @@ def test_wrong_data_is_refused(body):
         REQUEST[6:] + b"\x20\0\0\x04\x02\0\0\0",
         REQUEST[6:] + b"\x20\0\0\x04\x05\0\0\0",
         REQUEST[6:] + b"\x50\0\0\x06\x51\0\0\x02\0\0",
-        associate_request([(CT, [EXPLICIT]), (CT, [EXPLICIT])])[6:].replace(b"\x20\0\0\x36\x03", b"\x20\0\0\x36\x01"),
+        REQUEST[6:] + b"\x20\0\0\x0e\x01\0\0\0\x30\0\0\x011\x40\0\0\x011",
     ],
 )
 def test_wrong_requests_are_refused(body):
