@@ -3,7 +3,8 @@
 A batch takes what is ready by priority while it runs, and ends after `BATCH_FILES` or `BATCH_S`, or when urgent
 objects have gone, so that their commit does not wait for the rest. An item is done only when `deliver` has returned
 with its object id, which is after the commit's receipt. A batch that fails as a whole backs the destination off; an
-item that fails alone is tried again later, or parked when its file cannot be used. Refuses to do: the sending.
+item that fails alone is tried again later, or parked when its file is no DICOM or truncated. Refuses to
+do: the sending.
 """
 
 import contextlib
@@ -18,8 +19,8 @@ from typing import Final
 import trio
 
 from agent.queue import Item, Outcome, Priority, Queue
-from agent.retry import back_off_s
-from transfer.errors import FascicleError, StorageError, UnusableFileError
+from agent.retry import back_off_s, unusable_s
+from transfer.errors import FascicleError, NotDicomError, StorageError, TruncatedError, UnusableFileError
 from transfer.log import get_logger
 
 log = get_logger()
@@ -77,9 +78,12 @@ def outcome(sent: Sent, attempts: int, now_s: float, draw: float) -> Outcome:
     """Decide what becomes of an item that failed `attempts` times before."""
     if sent.error is None:
         return Outcome(sent.item_id, "done", object_id=sent.object_id)
-    if isinstance(sent.error, UnusableFileError):
+    if isinstance(sent.error, NotDicomError | TruncatedError):
         return Outcome(sent.item_id, "parked", reason=sent.error.code)
-    wait_s = back_off_s(attempts + 1, draw, retryable=sent.error.retryable)
+    if isinstance(sent.error, UnusableFileError):
+        wait_s = unusable_s(attempts + 1, draw)
+    else:
+        wait_s = back_off_s(attempts + 1, draw, retryable=sent.error.retryable)
     return Outcome(sent.item_id, "waiting", next_try_s=now_s + wait_s, reason=sent.error.code)
 
 
@@ -175,14 +179,15 @@ class Destination:
             attempts = await self._queue.attempts(item_id, self.name) if each.error else 0
             outcomes.append(outcome(each, attempts, time.time(), random.random()))  # noqa: S311 - no secret
         await self._queue.record(self.name, outcomes)
-        await self._forget_vanished([batch.taken[each.item_id] for each in outcomes if each.state == "parked"])
+        unusable = {each.item_id for each in sent if isinstance(each.error, UnusableFileError)}
+        await self._forget_vanished([item for item_id, item in batch.taken.items() if item_id in unusable])
         self._count(batch, outcomes)
 
-    async def _forget_vanished(self, parked: Sequence[Item]) -> None:
+    async def _forget_vanished(self, unusable: Sequence[Item]) -> None:
         """Drop what can never be sent, because its file is gone; say so."""
-        if not parked:
+        if not unusable:
             return
-        vanished = await trio.to_thread.run_sync(_vanished, parked, self._locate)
+        vanished = await trio.to_thread.run_sync(_vanished, unusable, self._locate)
         for item in vanished:
             log.warning("file_vanished", destination=self.name, path=str(self._locate(item)))
         await self._queue.let_go(vanished, keep=False)

@@ -172,10 +172,11 @@ class Queue:
         return await self._read(lambda: [Backlog(*row) for row in self._db.execute(_BACKLOG)])
 
     async def parked(self, limit: int) -> list[tuple[str, str, bytes, str]]:
-        """Return destination, source, path and reason of what was parked, newest first."""
+        """Return destination, source, path and reason of what was parked or cannot be read, newest first."""
         query = (
             "SELECT destination, source, path, reason FROM delivery JOIN item ON item.id = item_id"
-            " WHERE state = 'parked' ORDER BY item_id DESC LIMIT ?"
+            " WHERE state = 'parked' OR (state = 'waiting' AND reason = 'unusable_file')"
+            " ORDER BY item_id DESC LIMIT ?"
         )
         return await self._read(lambda: self._db.execute(query, (limit,)).fetchall())
 

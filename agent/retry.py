@@ -25,6 +25,11 @@ def back_off_s(attempts: int, draw: float, *, retryable: bool = True) -> float:
     return bound_s(attempts) * draw
 
 
+def unusable_s(attempts: int, draw: float) -> float:
+    """Return the wait for a file that could not be read: from a minute to a day, it may be a share that is away."""
+    return bound_s(attempts, base_s=60.0, cap_s=86_400.0) * (0.5 + draw / 2)
+
+
 def is_retryable(error: Exception) -> bool:
     """Tell whether the same step may succeed soon; what is not ours is a defect, and treated as passing once."""
     return error.retryable if isinstance(error, FascicleError) else True

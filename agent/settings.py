@@ -24,11 +24,14 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class DestinationSettings(Section, frozen=True, kw_only=True):
-    """`[[destination]]`: one gateway and what it is sent with. `flows` 0: chosen while sending."""
+    """`[[destination]]`: one gateway and what it is sent with.
+
+    `replicas` 0: the cluster's default; `flows` 0: chosen while sending.
+    """
 
     name: Name
     credentials: FolderName
-    replicas: Annotated[int, Meta(ge=1, le=16)] = 1
+    replicas: Annotated[int, Meta(ge=0, le=16)] = 0
     encoding: str = "auto"
     flows: Annotated[int, Meta(ge=0, le=256)] = 0
 

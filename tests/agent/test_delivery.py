@@ -23,6 +23,7 @@ from transfer.errors import (
     TruncatedError,
     UnauthorisedError,
     UnreachableError,
+    UnusableFileError,
 )
 
 A, B = "cloud-a", "cloud-b"
@@ -216,6 +217,10 @@ def test_outcomes() -> None:
     assert outcome(Sent(1, "id"), 0, 100.0, 0.5) == Outcome(1, "done", object_id="id")
     assert outcome(Sent(1, error=NotDicomError("x")), 9, 100.0, 0.5) == Outcome(1, "parked", reason="not_dicom")
     assert outcome(Sent(1, error=StorageError("x")), 2, 100.0, 0.5) == Outcome(1, "waiting", "", 102.0, "storage")
+    assert outcome(Sent(1, error=TruncatedError("x")), 9, 100.0, 0.5).state == "parked"
+    assert outcome(Sent(1, error=UnusableFileError("x")), 1, 0.0, 0.0) == Outcome(
+        1, "waiting", "", 60.0, "unusable_file"
+    )
     late = outcome(Sent(1, error=UnauthorisedError("x")), 0, 100.0, 0.0)
     assert (late.state, late.next_try_s) == ("waiting", 250.0)
 

@@ -5,7 +5,7 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.retry import CAP_S, HOPELESS_S, back_off_s, bound_s, is_retryable
+from agent.retry import CAP_S, HOPELESS_S, back_off_s, bound_s, is_retryable, unusable_s
 from transfer.errors import FullError, UnauthorisedError, UnreachableError
 
 draws = st.floats(0, 1, exclude_max=True)
@@ -24,6 +24,11 @@ def test_the_bound_doubles_until_the_cap(attempts: int) -> None:
 @given(st.integers(1, 100), draws)
 def test_what_needs_a_person_is_tried_seldom(attempts: int, draw: float) -> None:
     assert HOPELESS_S / 2 <= back_off_s(attempts, draw, retryable=False) <= HOPELESS_S
+
+
+@given(st.integers(1, sys.maxsize), draws)
+def test_what_cannot_be_read_is_tried_within_a_day(attempts: int, draw: float) -> None:
+    assert 30 <= unusable_s(attempts, draw) <= 86_400
 
 
 def test_the_first_bounds() -> None:

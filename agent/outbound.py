@@ -1,0 +1,72 @@
+"""The agent's way to a gateway: one batch of the queue becomes one transfer of `transfer.sender`.
+
+Credentials are read anew for each batch, so that renewed certificates need no restart. Refuses to do: choosing what
+goes, retrying, remembering.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from agent.delivery import Deliver, Sent
+from agent.queue import Item
+from agent.settings import AgentSettings, DestinationSettings
+from transfer import credentials
+from transfer.client import GatewayClient
+from transfer.errors import StorageError
+from transfer.inspection import SourceFile
+from transfer.sender import SendOptions, SendResult, send_files
+from transfer.tls import client_context
+
+PATIENCE_S: Final = 30.0  # then the batch failed, and the destination is backed off and shown as failing
+
+
+def deliveries(settings: AgentSettings) -> dict[str, Deliver]:
+    """Return each destination's way to deliver, by name.
+
+    Raises:
+        SettingsError: a credentials file cannot be used.
+    """
+    spool = Path(settings.spool.folder) / "ready"
+    for destination in settings.destination:
+        client_context(credentials.load(Path(destination.credentials)))
+    return {destination.name: _Outbound(destination, spool).deliver for destination in settings.destination}
+
+
+class _Outbound:
+    """One destination."""
+
+    def __init__(self, settings: DestinationSettings, spool: Path) -> None:
+        self._credentials, self._spool = Path(settings.credentials), spool
+        self._options = SendOptions(
+            encoding=settings.encoding,
+            flows=settings.flows or None,
+            replicas=settings.replicas or None,
+            patience_s=PATIENCE_S,
+        )
+
+    async def deliver(self, files: AsyncIterator[Item]) -> Sequence[Sent]:
+        loaded = await trio.to_thread.run_sync(credentials.load, self._credentials)
+        context = client_context(loaded)
+        items: dict[Path, int] = {}
+        async with GatewayClient(loaded, patience_s=PATIENCE_S, context=context) as client:
+            result = await send_files(client, self._sources(files, items), self._options, context=context)
+        return sent(result, items)
+
+    async def _sources(self, files: AsyncIterator[Item], items: dict[Path, int]) -> AsyncIterator[SourceFile]:
+        async for item in files:
+            path = item.location(self._spool)
+            items[path] = item.item_id
+            yield SourceFile(path, item.name, item.file.size_bytes, named=False)
+
+
+def sent(result: SendResult, items: dict[Path, int]) -> list[Sent]:
+    """Return the queue's view of a transfer; without the commit's receipt nothing is done."""
+    uncommitted = StorageError("the transfer ended without a receipt")
+    found = []
+    for outcome in result.outcomes:
+        error = outcome.error or (uncommitted if result.receipt is None else None)
+        found.append(Sent(items[outcome.source.path], "" if error else outcome.object_id, error))
+    return found
