@@ -1,7 +1,7 @@
 """One flow at a node: takes what the client sends, answers in batches, within the credit it gave.
 
-Two tasks: one reads frames and hands objects to the committer, the other sends what has gathered in the outbox and works
-off requests (GET, CHECK) in the order in which they came. Refuses to do: disk work of its own, judging tickets.
+Two tasks: one reads frames and hands objects to the committer, the other sends what has gathered in the outbox and
+works off requests (GET, CHECK) in the order in which they came. Refuses to do: disk work of its own, judging tickets.
 """
 
 import contextlib

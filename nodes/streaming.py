@@ -17,5 +17,11 @@ async def blocks_of(reader: StoredReader) -> AsyncIterator[memoryview]:
         for block in reader:
             yield block
         return
-    while (block := await trio.to_thread.run_sync(next, reader, None)) is not None:
-        yield block
+    while (loaded := await trio.to_thread.run_sync(_next, reader)) is not None:
+        yield loaded
+
+
+def _next(reader: StoredReader) -> memoryview | None:
+    for block in reader:
+        return block
+    return None

@@ -43,10 +43,10 @@ class Node(Body, frozen=True):
 
 
 class OpenTransfer(Body, frozen=True):
-    """`POST /api/v1/transfers`. None: `objects` and `bytes` not known yet, `nodes` and `replicas` chosen by the gateway."""
+    """`POST /api/v1/transfers`. None: size not known yet; `nodes` and `replicas` chosen by the gateway."""
 
-    objects: int | None = None
-    bytes: int | None = None
+    objects: Annotated[int, Meta(ge=0, le=1 << 46)] | None = None
+    bytes: Annotated[int, Meta(ge=0, le=1 << 46)] | None = None
     replicas: Annotated[int, Meta(ge=1, le=16)] | None = None
     nodes: Annotated[int, Meta(ge=1, le=1024)] | None = None
 

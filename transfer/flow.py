@@ -14,7 +14,7 @@ from typing_extensions import Buffer
 
 from transfer import errors
 from transfer.addresses import Address
-from transfer.errors import ProtocolError, UnreachableError
+from transfer.errors import FascicleError, ProtocolError, UnreachableError
 from transfer.protocol.connection import ClientConnection, State
 from transfer.protocol.frames import ABANDONED, LAST, PAYLOAD_BYTES_MAX, Frame, encode_control
 from transfer.protocol.messages import Control, Credit, Put, Refused, Resume, Welcome
@@ -67,10 +67,14 @@ class Flow:
             if flags:
                 return
 
-    async def put_resumable(self, put: Put, blocks: AsyncIterator[Buffer]) -> None:
-        """Send an object block by block (each at most 1 MiB of stored bytes), after what the node has of it already."""
+    async def put_stream(self, put: Put, blocks: AsyncIterator[Buffer]) -> None:
+        """Send an object block by block (each at most 1 MiB of stored bytes).
+
+        If `put.resumable`, what the node has of it already is not sent again. An error of `blocks` abandons the object
+        and is raised.
+        """
         await self._send(self._connection.put(put))
-        skip = await self._wait_resume(put.object_id)
+        skip = await self._wait_resume(put.object_id) if put.resumable else 0
         if skip is None:
             await self._send(self._connection.data_header(0, 0, ABANDONED))
             return
@@ -79,11 +83,11 @@ class Flow:
             async for block in blocks:
                 view = memoryview(block).cast("B")
                 start = min(max(0, skip - offset), len(view))
-                offset += start
-                await self._send_block(view[start:], offset)
-                offset += len(view) - start
-        except errors.UnusableFileError:
-            await self._send(self._connection.data_header(max(skip, offset), 0, ABANDONED))
+                await self._send_block(view[start:], offset + start)
+                offset += len(view)
+        except FascicleError as error:
+            if not isinstance(error, UnreachableError):
+                await self._send(self._connection.data_header(max(skip, offset), 0, ABANDONED))
             raise
         await self._send(self._connection.data_header(max(skip, offset), 0, LAST))
 

@@ -1,0 +1,191 @@
+"""`fascicle send`: lists the files, streams them as one transfer, shows how it goes, and says what became of each.
+
+Refuses to do: the sending itself (`transfer.sender`).
+"""
+
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import trio
+
+from agent.progress import Progress, Snapshot, open_progress, size_text
+from agent.sources import list_sources
+from transfer import credentials as credentials_file
+from transfer.client import GatewayClient
+from transfer.errors import NotDicomError, SettingsError, UnusableFileError
+from transfer.inspection import SourceFile
+from transfer.sender import Counters, Outcome, SendOptions, SendResult, send_files
+from transfer.tls import client_context
+
+PROGRESS_S: Final = 0.25
+RATE_S: Final = 1.0
+AUTO: Final = "auto"
+NAMED_MAX: Final = 1000  # of what went wrong, in the summary; the rest is counted
+PROCESSOR_BOUND: Final = 0.8  # of one core: then it was the processor that kept flows waiting
+
+
+def run(
+    *,
+    paths: Sequence[Path],
+    credentials: Path,
+    encoding: str = AUTO,
+    flows: int | None = None,
+    nodes: int | None = None,
+    replicas: int | None = None,
+    congestion: str = AUTO,
+    any_file: bool = False,
+    as_json: bool = False,
+) -> int:
+    """Send `paths` and return the exit code: 0 all done, 1 some objects failed.
+
+    Raises:
+        FascicleError: the transfer as a whole failed.
+    """
+    options = SendOptions(
+        encoding=encoding,
+        flows=flows,
+        nodes=nodes,
+        replicas=replicas,
+        congestion=None if congestion == AUTO else congestion,
+        any_file=any_file,
+    )
+    command = _Send(options, as_json=as_json)
+    summary = trio.run(command.run, list(paths), credentials)
+    if as_json:
+        print(msgspec.json.encode(summary).decode())
+    else:
+        _print_summary(summary)
+    return 1 if summary["failed"] else 0
+
+
+class _Send:
+    def __init__(self, options: SendOptions, *, as_json: bool) -> None:
+        self._options = options
+        self._as_json = as_json
+        self._counters = Counters()
+        self._unlisted: list[UnusableFileError] = []
+
+    async def run(self, paths: list[Path], credentials: Path) -> dict[str, Any]:
+        loaded = credentials_file.load(credentials)
+        started_s, processor_s = time.monotonic(), time.process_time()
+        sources = await trio.to_thread.run_sync(self._list, paths)
+        totals = (len(sources), sum(source.size_bytes for source in sources))
+        with open_progress(as_json=self._as_json, stream=sys.stderr) as progress:
+            async with (
+                GatewayClient(loaded, patience_s=self._options.patience_s) as client,
+                trio.open_nursery() as nursery,
+            ):
+                nursery.start_soon(self._show, progress, totals, started_s)
+                result = await send_files(
+                    client,
+                    _each(sources),
+                    self._options,
+                    context=client_context(loaded),
+                    counters=self._counters,
+                    totals=totals,
+                )
+                nursery.cancel_scope.cancel()
+        seconds = time.monotonic() - started_s
+        return self._summary(result, seconds, (time.process_time() - processor_s) / max(seconds, 1e-9))
+
+    def _list(self, paths: list[Path]) -> list[SourceFile]:
+        sources = []
+        for path in paths:
+            if not os.path.lexists(path):
+                raise SettingsError(f"{path}: no such file or folder")
+            for found in list_sources(path):
+                if isinstance(found, UnusableFileError):
+                    self._unlisted.append(found)
+                else:
+                    sources.append(found)
+        return sources
+
+    async def _show(self, progress: Progress, totals: tuple[int, int], started_s: float) -> None:
+        counters = self._counters
+        samples = [(started_s, 0)]
+        while True:
+            now_s = time.monotonic()
+            samples = [sample for sample in samples if now_s - sample[0] <= RATE_S] or samples[-1:]
+            samples.append((now_s, counters.bytes))
+            span_s = max(now_s - samples[0][0], 1e-3)
+            progress.update(
+                Snapshot(
+                    elapsed_s=now_s - started_s,
+                    objects_done=counters.objects + counters.skipped,
+                    objects_total=totals[0],
+                    objects_skipped=counters.skipped,
+                    objects_failed=counters.failed,
+                    bytes_done=counters.bytes,
+                    bytes_total=totals[1],
+                    rate_now_bytes_s=(counters.bytes - samples[0][1]) / span_s,
+                    node_bytes=dict(counters.node_bytes),
+                    bound_by=bound_by(counters.waits_s, processor_share=0.0),
+                )
+            )
+            await trio.sleep(PROGRESS_S)
+
+    def _summary(self, result: SendResult, seconds: float, processor_share: float) -> dict[str, Any]:
+        ignored = [outcome for outcome in result.outcomes if is_ignored(outcome)]
+        failed = [outcome for outcome in result.outcomes if outcome.error is not None and not is_ignored(outcome)]
+        reasons = [
+            *({"file": str(o.source.path), "code": o.error.code, "reason": o.error.message} for o in failed if o.error),
+            *({"file": "", "code": error.code, "reason": error.message} for error in self._unlisted),
+        ]
+        counters = self._counters
+        return {
+            "objects": counters.objects,
+            "bytes": counters.bytes,
+            "wire_bytes": counters.wire_bytes,
+            "skipped": counters.skipped,
+            "ignored": len(ignored),
+            "failed": len(reasons),
+            "seconds": round(seconds, 4),
+            "flows": counters.flows,
+            "nodes": dict(sorted(counters.node_bytes.items())),
+            "encodings": counters.encodings,
+            "bound_by": bound_by(counters.waits_s, processor_share=processor_share),
+            "receipt": result.receipt,
+            "ignored_files": [str(outcome.source.path) for outcome in ignored[:NAMED_MAX]],
+            "failures": reasons[:NAMED_MAX],
+        }
+
+
+def is_ignored(outcome: Outcome) -> bool:
+    """Tell whether a file is one that a folder may hold beside its images."""
+    return isinstance(outcome.error, NotDicomError) and not outcome.source.named
+
+
+def bound_by(waits_s: dict[str, float], *, processor_share: float) -> str:
+    """Say what flows waited for most: link, receiver, or the source, which is the processor when that was busy."""
+    longest = max(waits_s, key=lambda what: waits_s[what])
+    if waits_s[longest] <= 0:
+        return ""
+    if longest != "source":
+        return longest
+    return "processor" if processor_share > PROCESSOR_BOUND else "disk"
+
+
+async def _each(sources: list[SourceFile]) -> AsyncIterator[SourceFile]:
+    for source in sources:
+        yield source
+
+
+def _print_summary(summary: dict[str, Any]) -> None:
+    rate = summary["bytes"] / max(summary["seconds"], 1e-9)
+    print(
+        f"{summary['objects']} objects, {size_text(summary['bytes'])} in {summary['seconds']:.2f} s "
+        f"({size_text(rate)}/s), {summary['skipped']} stored already, {summary['ignored']} ignored, "
+        f"{summary['failed']} failed; bound by {summary['bound_by'] or 'nothing'}"
+    )
+    for name in summary["ignored_files"]:
+        print(f"ignored, not a DICOM image: {name}")
+    for failure in summary["failures"]:
+        print(f"failed: {failure['reason']}", file=sys.stderr)
+    for conflict in summary["receipt"].conflicts if summary["receipt"] else []:
+        kept = ", ".join(conflict.object_ids)
+        print(f"warning: {conflict.sop_instance_uid} has different bytes, all kept: {kept}", file=sys.stderr)

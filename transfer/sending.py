@@ -1,0 +1,164 @@
+"""One flow of a transfer: takes objects from the common work, sends them, and settles them by the node's receipts.
+
+One task sends, one reads. Whatever ends the flow, what it had under way goes back to the work. Refuses to do: opening
+the transfer, retries of the flow itself (`transfer.sender`).
+"""
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Final
+
+import trio
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from transfer import inspection, receipts
+from transfer.addresses import Address
+from transfer.api import Node, SignedReceipts
+from transfer.encodings import get_encoding
+from transfer.errors import FascicleError, UnreachableError, UnusableFileError, from_code
+from transfer.flow import Flow, open_flow
+from transfer.protocol.messages import Put, Refused, Stored
+from transfer.refusals import Fate
+from transfer.work import Item
+
+if TYPE_CHECKING:
+    from transfer.sender import Transfer
+
+LATER_S: Final = 0.5
+
+
+async def converse(transfer: "Transfer", node: Node) -> None:
+    """Open a flow to `node` and keep it busy until everything is settled.
+
+    Raises:
+        FascicleError: the flow broke or was refused; what was under way has been given back.
+    """
+    context = transfer.context if node.tls else None
+    address = Address(node.host, node.port)
+    async with open_flow(address, context, transfer.go.ticket, congestion=transfer.options.congestion) as flow:
+        conversation = _Conversation(transfer, node, flow)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(conversation.read, nursery)
+                await conversation.write()
+        finally:
+            transfer.counters.wire_bytes += flow.sent_bytes
+            conversation.give_back()
+
+
+class _Conversation:
+    def __init__(self, transfer: "Transfer", node: Node, flow: Flow) -> None:
+        self._transfer, self._node, self._flow = transfer, node, flow
+        self._key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(node.public_key))
+        self._under_way: dict[bytes, Item] = {}
+
+    async def write(self) -> None:
+        """Send until nothing is left to send, then say so."""
+        counters = self._transfer.counters
+        while True:
+            since_s = trio.current_time()
+            await self._flow.wait_credit()
+            counters.wait("receiver", since_s)
+            since_s = trio.current_time()
+            item = await self._transfer.work.take(self._node.node_id)
+            counters.wait("source", since_s)
+            if item is None:
+                await self._flow.bye()
+                return
+            since_s = trio.current_time()
+            await self._send(item)
+            counters.wait("link", since_s)
+
+    async def read(self, nursery: trio.Nursery) -> None:
+        """Settle what the node answers for, until it closes the flow."""
+        async for frame in self._flow.frames():
+            match frame:
+                case Stored():
+                    await self._take_receipts(frame)
+                case Refused():
+                    self._flow.answered([frame.object_id])
+                    item = self._under_way.pop(frame.object_id, None)
+                    if item is not None:
+                        await self._take_refusal(item, from_code(frame.code, frame.text), nursery)
+        if not self._transfer.work.settled.is_set():
+            raise UnreachableError(f"{self._node.node_id} closed the flow")
+
+    def give_back(self) -> None:
+        """Return what was not answered to the common work."""
+        for item in self._under_way.values():
+            self._transfer.work.give_back(item)
+        self._under_way.clear()
+
+    async def _send(self, item: Item) -> None:
+        self._under_way[bytes.fromhex(item.object_id)] = item
+        try:
+            if item.size_bytes > inspection.BODY_BYTES_MAX:
+                await self._send_large(item)
+            else:
+                await self._send_small(item)
+        except UnusableFileError as error:
+            if self._under_way.pop(bytes.fromhex(item.object_id), None) is not None:
+                self._transfer.failed(item, error)
+
+    async def _send_small(self, item: Item) -> None:
+        body = item.body if item.body is not None else await self._transfer.reload(item)
+        name, stored = await self._encode(item, body)
+        await self._flow.put(self._put(item, name), stored)
+        self._transfer.release(item)
+
+    async def _encode(self, item: Item, body: bytes) -> tuple[str, bytes]:
+        name = self._encoding_of(item)
+        if name == "raw":
+            return name, body
+        stored = bytes(await trio.to_thread.run_sync(get_encoding(name).encode, body))
+        return (name, stored) if len(stored) < len(body) else ("raw", body)
+
+    async def _send_large(self, item: Item) -> None:
+        name = self._encoding_of(item)
+        put = self._put(item, name, resumable=True)
+        await self._flow.put_stream(put, _encoded_blocks(item, name))
+
+    def _encoding_of(self, item: Item) -> str:
+        wished = self._transfer.options.encoding
+        return "raw" if item.raw_only or wished == "auto" else wished
+
+    def _put(self, item: Item, encoding: str, *, resumable: bool = False) -> Put:
+        encodings = self._transfer.counters.encodings
+        encodings[encoding] = encodings.get(encoding, 0) + 1
+        onward = self._transfer.go.replicas - 1
+        return Put(bytes.fromhex(item.object_id), item.size_bytes, encoding, resumable, onward)
+
+    async def _take_receipts(self, stored: Stored) -> None:
+        batch = receipts.verify(stored, self._key)
+        self._flow.answered([receipt.object_id for receipt in batch.receipts])
+        await self._transfer.stored(SignedReceipts(batch=stored.batch, signature=stored.signature))
+        for receipt in batch.receipts:
+            item = self._under_way.pop(receipt.object_id, None)
+            if item is None:
+                continue
+            if len(set(receipt.node_ids)) < self._transfer.go.replicas:
+                raise UnreachableError(f"{self._node.node_id} made fewer replicas than were asked for")
+            self._transfer.durable(item, self._node.node_id)
+
+    async def _take_refusal(self, item: Item, error: FascicleError, nursery: trio.Nursery) -> None:
+        if self._transfer.refused(item, self._node.node_id, error) is Fate.LATER:
+            nursery.start_soon(self._later, item)
+
+    async def _later(self, item: Item) -> None:
+        """Hold an object back for a while; it stays this flow's, so that it is not lost with it."""
+        key = bytes.fromhex(item.object_id)
+        self._under_way[key] = item
+        await trio.sleep(LATER_S)
+        if self._under_way.pop(key, None) is not None:
+            self._transfer.work.give_back(item)
+
+
+async def _encoded_blocks(item: Item, encoding: str) -> AsyncIterator[bytes]:
+    """Yield a large object's stored bytes in blocks of at most 1 MiB, read and encoded in threads."""
+    encoder = get_encoding(encoding).encoder()
+    source = inspection.blocks(item.sources[0].path, item.size_bytes)
+    while (block := await trio.to_thread.run_sync(lambda: next(source, None))) is not None:
+        stored = await trio.to_thread.run_sync(encoder.feed, block) if encoding != "raw" else block
+        for start in range(0, len(stored), inspection.BLOCK_BYTES):
+            yield stored[start : start + inspection.BLOCK_BYTES]
+    if rest := encoder.finish():
+        yield rest
