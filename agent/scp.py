@@ -47,10 +47,10 @@ async def serve_scp(
     listener = await listen(addresses.parse(settings.listen))
     log.info("scp_listening", listen=settings.listen, ae_title=settings.ae_title)
     task_status.started(listener)
-    await trio.serve_listeners(_Server(settings, spool).serve, [listener])
+    await trio.serve_listeners(Server(settings, spool).serve, [listener])
 
 
-class _Server:
+class Server:
     """What the connections of one port share."""
 
     def __init__(self, settings: ScpSettings, spool: Spool) -> None:
@@ -60,6 +60,7 @@ class _Server:
 
     @property
     def is_full(self) -> bool:
+        """Whether no further association is admitted."""
         return self.associations >= self.settings.max_associations
 
     async def serve(self, stream: trio.SocketStream) -> None:
@@ -71,21 +72,20 @@ class _Server:
         self._connections += 1
         try:
             async with stream:
-                await _Conversation(self, stream).run()
+                await Conversation(self, stream, host=str(stream.socket.getpeername()[0])).run()
         except Exception as error:
             where = traceback.extract_tb(error.__traceback__)[-1]  # not its text: that could quote a data set
-            log.error("association_failed", error=type(error).__name__, where=f"{where.name}:{where.lineno}")  # noqa: TRY400
+            log.error("association_failed", error=type(error).__name__, where=f"{where.name}:{where.lineno}")
         finally:
             self._connections -= 1
 
 
-class _Conversation:
+class Conversation:
     """One connection from its first byte to its log line."""
 
-    def __init__(self, server: _Server, stream: trio.SocketStream) -> None:
-        self._server, self._settings, self._stream = server, server.settings, stream
+    def __init__(self, server: Server, stream: trio.abc.HalfCloseableStream, *, host: str) -> None:
+        self._server, self._settings, self._stream, self._host = server, server.settings, stream, host
         self._association = Association(max_pdu_bytes=server.settings.max_pdu_bytes)
-        self._host = "unknown"
         self._syntaxes: dict[int, tuple[str, str]] = {}  # of accepted contexts: abstract and transfer syntax
         self._messages = MessageReader(self._syntaxes)
         self._begun: RequestBegun | None = None
@@ -98,7 +98,6 @@ class _Conversation:
         began_s = trio.current_time()
         reason = "cancelled"
         try:
-            self._host = str(self._stream.socket.getpeername()[0])
             reason = await self._converse()
         except trio.TooSlowError:
             reason = "timeout"
