@@ -46,12 +46,14 @@ def commit(connection: Connection, transfer_id: str, owner: Peer, claim: Commit,
     """Commit the transfer; return the JSON of its `CommitReceipt`.
 
     Raises:
-        ConflictError: the sender's count or root is not what is durable here, or not what was committed before.
+        ConflictError: the sender's count or root is not what is durable here, or not what was committed before, or
+            the transfer was abandoned.
         NotStoredError, UnauthorisedError: see `gateway.transfers.find_owned`.
     """
     mine = find_owned(connection, transfer_id, owner)
     if mine.receipt is not None:
         return _again(mine, claim)
+    mine = find_owned(connection, transfer_id, owner, state="open")
     ids = list(connection.execute(_durable(mine)).scalars())
     root = merkle_root(object_id.hex() for object_id in ids)
     if (claim.objects, claim.merkle_root) != (len(ids), root):

@@ -73,7 +73,7 @@ def make_app(
             version="1",
             path="/",
             render_plugins=[JsonRenderPlugin()],
-            openapi_router=Router("/", route_handlers=[], opt={"operation": "openapi"}),
+            openapi_router=Router("/", route_handlers=[], opt={"operation": "openapi"}, include_in_schema=False),
         ),
         logging_config=None,
     )

@@ -1,5 +1,6 @@
 """Fixtures: the cluster's identities (once), a running gateway, and its nodes."""
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,3 +28,11 @@ def nodes(gateway: Gateway, identities: Identities) -> Iterator[list[Node]]:
         for node in made:
             node.beat(gateway)
         yield made
+
+
+@pytest.fixture
+def free_ports() -> tuple[int, int]:
+    """Two ports that were free a moment ago, for a gateway that must come back on the same."""
+    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        udp.bind(("127.0.0.1", 0))
+        return tcp.getsockname()[1], udp.getsockname()[1]
