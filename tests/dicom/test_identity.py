@@ -219,6 +219,25 @@ def test_directory_takes_its_uids_from_the_meta_information():
     assert identity == Identity(sop_class_uid=directory, sop_instance_uid="4.5", transfer_syntax_uid=EXPLICIT)
 
 
+@pytest.mark.parametrize(
+    ("sop_class", "whole"), [(CT, False), ("1.2.840.10008.5.1.4.1.1.201.1", True), ("1.2.3", True)]
+)
+def test_an_end_before_all_content_is_a_cut_of_composite_instances_only(sop_class, whole):
+    data = file(element(0x00080016, "UI", uid(sop_class)) + element(0x00080060, "CS", b"CT"), sop_class=sop_class)
+    if whole:
+        assert check_complete(data).sop_class_uid == sop_class
+    else:
+        with pytest.raises(TruncatedError, match="before all content"):
+            check_complete(data)
+
+
+def test_rows_without_pixel_data_are_a_cut():
+    data_set = b"".join(element(*each) for each in IMAGE[:-1]) + element(0x00400244, "DA", b"20240102")
+    with pytest.raises(TruncatedError, match="without its pixel data"):
+        check_complete(file(data_set))
+    assert check_complete(file(data_set, "1.2.840.10008.1.2.4.94")).modality == "CT"  # JPIP: pixels lie elsewhere
+
+
 def test_first_occurrence_counts():
     twice = element(0x00080060, "CS", b"MR") + explicit_image()
     assert check_complete(file(twice)).modality == "MR"

@@ -25,6 +25,7 @@ _SOP_CLASS: Final = 0x00080016
 _ROWS: Final = 0x00280010
 _PIXEL_DATA_GROUP: Final = 0x7FE0
 _COMPOSITE: Final = "1.2.840.10008.5.1.4.1.1."
+_NOT_COMPOSITE: Final = (f"{_COMPOSITE}200.", f"{_COMPOSITE}201.")  # protocols and inventories may end early
 _FIELDS: Final = {
     _SOP_CLASS: "sop_class_uid",
     0x00080018: "sop_instance_uid",
@@ -110,7 +111,8 @@ class DataSetCheck:
         sop_class_uid = clean_text(values.get(_SOP_CLASS, b"")) or sop_class_uid
         if _ROWS in values and group < _PIXEL_DATA_GROUP and self._syntax not in syntaxes.REFERENCED:
             raise TruncatedError("truncated: an image without its pixel data")
-        if group <= 0x0020 and sop_class_uid.startswith(_COMPOSITE):
+        composite = sop_class_uid.startswith(_COMPOSITE) and not sop_class_uid.startswith(_NOT_COMPOSITE)
+        if composite and group <= 0x0020:
             raise TruncatedError("truncated: ends behind the identity, before all content")
 
     def identity(self, meta: FileMeta | None = None) -> Identity:
