@@ -16,7 +16,7 @@ from typing import Final, Literal
 
 from blake3 import blake3
 
-from agent.queue import Item
+from agent.items import Item
 from transfer import disk
 from transfer.durable import make_folder_durably
 from transfer.errors import FascicleError, StorageError

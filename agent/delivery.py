@@ -18,7 +18,8 @@ from typing import Final
 
 import trio
 
-from agent.queue import Item, Outcome, Priority, Queue
+from agent.items import Item, Outcome, Priority
+from agent.queue import Queue
 from agent.retry import back_off_s, unusable_s
 from transfer.errors import FascicleError, NotDicomError, StorageError, TruncatedError, UnusableFileError
 from transfer.log import get_logger

@@ -7,7 +7,8 @@ import os
 from collections.abc import Sequence
 from typing import Final
 
-from agent.queue import SPOOL, File, NewItem, Priority, Queue
+from agent.items import SPOOL, File, NewItem, Priority
+from agent.queue import Queue
 from agent.spool import Spool, SpooledId
 
 CHUNK: Final = 500

@@ -4,14 +4,15 @@ Credentials are read anew for each batch, so that renewed certificates need no r
 goes, retrying, remembering.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Final
 
 import trio
 
 from agent.delivery import Deliver, Sent
-from agent.queue import Item
+from agent.items import Item
 from agent.settings import AgentSettings, DestinationSettings
 from transfer import credentials
 from transfer.client import GatewayClient
@@ -51,11 +52,14 @@ class _Outbound:
         loaded = await trio.to_thread.run_sync(credentials.load, self._credentials)
         context = client_context(loaded)
         items: dict[Path, int] = {}
-        async with GatewayClient(loaded, patience_s=PATIENCE_S, context=context) as client:
-            result = await send_files(client, self._sources(files, items), self._options, context=context)
+        async with (
+            GatewayClient(loaded, patience_s=PATIENCE_S, context=context) as client,
+            aclosing(self._sources(files, items)) as sources,
+        ):
+            result = await send_files(client, sources, self._options, context=context)
         return sent(result, items)
 
-    async def _sources(self, files: AsyncIterator[Item], items: dict[Path, int]) -> AsyncIterator[SourceFile]:
+    async def _sources(self, files: AsyncIterator[Item], items: dict[Path, int]) -> AsyncGenerator[SourceFile, None]:
         async for item in files:
             path = item.location(self._spool)
             items[path] = item.item_id

@@ -1,100 +1,25 @@
 """The durable queue: what is to go to which destination, what was tried, and what need not go again.
 
-SQLite in WAL mode with synchronous=FULL (a method's changes are durable when it returns), one connection, one call
-at a time in a thread. An item is let go only when every one of its destinations has committed it. A damaged
+On SQLite (`agent.database`): a method's changes are durable when it returns; one connection, one call at a time in a
+thread. An item is let go only when every one of its destinations has committed it. A damaged
 database is set aside and begun anew: the spool and the watched folders still hold all that is to go. Refuses to
 do: touching the files, sending.
 """
 
 import contextlib
-import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from enum import IntEnum
-from importlib import resources
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Final, Literal, TypeVar
+from typing import Final, TypeVar
 
 import trio
 
-from transfer.errors import FullError, SettingsError, StorageError
-from transfer.log import get_logger
+from agent.database import connect, database_errors, transaction
+from agent.items import Backlog, File, Item, NewItem, Outcome, Priority
 
 T = TypeVar("T")
-log = get_logger()
-SPOOL: Final = ""
-VERSION: Final = 1
 COLUMNS: Final = "item.id, source, path, name, size_bytes, mtime_ns, item.priority, added_at_s, object_id"
-
-
-class Priority(IntEnum):
-    """What goes first."""
-
-    STAT = 0
-    NORMAL = 1
-    BULK = 2
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """A file as it was seen: its path (bytes; of a spooled object its name), length and time of change."""
-
-    path: bytes
-    size_bytes: int
-    mtime_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class NewItem:
-    """A file that is to go; `source` is `SPOOL` or the watched folder."""
-
-    source: str
-    file: File
-    name: str
-    priority: Priority
-    destinations: Sequence[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """A file in the queue. `object_id` is "" until the first destination has it."""
-
-    item_id: int
-    source: str
-    file: File
-    name: str
-    priority: Priority
-    added_at_s: float
-    object_id: str
-
-    def location(self, spool: Path) -> Path:
-        """Return where the file is; spooled objects are in the folder `spool`."""
-        return spool / os.fsdecode(self.file.path)  # an absolute path stays as it is
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one item at one destination: done (`object_id`), waiting (until `next_try_s`) or parked."""
-
-    item_id: int
-    state: Literal["done", "waiting", "parked"]
-    object_id: str = ""
-    next_try_s: float = 0.0
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Backlog:
-    """What is still to go to one destination."""
-
-    destination: str
-    objects: int
-    bytes: int
-    stat_objects: int
-    parked: int
-    oldest_at_s: float | None
 
 
 class Queue:
@@ -182,14 +107,14 @@ class Queue:
 
     async def _read(self, work: Callable[..., T], *arguments: object) -> T:
         def run() -> T:
-            with _database_errors():
+            with database_errors():
                 return work(*arguments)
 
         return await trio.to_thread.run_sync(run, limiter=self._limiter)
 
     async def _write(self, work: Callable[..., T], *arguments: object) -> T:
         def run() -> T:
-            with _database_errors(), _transaction(self._db):
+            with database_errors(), transaction(self._db):
                 return work(*arguments)
 
         result = await trio.to_thread.run_sync(run, limiter=self._limiter)
@@ -289,65 +214,6 @@ def _item(row: tuple[int, str, bytes, str, int, int, int, float, str]) -> Item:
     return Item(item_id, source, File(path, size_bytes, mtime_ns), name, Priority(priority), added_at_s, object_id)
 
 
-@contextlib.contextmanager
-def _database_errors() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
-        raise (FullError if full else StorageError)(f"queue: {error}") from error
-
-
-@contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        with contextlib.suppress(sqlite3.Error):  # some errors have rolled back already
-            connection.execute("ROLLBACK")
-        raise
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    try:
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "cache_size = -8192"):
-            connection.execute(f"PRAGMA {pragma}")
-        if (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-            raise sqlite3.DatabaseError(found)  # noqa: TRY301 - damage, said in SQLite's own way
-        _migrate(connection, path)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > VERSION:
-        raise SettingsError(f"{path}: made by a newer version of this program; use that version")
-    if version == 0:
-        schema = resources.files("agent").joinpath("queue.sql").read_text(encoding="utf-8")
-        connection.executescript(f"BEGIN; {schema} COMMIT;")
-
-
-def _connect_or_begin_anew(path: Path) -> sqlite3.Connection:
-    with _database_errors():
-        try:
-            return _connect(path)
-        except sqlite3.OperationalError:
-            raise  # the disk or its permissions, not the contents
-        except sqlite3.DatabaseError as error:
-            aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
-            os.replace(path, aside)
-            for suffix in ("-wal", "-shm"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
-            log.critical("queue_damaged", error=str(error), set_aside=str(aside))
-            return _connect(path)
-
-
 @contextlib.asynccontextmanager
 async def open_queue(path: Path) -> AsyncIterator[Queue]:
     """Open the queue in the file `path`, made if need be; its folder exists and is locked by the caller.
@@ -356,7 +222,7 @@ async def open_queue(path: Path) -> AsyncIterator[Queue]:
         StorageError, FullError: the disk failed or is full.
         SettingsError: the file is of a newer version.
     """
-    connection = await trio.to_thread.run_sync(_connect_or_begin_anew, path)
+    connection = await trio.to_thread.run_sync(connect, path)
     try:
         yield Queue(connection)
     finally:

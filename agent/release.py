@@ -12,7 +12,8 @@ from typing import Final
 import trio
 
 from agent.after import Rule, clear
-from agent.queue import SPOOL, Item, Queue
+from agent.items import SPOOL, Item
+from agent.queue import Queue
 from agent.spool import Spool
 
 CHUNK: Final = 500

@@ -13,7 +13,8 @@ import msgspec
 import trio
 
 from agent.delivery import Destination
-from agent.queue import SPOOL, Backlog, Queue
+from agent.items import SPOOL, Backlog
+from agent.queue import Queue
 from agent.spool import Spool
 from agent.watch import Watcher
 from transfer import disk

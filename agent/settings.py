@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from agent.queue import Priority
+from agent.items import Priority
 from agent.scp import ScpSettings
 from transfer.errors import SettingsError
 from transfer.settings import load

@@ -23,8 +23,9 @@ import trio
 from agent.after import Rule
 from agent.delivery import Deliver, Destination
 from agent.intake import serve_intake
+from agent.items import Item
 from agent.lock import open_lock
-from agent.queue import Item, Queue, open_queue
+from agent.queue import Queue, open_queue
 from agent.release import serve_releases
 from agent.report import Reporter, serve_reports, status_path
 from agent.scp import serve_scp

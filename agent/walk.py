@@ -10,7 +10,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from agent.queue import File
+from agent.items import File
 
 Trouble = Callable[[bytes, str], None]
 

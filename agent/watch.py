@@ -14,7 +14,8 @@ from typing import Final
 
 import trio
 
-from agent.queue import File, NewItem, Priority, Queue
+from agent.items import File, NewItem, Priority
+from agent.queue import Queue
 from agent.walk import Pending, readable, settle, walk
 from transfer import names
 from transfer.log import get_logger

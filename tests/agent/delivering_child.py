@@ -7,7 +7,7 @@ from pathlib import Path
 import trio
 
 from agent.delivery import Sent
-from agent.queue import Item
+from agent.items import Item
 from agent.settings import load_settings
 from agent.tree import serve_agent
 from transfer.durable import write_file_durably

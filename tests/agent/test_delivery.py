@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 import agent.delivery
 from agent.delivery import BATCH_FILES, Destination, Sent, fits, outcome, portion
-from agent.queue import File, Item, NewItem, Outcome, Priority, Queue, open_queue
+from agent.items import File, Item, NewItem, Outcome, Priority
+from agent.queue import Queue, open_queue
 from agent.retry import CAP_S
 from agent.supervise import supervise
 from transfer.errors import (

@@ -10,8 +10,9 @@ import trio
 
 from agent.delivery import Destination
 from agent.intake import serve_intake
+from agent.items import File, NewItem, Outcome, Priority
 from agent.lock import open_lock
-from agent.queue import File, NewItem, Outcome, Priority, open_queue
+from agent.queue import open_queue
 from agent.report import Reporter, Unsent, read_report, serve_reports, status_path
 from agent.spool import Spool, open_spool
 from agent.systemd import notify

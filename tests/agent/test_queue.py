@@ -9,7 +9,8 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.queue import SPOOL, Backlog, File, Item, NewItem, Outcome, Priority, open_queue
+from agent.items import SPOOL, Backlog, File, Item, NewItem, Outcome, Priority
+from agent.queue import open_queue
 from transfer.errors import SettingsError, StorageError
 
 A, B = "cloud-a", "cloud-b"

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from agent.after import Rule, clear
-from agent.queue import SPOOL, File, Item, NewItem, Outcome, Priority, Queue, open_queue
+from agent.items import SPOOL, File, Item, NewItem, Outcome, Priority
+from agent.queue import Queue, open_queue
 from agent.release import release
 from agent.spool import open_spool
 from transfer.objects import object_id

@@ -11,7 +11,7 @@ from pynetdicom import AE
 from pynetdicom.dsutils import encode
 
 from agent.delivery import Sent
-from agent.queue import Item
+from agent.items import Item
 from agent.report import read_report, status_path
 from agent.settings import AgentSettings, load_settings
 from agent.tree import Agent, serve_agent

@@ -11,7 +11,8 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.queue import File, NewItem, Outcome, Priority, Queue, open_queue
+from agent.items import File, NewItem, Outcome, Priority
+from agent.queue import Queue, open_queue
 from agent.walk import Pending, readable, settle, walk
 from agent.watch import Watcher
 

@@ -1,0 +1,86 @@
+"""The queue's SQLite file: opened, checked, made to the schema in `queue.sql`, set aside when it is damaged.
+
+WAL mode with synchronous=FULL: what is committed is durable. Refuses to do: queries.
+"""
+
+import contextlib
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+from transfer.errors import FullError, SettingsError, StorageError
+from transfer.log import get_logger
+
+log = get_logger()
+VERSION: Final = 1
+
+
+@contextlib.contextmanager
+def database_errors() -> Iterator[None]:
+    """Turn SQLite's errors into ours."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        raise (FullError if full else StorageError)(f"queue: {error}") from error
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Commit on leaving well, roll back on leaving badly."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):  # some errors have rolled back already
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "cache_size = -8192"):
+            connection.execute(f"PRAGMA {pragma}")
+        if (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+            raise sqlite3.DatabaseError(found)  # noqa: TRY301 - damage, said in SQLite's own way
+        _migrate(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > VERSION:
+        raise SettingsError(f"{path}: made by a newer version of this program; use that version")
+    if version == 0:
+        schema = resources.files("agent").joinpath("queue.sql").read_text(encoding="utf-8")
+        connection.executescript(f"BEGIN; {schema} COMMIT;")
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the database, made if need be; a damaged one is set aside and begun anew. Blocks.
+
+    Raises:
+        StorageError, FullError: the disk failed or is full.
+        SettingsError: the file is of a newer version.
+    """
+    with database_errors():
+        try:
+            return _connect(path)
+        except sqlite3.OperationalError:
+            raise  # the disk or its permissions, not the contents
+        except sqlite3.DatabaseError as error:
+            aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
+            os.replace(path, aside)
+            for suffix in ("-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            log.critical("queue_damaged", error=str(error), set_aside=str(aside))
+            return _connect(path)
