@@ -17,9 +17,9 @@ from agent.progress import Progress, Snapshot, open_progress, size_text
 from agent.sources import list_sources
 from transfer import credentials as credentials_file
 from transfer.client import GatewayClient
-from transfer.errors import NotDicomError, SettingsError, UnusableFileError
+from transfer.errors import SettingsError, UnusableFileError
 from transfer.inspection import SourceFile
-from transfer.sender import Counters, Outcome, SendOptions, SendResult, send_files
+from transfer.sender import Counters, SendOptions, SendResult, send_files
 from transfer.tls import client_context
 
 PROGRESS_S: Final = 0.25
@@ -130,8 +130,8 @@ class _Send:
             await trio.sleep(PROGRESS_S)
 
     def _summary(self, result: SendResult, seconds: float, processor_share: float) -> dict[str, Any]:
-        ignored = [outcome for outcome in result.outcomes if is_ignored(outcome)]
-        failed = [outcome for outcome in result.outcomes if outcome.error is not None and not is_ignored(outcome)]
+        ignored = [outcome for outcome in result.outcomes if outcome.ignored]
+        failed = [outcome for outcome in result.outcomes if outcome.error is not None and not outcome.ignored]
         reasons = [
             *({"file": str(o.source.path), "code": o.error.code, "reason": o.error.message} for o in failed if o.error),
             *({"file": "", "code": error.code, "reason": error.message} for error in self._unlisted),
@@ -153,11 +153,6 @@ class _Send:
             "ignored_files": [str(outcome.source.path) for outcome in ignored[:NAMED_MAX]],
             "failures": reasons[:NAMED_MAX],
         }
-
-
-def is_ignored(outcome: Outcome) -> bool:
-    """Tell whether a file is one that a folder may hold beside its images."""
-    return isinstance(outcome.error, NotDicomError) and not outcome.source.named
 
 
 def bound_by(waits_s: dict[str, float], *, processor_share: float) -> str:

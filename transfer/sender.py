@@ -3,8 +3,8 @@
     files -> inspect (threads) -> offer (gateway) -> work -> one task a flow (nodes) -> receipts (gateway) -> commit
 
 All stages run at once, with bounded memory between them; nothing waits for a round trip that another object could fill.
-A broken flow gives back what it had under way; a gateway that is away is asked again. Used by `fascicle send` and by the
-agent's daemon. Refuses to do: finding files, showing progress, remembering anything after it returns.
+A broken flow gives back what it had under way; a gateway that is away is asked again. Used by `fascicle send` and by
+the agent's daemon. Refuses to do: finding files, showing progress, remembering anything after it returns.
 """
 
 import math
@@ -18,7 +18,7 @@ import trio
 from transfer import inspection, merkle
 from transfer.api import OFFER_OBJECTS_MAX, Commit, CommitReceipt, Go, Node, Offered, OpenTransfer, SignedReceipts
 from transfer.client import GatewayClient
-from transfer.errors import FascicleError, UnauthorisedError, UnreachableError, UnusableFileError
+from transfer.errors import FascicleError, NotDicomError, UnauthorisedError, UnreachableError, UnusableFileError
 from transfer.groups import first_error_only
 from transfer.inspection import BODY_BYTES_MAX, Inspected, SourceFile
 from transfer.log import get_logger
@@ -58,6 +58,11 @@ class Outcome:
     object_id: str = ""
     skipped: bool = False  # its object was stored before, or is another file's too
     error: FascicleError | None = None
+
+    @property
+    def ignored(self) -> bool:
+        """Whether this is a file that a folder may hold beside its images."""
+        return isinstance(self.error, NotDicomError) and not self.source.named
 
 
 @dataclass(slots=True)
@@ -359,8 +364,9 @@ class Transfer:
             self._outcomes.append(Outcome(source, item.object_id, skipped=twin))
 
     def _fail_source(self, source: SourceFile, error: FascicleError) -> None:
-        self.counters.failed += 1
-        self._outcomes.append(Outcome(source, error=error))
+        outcome = Outcome(source, error=error)
+        self.counters.failed += not outcome.ignored
+        self._outcomes.append(outcome)
 
     def _drop_body(self, item: Item) -> None:
         if item.body is not None:

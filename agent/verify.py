@@ -1,0 +1,138 @@
+"""`fascicle verify`: asks every node for every replica that the catalogue names; `--deep` has it re-read every byte.
+
+The nodes do the reading, so no image crosses the link. Refuses to do: repair.
+"""
+
+import ssl
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import trio
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from transfer import credentials as credentials_file
+from transfer import receipts
+from transfer.addresses import Address
+from transfer.api import Go, Node
+from transfer.client import GatewayClient
+from transfer.errors import FascicleError, UnreachableError
+from transfer.flow import Flow, open_flow
+from transfer.groups import first_error_only
+from transfer.protocol.messages import Check, Checked
+from transfer.tls import client_context
+
+PATIENCE_S: Final = 30.0
+CHECK_OBJECTS: Final = 256
+DEEP_OBJECTS: Final = 16  # so that an answer comes within seconds
+UNDER_WAY: Final = 2
+
+
+def run(*, credentials: Path, deep: bool = False, as_json: bool = False) -> int:
+    """Check everything and return the exit code: 0 all replicas sound, 1 some are not.
+
+    Raises:
+        FascicleError: the gateway does not answer.
+    """
+    summary = trio.run(_Verify(deep=deep).run, credentials)
+    if as_json:
+        print(msgspec.json.encode(summary).decode())
+    else:
+        _print_summary(summary)
+    return 0 if summary["sound_replicas"] == summary["replicas"] else 1
+
+
+class _Verify:
+    def __init__(self, *, deep: bool) -> None:
+        self._deep = deep
+        self._sound: dict[str, int] = {}  # replicas found sound, by object
+        self._problems: list[dict[str, str]] = []
+
+    async def run(self, credentials: Path) -> dict[str, Any]:
+        loaded = credentials_file.load(credentials)
+        wanted: dict[str, list[str]] = defaultdict(list)
+        async with GatewayClient(loaded, patience_s=PATIENCE_S) as client:
+            async for stored in client.iterate_objects():
+                self._sound[stored.object_id] = 0
+                for node_id in stored.node_ids:
+                    wanted[node_id].append(stored.object_id)
+            go = await client.open_read(["check"])
+            await self._check_all(client, go, wanted, client_context(loaded))
+        return {
+            "objects": len(self._sound),
+            "replicas": sum(map(len, wanted.values())),
+            "sound_replicas": sum(self._sound.values()),
+            "lost_objects": sorted(object_id for object_id, sound in self._sound.items() if not sound),
+            "deep": self._deep,
+            "problems": self._problems,
+        }
+
+    async def _check_all(
+        self, client: GatewayClient, go: Go, wanted: dict[str, list[str]], context: ssl.SSLContext
+    ) -> None:
+        nodes = {node.node_id: node for node in go.nodes}
+        async with trio.open_nursery() as nursery:
+            for node_id, object_ids in wanted.items():
+                if node_id in nodes:
+                    nursery.start_soon(self._check_node, nodes[node_id], go, object_ids, context)
+                else:
+                    self._note(node_id, object_ids, "unreachable")
+
+    async def _check_node(self, node: Node, go: Go, object_ids: Sequence[str], context: ssl.SSLContext) -> None:
+        left = list(object_ids)
+        try:
+            with first_error_only():
+                address = Address(node.host, node.port)
+                async with open_flow(address, context if node.tls else None, go.ticket) as flow:
+                    await self._converse(flow, node, left)
+        except FascicleError as error:
+            self._note(node.node_id, left, error.code)
+
+    async def _converse(self, flow: Flow, node: Node, left: list[str]) -> None:
+        """Check `left`, taking out of it what has been answered."""
+        size = DEEP_OBJECTS if self._deep else CHECK_OBJECTS
+        places = trio.Semaphore(UNDER_WAY)
+
+        async def ask() -> None:
+            asked = list(left)
+            for start in range(0, len(asked), size):
+                await places.acquire()
+                batch = [bytes.fromhex(object_id) for object_id in asked[start : start + size]]
+                await flow.ask(Check(batch, self._deep))
+            await flow.bye()
+
+        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(node.public_key))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            async for frame in flow.frames():
+                if isinstance(frame, Checked):
+                    answered = self._take(node.node_id, frame, key)
+                    left[:] = [object_id for object_id in left if object_id not in answered]
+                    places.release()
+        if left:
+            raise UnreachableError(f"{node.node_id} closed the flow")
+
+    def _take(self, node_id: str, checked: Checked, key: Ed25519PublicKey) -> set[str]:
+        sound = [receipt.object_id.hex() for receipt in receipts.verify(checked.sound, key).receipts]
+        for object_id in sound:
+            self._sound[object_id] += 1
+        missing = [object_id.hex() for object_id in checked.missing]
+        corrupt = [object_id.hex() for object_id in checked.corrupt]
+        self._note(node_id, missing, "missing")
+        self._note(node_id, corrupt, "corrupt")
+        return {*sound, *missing, *corrupt}
+
+    def _note(self, node_id: str, object_ids: Sequence[str], problem: str) -> None:
+        self._problems += [{"object": object_id, "node": node_id, "problem": problem} for object_id in object_ids]
+
+
+def _print_summary(summary: dict[str, Any]) -> None:
+    how = "re-read and checked" if summary["deep"] else "present"
+    print(
+        f"{summary['objects']} objects, {summary['sound_replicas']} of {summary['replicas']} replicas {how}, "
+        f"{len(summary['lost_objects'])} objects without a sound replica"
+    )
+    for problem in summary["problems"]:
+        print(f"{problem['problem']}: {problem['object']} on {problem['node']}")

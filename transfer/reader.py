@@ -1,0 +1,250 @@
+"""The reader: fetches objects from the nodes that hold them, and proves each one's bytes before it is called there.
+
+One flow a node, many requests under way on it; an object whose node fails, refuses or gives wrong bytes is asked of its
+next replica. Bytes go to a `Sink` as originals. Refuses to do: names, files, retries beyond the replicas.
+"""
+
+import ssl
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import trio
+from blake3 import blake3
+from typing_extensions import Buffer
+
+from transfer.addresses import Address
+from transfer.api import Go, Node, StoredObject
+from transfer.encodings import Decoder, get_encoding
+from transfer.errors import CorruptError, FascicleError, ProtocolError, UnreachableError, from_code
+from transfer.flow import Flow, open_flow
+from transfer.groups import first_error_only
+from transfer.protocol.frames import LAST, Data
+from transfer.protocol.messages import Get, Object, Refused
+
+UNDER_WAY_MAX: Final = 32
+UNDER_WAY_BYTES_MAX: Final = 8 << 20
+ATTEMPTS_A_NODE: Final = 2  # a flow that broke says little about the node
+
+
+class Sink(Protocol):
+    """Takes one object's original bytes; all calls block and run in threads."""
+
+    def write(self, block: Buffer) -> None:
+        """Take the next bytes."""
+
+    def finish(self) -> None:
+        """The object is whole and proved: keep it."""
+
+    def abandon(self) -> None:
+        """It is not: forget it."""
+
+
+OpenSink = Callable[[StoredObject], Sink]
+OnDone = Callable[[StoredObject, FascicleError | None], None]
+
+
+@dataclass(slots=True, eq=False)
+class _Wanted:
+    """One object to fetch: which nodes may still be asked, and why others failed."""
+
+    stored: StoredObject
+    nodes: deque[str]
+    error: FascicleError = field(default_factory=lambda: UnreachableError("no node that holds it is reachable"))
+
+
+async def fetch(
+    objects: Sequence[StoredObject], go: Go, *, context: ssl.SSLContext, open_sink: OpenSink, on_done: OnDone
+) -> None:
+    """Fetch `objects` with the read ticket of `go`; `on_done` is told of each, once, with its error if it
+    could not be had.
+
+    Raises:
+        FascicleError: a sink failed (such as a full disk here).
+    """
+    await _Fetch(objects, go, context, open_sink, on_done).run()
+
+
+class _Fetch:
+    def __init__(
+        self, objects: Sequence[StoredObject], go: Go, context: ssl.SSLContext, open_sink: OpenSink, on_done: OnDone
+    ) -> None:
+        self.go, self.context, self.open_sink, self.on_done = go, context, open_sink, on_done
+        self._nodes = {node.node_id: node for node in go.nodes}
+        self._queues: dict[str, deque[_Wanted]] = {node_id: deque() for node_id in self._nodes}
+        self._first = [self._wanted(stored) for stored in objects]
+
+    def _wanted(self, stored: StoredObject) -> _Wanted:
+        reachable = [node_id for node_id in stored.node_ids if node_id in self._nodes]
+        return _Wanted(stored, deque(reachable * ATTEMPTS_A_NODE))
+
+    async def run(self) -> None:
+        for wanted in self._first:
+            wanted.nodes.rotate(-min(range(len(wanted.nodes) or 1), key=lambda shift: self._load(wanted, shift)))
+            self.ask_next(wanted)
+        while any(self._queues.values()):
+            with first_error_only():
+                async with trio.open_nursery() as nursery:
+                    for node_id, queue in self._queues.items():
+                        if queue:
+                            nursery.start_soon(self._drain, self._nodes[node_id], queue)
+
+    def _load(self, wanted: _Wanted, shift: int) -> int:
+        return len(self._queues[wanted.nodes[shift]]) if wanted.nodes else 0
+
+    def ask_next(self, wanted: _Wanted) -> None:
+        """Queue an object at its next node; without one it has failed."""
+        if wanted.nodes:
+            self._queues[wanted.nodes.popleft()].append(wanted)
+        else:
+            self.on_done(wanted.stored, wanted.error)
+
+    async def _drain(self, node: Node, queue: deque[_Wanted]) -> None:
+        """Work off one node's queue on one flow; when that breaks, what is left goes to the next replicas."""
+        conversation = _Reading(self, queue)
+        try:
+            address = Address(node.host, node.port)
+            with first_error_only():
+                async with open_flow(address, self.context if node.tls else None, self.go.ticket) as flow:
+                    await conversation.run(flow)
+        except FascicleError as error:
+            if conversation.sink_failed:
+                raise
+            for wanted in (*conversation.under_way, *queue):
+                wanted.error = error
+                self.ask_next(wanted)
+            queue.clear()
+
+
+class _Reading:
+    """The requests of one flow, answered in the order in which they were asked."""
+
+    def __init__(self, fetch: _Fetch, queue: deque[_Wanted]) -> None:
+        self.under_way: deque[_Wanted] = deque()
+        self.sink_failed = False
+        self._fetch, self._queue = fetch, queue
+        self._under_way_bytes = 0
+        self._answered = trio.Event()
+        self._body: _Body | None = None
+
+    async def run(self, flow: Flow) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._ask, flow)
+            try:
+                async for frame in flow.frames():
+                    await self._take(frame)
+            finally:
+                if self._body is not None:
+                    await trio.to_thread.run_sync(self._body.sink.abandon, abandon_on_cancel=False)
+        if self.under_way or self._queue:
+            raise UnreachableError(f"{flow.welcome.node_id} closed the flow")
+
+    async def _ask(self, flow: Flow) -> None:
+        while self._queue:
+            wanted = self._queue.popleft()
+            self.under_way.append(wanted)
+            self._under_way_bytes += wanted.stored.stored_bytes
+            await flow.ask(Get(bytes.fromhex(wanted.stored.object_id)))
+            while len(self.under_way) >= UNDER_WAY_MAX or self._under_way_bytes > UNDER_WAY_BYTES_MAX:
+                await self._answered.wait()
+                if self._under_way_bytes <= wanted.stored.stored_bytes:
+                    break
+        await flow.bye()
+
+    async def _take(self, frame: object) -> None:
+        match frame:
+            case Object():
+                self._body = await self._begin(frame)
+            case Data():
+                await self._take_data(frame)
+            case Refused():
+                await self._fail(from_code(frame.code, frame.text))
+
+    async def _begin(self, announced: Object) -> "_Body":
+        if not self.under_way or announced.object_id.hex() != self.under_way[0].stored.object_id:
+            raise ProtocolError("the node answers with an object that was not asked for")
+        stored = self.under_way[0].stored
+        if announced.size_bytes != stored.size_bytes:
+            raise ProtocolError("the node's object has another size than the catalogue says")
+        decoder = get_encoding(announced.encoding).decoder(announced.size_bytes)
+        with self._sink_errors():
+            return _Body(stored.object_id, decoder, await trio.to_thread.run_sync(self._fetch.open_sink, stored))
+
+    async def _take_data(self, data: Data) -> None:
+        if self._body is None:
+            return  # the rest of an object that was found wrong
+        try:
+            blocks = await trio.to_thread.run_sync(self._body.decode, data)
+        except CorruptError as error:
+            await self._fail(error)
+            return
+        with self._sink_errors():
+            await trio.to_thread.run_sync(self._body.keep, blocks, bool(data.flags & LAST))
+        if data.flags & LAST:
+            self._body = None
+            self._fetch.on_done(self._pop().stored, None)
+
+    async def _fail(self, error: FascicleError) -> None:
+        """Take one object as not given: another replica is asked."""
+        body, self._body = self._body, None
+        if body is not None:
+            await trio.to_thread.run_sync(body.sink.abandon)
+        if not self.under_way:
+            raise error
+        wanted = self._pop()
+        wanted.error = error
+        self._fetch.ask_next(wanted)
+
+    def _pop(self) -> _Wanted:
+        wanted = self.under_way.popleft()
+        self._under_way_bytes -= wanted.stored.stored_bytes
+        self._answered.set()
+        self._answered = trio.Event()
+        return wanted
+
+    def _sink_errors(self) -> "_SinkErrors":
+        return _SinkErrors(self)
+
+
+class _SinkErrors:
+    """Marks errors of this end's disk, which no replica can mend."""
+
+    def __init__(self, reading: _Reading) -> None:
+        self._reading = reading
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and issubclass(kind, FascicleError):
+            self._reading.sink_failed = True
+
+
+class _Body:
+    """One object on its way in."""
+
+    def __init__(self, object_id: str, decoder: Decoder, sink: Sink) -> None:
+        self.sink = sink
+        self._object_id = object_id
+        self._decoder = decoder
+        self._hasher = blake3()
+
+    def decode(self, data: Data) -> list[Buffer]:
+        """Return the original bytes of a frame, hashed; of the last one only if the whole object is right (blocks)."""
+        blocks = []
+        for block in self._decoder.feed(data.payload):
+            self._hasher.update(block)
+            blocks.append(block)
+        if data.flags & LAST:
+            self._decoder.finish()
+            if self._hasher.hexdigest() != self._object_id:
+                raise CorruptError(f"{self._object_id}: the node gave other bytes")
+        return blocks
+
+    def keep(self, blocks: list[Buffer], last: bool) -> None:
+        """Hand blocks to the sink (blocks)."""
+        for block in blocks:
+            self.sink.write(block)
+        if last:
+            self.sink.finish()
