@@ -151,6 +151,7 @@ def store_by_dicom(port: int) -> tuple[int, bytes]:
     instance.SOPClassUID, instance.SOPInstanceUID = SecondaryCaptureImageStorage, generate_uid()
     instance.StudyInstanceUID, instance.SeriesInstanceUID = generate_uid(), generate_uid()
     instance.PixelData, instance["PixelData"].VR = b"\x01\x02" * 50_000, "OW"
+    instance.add_new(0xFFFCFFFC, "OB", bytes(126))  # trailing padding is the sender's, and stays
     instance.file_meta = FileMetaDataset()
     instance.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     scanner = AE()
