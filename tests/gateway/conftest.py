@@ -30,6 +30,18 @@ def nodes(gateway: Gateway, identities: Identities) -> Iterator[list[Node]]:
         yield made
 
 
+@pytest.fixture(scope="session")
+def shared(identities: Identities, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, list[Node]]]:
+    """One gateway with its nodes for all tests that leave nothing visible behind: those of refusals."""
+    running = Gateway(identities, settings(identities, tmp_path_factory.mktemp("shared"), silent_after_s=3600))
+    key = identities.public_key("gateway-1")
+    with closing_all([Node(identities, node_id, key) for node_id in NODE_IDS]) as made:
+        for node in made:
+            node.beat(running)
+        yield running, made
+    running.stop()
+
+
 @pytest.fixture
 def free_ports() -> tuple[int, int]:
     """Two ports that were free a moment ago, for a gateway that must come back on the same."""

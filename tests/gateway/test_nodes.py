@@ -159,8 +159,10 @@ def test_replica_on_a_disk_that_was_replaced_does_not_count(gateway: Gateway, no
 
 
 @pytest.mark.parametrize("rights", [["put"], ["reserve"], [], ["get", "put"]])
-def test_readers_get_no_other_right(gateway: Gateway, nodes: list[Node], rights) -> None:
-    assert post(gateway.client("ws-1"), "/api/v1/reads", OpenRead(rights=rights), status=403)["code"] == "unauthorised"
+def test_readers_get_no_other_right(shared: tuple[Gateway, list[Node]], rights) -> None:
+    assert (
+        post(shared[0].client("ws-1"), "/api/v1/reads", OpenRead(rights=rights), status=403)["code"] == "unauthorised"
+    )
 
 
 def test_read_ticket(gateway: Gateway, nodes: list[Node], identities) -> None:

@@ -17,13 +17,17 @@ def sent() -> list[Image]:
     return images(3)
 
 
-@pytest.fixture
-def transfer(gateway: Gateway, nodes: list[Node], sent: list[Image]) -> str:
-    """The path of an open transfer that has offered `sent`."""
+def open_offered(gateway: Gateway, sent: list[Image]) -> str:
+    """Return the path of an open transfer that has offered `sent`."""
     client = gateway.client("ws-1")
     path = f"{TRANSFERS}/{post(client, TRANSFERS, OpenTransfer(replicas=2))['transfer_id']}"
     post(client, f"{path}/offer", Offer(objects=[image.offered() for image in sent]))
     return path
+
+
+@pytest.fixture
+def transfer(gateway: Gateway, nodes: list[Node], sent: list[Image]) -> str:
+    return open_offered(gateway, sent)
 
 
 def forged(node: Node, sent: list[Image], how: str) -> SignedReceipts:
@@ -52,9 +56,9 @@ def forged(node: Node, sent: list[Image], how: str) -> SignedReceipts:
 @pytest.mark.parametrize(
     "how", ["altered", "short signature", "no signature", "another key", "unknown node", "unknown replica"]
 )
-def test_forged_receipts_are_refused_whole(
-    gateway: Gateway, nodes: list[Node], transfer: str, sent: list[Image], how: str
-) -> None:
+def test_forged_receipts_are_refused_whole(shared: tuple[Gateway, list[Node]], sent: list[Image], how: str) -> None:
+    gateway, nodes = shared
+    transfer = open_offered(gateway, sent)
     client = gateway.client("ws-1")
     good = nodes[0].sign([image.receipt("node-1", "node-2") for image in sent])
     body = Receipts(receipts=[good, forged(nodes[0], sent, how)])
@@ -99,8 +103,10 @@ def test_receipt_of_an_object_that_was_not_offered_is_a_fact_and_counts_for_no_t
 @pytest.mark.parametrize("step", ["ticket", "offer", "receipts", "commit"])
 @pytest.mark.parametrize(("caller", "path", "status"), [("ws-2", None, 403), ("ws-1", f"{TRANSFERS}/none", 404)])
 def test_only_the_certificate_that_opened_it_may_use_a_transfer(
-    gateway: Gateway, nodes: list[Node], transfer: str, step: str, caller: str, path: str | None, status: int
+    shared: tuple[Gateway, list[Node]], sent: list[Image], step: str, caller: str, path: str | None, status: int
 ) -> None:
+    gateway, _ = shared
+    transfer = open_offered(gateway, sent)
     bodies = {"ticket": None, "offer": Offer(objects=[]), "receipts": Receipts(receipts=[]), "commit": claim([])}
     post(gateway.client(caller), f"{path or transfer}/{step}", bodies[step], status=status)
 

@@ -87,8 +87,8 @@ def test_names_of_one_object_are_all_kept(gateway: Gateway, nodes: list[Node]) -
     "name",
     ["../../x", "/etc/passwd", "a/../b", "a//b", "./a", "a/%2e%2e/b", "a%00b", "..%2f..%2fx", "x" * 256, "a/"],
 )
-def test_hostile_names_are_refused(gateway: Gateway, nodes: list[Node], name: str) -> None:
-    client = gateway.client("ws-1")
+def test_hostile_names_are_refused(shared: tuple[Gateway, list[Node]], name: str) -> None:
+    client = shared[0].client("ws-1")
     transfer_id = post(client, TRANSFERS, OpenTransfer())["transfer_id"]
     offered = [replace(image, name=name).offered() for image in images(1)]
     problem = post(client, f"{TRANSFERS}/{transfer_id}/offer", Offer(objects=offered), status=400)

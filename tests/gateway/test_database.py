@@ -1,0 +1,99 @@
+"""The writer: units together in one transaction, none takes another along, answers after the commit."""
+
+import asyncio
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+from sqlalchemy import insert, select, text
+
+from gateway.database import Database
+from gateway.schema import meta
+from transfer.errors import ConflictError, SettingsError, StorageError
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "catalogue.db"
+
+
+def put(key: str):
+    return lambda connection: connection.execute(insert(meta), [{"key": key, "value": "x"}]).rowcount
+
+
+def keys(connection) -> set[str]:
+    return set(connection.execute(select(meta.c.key)).scalars()) - {"version"}
+
+
+def test_refused_unit_takes_no_other_along(path: Path) -> None:
+    database = Database(path)
+    hold = threading.Event()
+
+    def refuse(connection):
+        put("refused")(connection)
+        raise ConflictError("no")
+
+    async def scenario() -> list:
+        first = asyncio.create_task(database.write(lambda _: hold.wait(10)))
+        units = [asyncio.create_task(database.write(unit)) for unit in (put("a"), refuse, put("b"))]
+        await asyncio.sleep(0)  # they stand in the queue now, behind the first
+        hold.set()
+        return await asyncio.gather(first, *units, return_exceptions=True)
+
+    found = asyncio.run(scenario())
+    assert found[1] == 1
+    assert isinstance(found[2], ConflictError)
+    assert found[3] == 1
+    assert asyncio.run(database.read(keys)) == {"a", "b"}
+    database.close()
+
+
+def test_failing_database_is_a_storage_error_and_keeps_nothing(path: Path) -> None:
+    database = Database(path)
+    asyncio.run(database.write(put("a")))
+    with pytest.raises(StorageError):
+        asyncio.run(database.write(put("a")))  # the key is there already
+    with pytest.raises(StorageError):
+        asyncio.run(database.read(put("b")))  # readers cannot write
+    asyncio.run(database.write(put("c")))
+    assert asyncio.run(database.read(keys)) == {"a", "c"}
+    database.close()
+
+
+def test_what_was_answered_is_there_after_a_reopen(path: Path) -> None:
+    for key in "abc":
+        database = Database(path)
+        asyncio.run(database.write(put(key)))
+        database.close()
+    database = Database(path)
+    assert asyncio.run(database.read(keys)) == {"a", "b", "c"}
+    database.close()
+
+
+def test_durability_is_set(path: Path) -> None:
+    database = Database(path)
+    pragmas = ("journal_mode", "synchronous", "mmap_size", "foreign_keys")
+
+    def read(connection) -> list:
+        return [connection.execute(text(f"PRAGMA {pragma}")).scalar() for pragma in pragmas]
+
+    assert asyncio.run(database.write(read)) == ["wal", 2, 0, 1]
+    database.close()
+
+
+@pytest.mark.parametrize("content", [b"not a database" * 1000])
+def test_what_is_no_catalogue_is_refused(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    with pytest.raises(SettingsError, match="cannot be opened"):
+        Database(path)
+    assert path.read_bytes() == content
+
+
+def test_catalogue_of_another_version_is_refused(path: Path) -> None:
+    Database(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE meta SET value = '99' WHERE key = 'version'")
+    connection.close()
+    with pytest.raises(SettingsError, match="has format 99, this gateway writes 1"):
+        Database(path)
