@@ -81,7 +81,7 @@ def demonstrate(cluster: Cluster, source: Path, out: Path) -> int:
     show(cluster, sent, received, get_s)
     before, after = digests(source), digests(out)
     strange = set(after) - set(before)
-    if strange or len(after) != sent.summary["objects"]:
+    if strange or len(after) != sent.summary["receipt"]["objects"]:
         print(f"NOT identical: {len(strange)} objects differ, {len(after)} of {len(before)} are there", file=sys.stderr)
         return 1
     print(f"identical: {len(after)} objects came back bit for bit (SHA-256)")

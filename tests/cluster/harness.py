@@ -1,7 +1,6 @@
 """What the tests of a whole cluster judge by: contents on both sides, listings, ports, deadlines."""
 
 import hashlib
-import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -70,12 +69,13 @@ def assert_holds(cluster: Cluster, sources: list[Path], out: Path) -> None:
 def assert_failed(result: Result, *paths: Path) -> None:
     """A `send` that named exactly `paths` as failed, each with a reason, and said so by its exit code."""
     assert result.code == 1, result
-    assert {entry["path"] for entry in result.summary["failed"]} == {os.fsdecode(path) for path in paths}
-    assert all(entry["message"] for entry in result.summary["failed"])
+    assert {entry["file"] for entry in result.summary["failures"]} == {str(path) for path in paths}
+    assert result.summary["failed"] == len(paths)
+    assert all(entry["code"] and entry["reason"] for entry in result.summary["failures"])
 
 
 def assert_sent(result: Result, *, objects: int, skipped: int = 0) -> None:
-    """A `send` that did all it was asked."""
+    """A `send` that did all it was asked: `objects` went, `skipped` were stored already."""
     assert result.code == 0, result
     assert (result.summary["objects"], result.summary["skipped"]) == (objects, skipped)
-    assert result.summary["receipt"]["objects"] == objects
+    assert result.summary["receipt"]["objects"] == objects + skipped

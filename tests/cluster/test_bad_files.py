@@ -35,7 +35,6 @@ BAD: dict[str, Callable[[Path], object]] = {
     "a FIFO": os.mkfifo,
     "a dangling link": lambda path: path.symlink_to("nowhere"),
     "a link to itself": lambda path: path.symlink_to(path.name),
-    "missing": lambda path: None,
 }
 
 
@@ -50,12 +49,19 @@ def test_a_bad_file_is_refused_by_name_and_the_rest_goes(
     assert result.summary["objects"] == 8
 
 
+def test_a_path_that_is_not_there_is_named_before_anything_goes(cluster: Cluster, tmp_path: Path) -> None:
+    result = cluster.run("send", tmp_path / "nowhere")
+    assert result.code == 2
+    assert str(tmp_path / "nowhere") in result.errors
+
+
 def test_in_a_folder_what_is_not_dicom_is_ignored_and_listed(cluster: Cluster, series: Path) -> None:
     (series / "README.txt").write_text("these are images")
     (series / "DICOMDIR").write_bytes(dicomdir())
     result = cluster.run("send", series)
     assert_sent(result, objects=8)
-    assert sorted(os.path.basename(path) for path in result.summary["ignored"]) == ["DICOMDIR", "README.txt"]
+    assert result.summary["ignored"] == 2
+    assert sorted(os.path.basename(path) for path in result.summary["ignored_files"]) == ["DICOMDIR", "README.txt"]
 
 
 def dicomdir() -> bytes:
@@ -169,7 +175,7 @@ def test_a_file_that_vanishes_is_named_and_the_rest_goes(cluster: Cluster, tmp_p
         path.unlink()
     output, errors = process.communicate(timeout=120)
     summary = json.loads(output.decode().splitlines()[-1])
-    failed = {entry["path"] for entry in summary["failed"]}
+    failed = {entry["file"] for entry in summary["failures"]}
     assert failed <= {str(path) for path in gone}
     assert summary["objects"] + len(failed) == 400, errors
     assert process.returncode == (1 if failed else 0)
