@@ -10,6 +10,7 @@ import msgspec
 from sqlalchemy import Connection, Select, func, select
 
 from gateway.disks import is_there
+from gateway.hierarchy import PATIENT, STUDY
 from gateway.receiving import rows_of
 from gateway.schema import instance, object_, object_name, patient, replica, series, study, totals, transfer
 from transfer.api import Listing, StoredObject, Studies, Study, TransferStatus
@@ -22,6 +23,7 @@ TRANSFERS_MAX: Final = 100
 NAMES_MAX: Final = 256  # of one object in a page
 PAGE_NAMES_BYTES: Final = 16 << 20  # of all names in a page; a page ends early when they are long
 _identity = msgspec.json.Decoder(Identity)
+_STUDY_COLUMNS: Final = [*(study.c[name] for name in STUDY), *(patient.c[name] for name in PATIENT)]
 
 
 class ObjectFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,8 +74,8 @@ def list_studies(connection: Connection, after: str | None, limit: int) -> Studi
         .scalar_subquery()
     )
     query = (
-        select(study, patient, number_of_series.label("series"), number_of_instances.label("instances"))
-        .select_from(study.join(patient, patient.c.patient_id == study.c.patient_id))
+        select(*_STUDY_COLUMNS, number_of_series.label("series"), number_of_instances.label("instances"))
+        .select_from(study.join(patient, patient.c.patient_key == study.c.patient_key))
         .where(study.c.study_instance_uid > (after or ""))
         .order_by(study.c.study_instance_uid)
         .limit(limit + 1)

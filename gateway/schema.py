@@ -142,22 +142,24 @@ instance: Final = Table(
 patient: Final = Table(
     "patient",
     metadata,
-    Column("patient_id", Text, primary_key=True),
+    Column("patient_key", LargeBinary, primary_key=True),  # digest of the four attributes (`gateway.hierarchy`)
+    _text("patient_id"),
     _text("patient_name"),
     _text("patient_birth_date"),
     _text("patient_sex"),
+    Index("patient_by_id", "patient_id"),
 )
 
 study: Final = Table(
     "study",
     metadata,
     Column("study_instance_uid", Text, primary_key=True),
-    Column("patient_id", Text, ForeignKey(patient.c.patient_id), nullable=False),
+    Column("patient_key", LargeBinary, ForeignKey(patient.c.patient_key), nullable=False),
     _text("accession_number"),
     _text("study_date"),
     _text("study_time"),
     _text("study_description"),
-    Index("study_by_patient", "patient_id"),
+    Index("study_by_patient", "patient_key"),
 )
 
 series: Final = Table(

@@ -87,6 +87,14 @@ def find(connection: Connection, transfer_id: str) -> Transfer:
     return Transfer(*row)
 
 
+def is_known(connection: Connection, transfer_id: str) -> bool:
+    """Tell whether there is a transfer of that id."""
+    return (
+        connection.execute(select(transfer.c.transfer_key).where(transfer.c.transfer_id == transfer_id)).first()
+        is not None
+    )
+
+
 def find_owned(connection: Connection, transfer_id: str, owner: Peer, *, state: str | None = None) -> Transfer:
     """Return the transfer if `owner` opened it with the certificate that it shows now, and it is in `state`.
 

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from gateway import commits, transfers
+from gateway import announcements, commits, transfers
 from gateway.database import Database
 from gateway.liveness import Nodes, candidate
 from gateway.nodelink import NodeLinks
@@ -153,7 +153,7 @@ class Uploads:
             raise UnauthorisedError("a node announces its own objects only")
         key = self._signing_key
         return await self._database.write(
-            lambda connection: commits.announce(connection, node, batches, body.names, key)
+            lambda connection: announcements.announce(connection, node, batches, body.names, key)
         )
 
     def open_read(self, wish: OpenRead, reader: Peer) -> Go:

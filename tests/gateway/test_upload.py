@@ -199,3 +199,14 @@ def test_sizes_are_held_against_what_is_known(gateway: Gateway, nodes: list[Node
     lie = Offer(objects=[replace(fresh[0].offered(), size_bytes=7)])
     post(gateway.client("ws-2"), f"{TRANSFERS}/{other}/offer", lie)  # its own claim; harms nobody
     post(client, path, Offer(objects=[fresh[0].offered()]))
+
+
+def test_patients_with_one_id_or_none_are_not_taken_for_each_other(gateway: Gateway, nodes: list[Node]) -> None:
+    client = gateway.client("ws-1")
+    for study, name in (("1.1", "Doe^Jane"), ("1.2", "Roe^Richard"), ("1.3", "Doe^Jane")):
+        (image,) = images(1, study=study, patient="")
+        upload(client, [replace(image, identity=replace(image.identity, patient_name=name))], nodes[0])
+    page = get(client, "/api/v1/studies", limit=2)
+    assert page["next"] == "1.2"
+    found = page["studies"] + get(client, "/api/v1/studies", after=page["next"])["studies"]
+    assert [study["patient_name"] for study in found] == ["Doe^Jane", "Roe^Richard", "Doe^Jane"]

@@ -1,0 +1,50 @@
+"""Announcements: objects that came in at a node by the paper's own protocol, written as a transfer of their own.
+
+The transfer's id is made of the receipts, so the same announcement again gets the same answer. Units of work for
+`gateway.database`. Refuses to do: believing names for objects that no receipt speaks of.
+"""
+
+from collections.abc import Iterator
+
+import msgspec
+from blake3 import blake3
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import Connection
+
+from gateway.commits import durable_ids, publish
+from gateway.receiving import record
+from gateway.transfers import find, is_known, offer, open_transfer
+from transfer.api import Named, Offered, OpenTransfer
+from transfer.errors import ProtocolError
+from transfer.merkle import merkle_root
+from transfer.receipts import ReceiptBatch
+from transfer.tls import Peer
+
+
+def announce(
+    connection: Connection, node: Peer, batches: list[ReceiptBatch], names: list[Named], key: Ed25519PrivateKey
+) -> bytes:
+    """Write what verified receipts say, visible at once; return the JSON of the `CommitReceipt`.
+
+    Raises:
+        ProtocolError: a name for an object that is not among the receipts.
+    """
+    claims = list(_claims(batches, names))
+    transfer_id = "announced-" + blake3(msgspec.msgpack.encode(batches)).hexdigest()[:32]
+    if is_known(connection, transfer_id):
+        return find(connection, transfer_id).receipt or b""  # opened and committed in one transaction
+    mine = open_transfer(connection, transfer_id, OpenTransfer(), node, open_max=1)
+    record(connection, batches)
+    offer(connection, transfer_id, node, claims)
+    ids = durable_ids(connection, mine)
+    return publish(connection, mine, len(ids), merkle_root(object_id.hex() for object_id in ids), key)
+
+
+def _claims(batches: list[ReceiptBatch], names: list[Named]) -> Iterator[Offered]:
+    sizes = {receipt.object_id.hex(): receipt.size_bytes for batch in batches for receipt in batch.receipts}
+    for object_id, size in sizes.items():
+        yield Offered(object_id=object_id, size_bytes=size)
+    for named in names:
+        if named.object_id not in sizes:
+            raise ProtocolError("a name is announced for an object without a receipt")
+        yield Offered(object_id=named.object_id, size_bytes=sizes[named.object_id], name=named.name)
