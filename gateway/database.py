@@ -10,15 +10,17 @@ import asyncio
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, select
+from sqlalchemy import Connection, Dialect, Engine, Table, create_engine, event, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool, StaticPool
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from gateway import schema
 from transfer.errors import BusyError, SettingsError, StorageError
@@ -150,21 +152,35 @@ def _attempt(connection: Connection, unit: Unit[T]) -> tuple[T | None, BaseExcep
     return value, None
 
 
-def insert_new(connection: Connection, table: Table, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Insert the rows whose keys are not there yet; the others stay as they are."""
-    if rows := list(rows):
-        statement = _INSERTS[connection.dialect.name](table).on_conflict_do_nothing()
-        connection.execute(statement, rows)
+def insert_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert the rows whose keys are not there yet; the others stay as they are. All rows have the same columns."""
+    if rows:
+        _insert_many(connection, _compiled_insert(connection.dialect, table, tuple(rows[0]), update=False), rows)
 
 
-def insert_or_update(connection: Connection, table: Table, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Insert the rows; those whose keys are there already replace what was."""
-    if not (rows := list(rows)):
-        return
-    statement = _INSERTS[connection.dialect.name](table)
-    keys = [column.name for column in table.primary_key]
-    values = {column.name: statement.excluded[column.name] for column in table.c if column.name not in keys}
-    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=values), rows)
+def insert_or_update(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert the rows; those whose keys are there already replace what was. All rows have the same columns."""
+    if rows:
+        _insert_many(connection, _compiled_insert(connection.dialect, table, tuple(rows[0]), update=True), rows)
+
+
+@lru_cache(maxsize=64)
+def _compiled_insert(dialect: Dialect, table: Table, columns: tuple[str, ...], *, update: bool) -> SQLCompiler:
+    statement = _INSERTS[dialect.name](table)
+    if update:
+        keys = [column.name for column in table.primary_key]
+        values = {name: statement.excluded[name] for name in columns if name not in keys}
+        statement = statement.on_conflict_do_update(index_elements=keys, set_=values)
+    else:
+        statement = statement.on_conflict_do_nothing()
+    return cast(SQLCompiler, statement.compile(dialect=dialect, column_keys=columns))
+
+
+def _insert_many(connection: Connection, compiled: SQLCompiler, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Hand the rows to the driver as they are; SQLAlchemy's own way cost as much time as the inserts (10 000 rows)."""
+    order = compiled.positiontup
+    values: Any = rows if order is None else [tuple(row[name] for name in order) for row in rows]
+    connection.exec_driver_sql(compiled.string, values)
 
 
 def insert_new_from(connection: Connection, table: Table, columns: list[str], query: Any) -> None:

@@ -61,7 +61,7 @@ def make_app(
     *, uploads: Uploads, database: Database, nodes: Nodes, metrics: Metrics, request_bytes_max: int
 ) -> Litestar:
     """Return the application."""
-    routes = [*_upload_routes(uploads, metrics), *_read_routes(uploads, database, nodes), *_open_routes(metrics)]
+    routes = [*_upload_routes(uploads), *_read_routes(uploads, database, nodes), *_open_routes(metrics)]
 
     return Litestar(
         routes,
@@ -79,7 +79,7 @@ def make_app(
     )
 
 
-def _upload_routes(uploads: Uploads, metrics: Metrics) -> list[Any]:
+def _upload_routes(uploads: Uploads) -> list[Any]:
     @post("/api/v1/transfers", status_code=200, **_operation("open_transfer"))
     async def open_transfer(request: Caller, data: JSONBody[OpenTransfer]) -> Go:
         return await uploads.open(data, peer_of(request))

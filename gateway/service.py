@@ -87,7 +87,7 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
         nodes = Nodes((entry.node_id for entry in config.node), config.silent_after_s)
         database = stack.enter_context(contextlib.closing(Database(config.database)))
         links = stack.enter_context(contextlib.closing(_links(config, keys)))
-        uploads = _uploads(config, database, nodes, keys, links)
+        uploads = _uploads(config, metrics, database=database, nodes=nodes, keys=keys, links=links)
         app = make_app(
             uploads=uploads,
             database=database,
@@ -128,15 +128,13 @@ def _tickets(config: GatewaySettings, keys: NodeKeys) -> Tickets:
     )
 
 
-def _uploads(config: GatewaySettings, database: Database, nodes: Nodes, keys: NodeKeys, links: NodeLinks) -> Uploads:
+def _uploads(config: GatewaySettings, metrics: Metrics, **parts: Any) -> Uploads:
     return Uploads(
         settings=config,
-        database=database,
-        nodes=nodes,
-        keys=keys,
-        links=links,
-        tickets=_tickets(config, keys),
+        metrics=metrics,
+        tickets=_tickets(config, parts["keys"]),
         signing_key=pki.load_signing_key(Path(config.identity)),
+        **parts,
     )
 
 

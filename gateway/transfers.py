@@ -203,7 +203,7 @@ def _write_offered(connection: Connection, mine: Transfer, new: dict[bytes, int]
     if not new:
         return
     rows = [{"transfer_key": mine.transfer_key, "object_id": key, "size_bytes": size} for key, size in new.items()]
-    connection.execute(insert(offered), rows)
+    insert_new(connection, offered, rows)
     connection.execute(
         update(transfer)
         .where(transfer.c.transfer_key == mine.transfer_key)

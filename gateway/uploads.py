@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from gateway import announcements, commits, transfers
 from gateway.database import Database
 from gateway.liveness import Nodes, candidate
+from gateway.metrics import Metrics
 from gateway.nodelink import NodeLinks
 from gateway.placement import place, weights
 from gateway.settings import GatewaySettings
@@ -37,6 +38,7 @@ from transfer.api import (
 )
 from transfer.errors import BusyError, FullError, UnauthorisedError
 from transfer.heartbeat import Heartbeat
+from transfer.log import get_logger
 from transfer.protocol.messages import Right
 from transfer.tls import Peer
 
@@ -56,6 +58,7 @@ class Uploads:
         links: NodeLinks,
         tickets: Tickets,
         signing_key: Ed25519PrivateKey,
+        metrics: Metrics,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -64,6 +67,7 @@ class Uploads:
         self._links = links
         self._tickets = tickets
         self._signing_key = signing_key
+        self._metrics = metrics
 
     async def open(self, wish: OpenTransfer, sender: Peer) -> Go:
         """Open a transfer (messages 1 to 3).
@@ -123,11 +127,11 @@ class Uploads:
             FascicleError: see `gateway.transfers.find_owned`.
         """
         batches = await asyncio.to_thread(self._keys.verify_all, body.receipts)
-        return Accepted(
-            objects=await self._database.write(
-                lambda connection: transfers.take_receipts(connection, transfer_id, sender, batches)
-            )
+        durable = await self._database.write(
+            lambda connection: transfers.take_receipts(connection, transfer_id, sender, batches)
         )
+        self._metrics.objects_durable.inc(sum(len(batch.receipts) for batch in batches))
+        return Accepted(objects=durable)
 
     async def commit(self, transfer_id: str, sender: Peer, claim: Commit) -> bytes:
         """Commit; return the receipt's JSON.
@@ -136,9 +140,12 @@ class Uploads:
             FascicleError: see `gateway.commits.commit`.
         """
         key = self._signing_key
-        return await self._database.write(
+        receipt = await self._database.write(
             lambda connection: commits.commit(connection, transfer_id, sender, claim, key)
         )
+        self._metrics.commits.inc()
+        get_logger().info("transfer_committed", transfer_id=transfer_id, sender=sender.name, objects=claim.objects)
+        return receipt
 
     async def announce(self, node: Peer, body: Announcement) -> bytes:
         """Write objects that a node took in by the paper's own protocol, visible at once; return a receipt's JSON.

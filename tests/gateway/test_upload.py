@@ -36,6 +36,10 @@ def test_whole_upload_makes_objects_visible_at_commit_and_not_before(gateway: Ga
     assert (study["series"], study["instances"], study["patient_id"]) == (3, 25, "P1")
     kinds = [event["kind"] for event in get(client, "/api/v1/events")["events"]]
     assert kinds == ["objects stored", "study stored"]
+    metrics = client.get("/metrics").text
+    assert "fascicle_gateway_objects_durable_total 25.0" in metrics
+    assert "fascicle_gateway_commits_total 1.0" in metrics
+    assert 'fascicle_gateway_requests_total{operation="take_receipts",status="200"} 3.0' in metrics
 
 
 def test_ticket_is_signed_and_bound_to_the_senders_certificate(gateway: Gateway, nodes: list[Node], identities) -> None:
