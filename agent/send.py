@@ -16,6 +16,7 @@ import trio
 from agent.progress import Progress, Snapshot, open_progress, size_text
 from agent.sources import list_sources
 from transfer import credentials as credentials_file
+from transfer import memory
 from transfer.client import GatewayClient
 from transfer.errors import SettingsError, UnusableFileError
 from transfer.inspection import SourceFile
@@ -54,6 +55,7 @@ def run(
         congestion=None if congestion == AUTO else congestion,
         any_file=any_file,
     )
+    memory.tune()
     command = _Send(options, as_json=as_json)
     summary = trio.run(command.run, list(paths), credentials)
     if as_json:

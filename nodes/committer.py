@@ -19,6 +19,7 @@ from transfer.errors import FascicleError
 WORKERS: Final = 2
 GROUP_OBJECTS_MAX: Final = 512
 GROUP_BYTES_MAX: Final = 64 << 20
+GATHER_S: Final = 0.02
 
 Outcome = Record | FascicleError
 OnDone = Callable[[Outcome], None]
@@ -63,6 +64,7 @@ class Committer:
 
     async def _work(self) -> None:
         async for first in self._receive:
+            await trio.sleep(GATHER_S)
             group = [first, *self._gather(first[0].stored_bytes)]
             uploads = [incoming for incoming, _ in group]
             outcomes = await trio.to_thread.run_sync(self._store.commit, uploads)

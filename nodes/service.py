@@ -29,7 +29,7 @@ from nodes.metrics import serve_metrics
 from nodes.paper import Paper, serve_paper
 from nodes.server import Node, serve_flows
 from nodes.store import Store
-from transfer import addresses, log, pki, settings, tls
+from transfer import addresses, log, memory, pki, settings, tls
 from transfer.protocol.messages import NodeId
 from transfer.stream import listen, port_of
 
@@ -68,6 +68,7 @@ def serve(path: Path) -> None:
     """
     loaded = settings.load(NodeSettings, path)
     log.configure(role=loaded.node_id, level=loaded.log_level)
+    memory.tune()
     trio.run(_main, loaded)
 
 

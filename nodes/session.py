@@ -136,8 +136,9 @@ class Session:
 
     async def _receive(self) -> bool:
         with trio.move_on_after(SILENCE_S):
-            count = await self._stream.receive_into(self._connection.reader.buffer())
-            self._connection.reader.received(count)
+            reader = self._connection.reader
+            count = await self._stream.receive_into(reader.buffer(), reader.wanted_bytes)
+            reader.received(count)
             return count > 0
         raise ProtocolError(f"nothing came for {SILENCE_S:.0f} s")
 

@@ -25,6 +25,8 @@ from transfer.errors import FascicleError
 
 T = TypeVar("T")
 FLUSH_THREADS: Final = 8
+FEW: Final = 3  # the first flush carries most of what the others would; a thread costs more
+_flushers: Final = ThreadPoolExecutor(FLUSH_THREADS, thread_name_prefix="flush")
 _serial = itertools.count()
 
 
@@ -191,11 +193,11 @@ def _flushes_whole(files: Sequence[Finished]) -> bool:
 def _in_parallel(action: Callable[[T], None], items: Iterable[T]) -> None:
     """Do `action` to each, several at once (the disk joins their flushes); raises the first failure."""
     found = list(items)
-    if len(found) == 1:
-        action(found[0])
-    elif found:
-        with ThreadPoolExecutor(min(FLUSH_THREADS, len(found))) as threads:
-            list(threads.map(action, found))
+    if len(found) <= FEW:
+        for item in found:
+            action(item)
+    else:
+        list(_flushers.map(action, found))
 
 
 def _remove(paths: Iterable[str], cause: FascicleError) -> None:

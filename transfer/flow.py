@@ -151,7 +151,7 @@ class Flow:
 
     async def _receive(self) -> bool:
         reader = self._connection.reader
-        count = await self._stream.receive_into(reader.buffer())
+        count = await self._stream.receive_into(reader.buffer(), reader.wanted_bytes)
         if count:
             reader.received(count)
             return True

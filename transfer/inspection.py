@@ -71,7 +71,7 @@ def _inspect_open(path: Path, descriptor: int, *, any_file: bool) -> Inspected:
     if before.st_size == 0:
         raise UnusableFileError(f"{path}: the file is empty")
     if before.st_size <= BODY_BYTES_MAX:
-        inspected = _inspect_small(path, descriptor, any_file=any_file)
+        inspected = _inspect_small(path, descriptor, before.st_size, any_file=any_file)
     else:
         inspected = _inspect_large(path, descriptor, any_file=any_file)
     after = os.fstat(descriptor)
@@ -80,8 +80,9 @@ def _inspect_open(path: Path, descriptor: int, *, any_file: bool) -> Inspected:
     return inspected
 
 
-def _inspect_small(path: Path, descriptor: int, *, any_file: bool) -> Inspected:
-    body = os.read(descriptor, BODY_BYTES_MAX + 1)
+def _inspect_small(path: Path, descriptor: int, size_bytes: int, *, any_file: bool) -> Inspected:
+    # Room for just this: a larger buffer, cut afterwards, is new memory from the system for every file.
+    body = os.read(descriptor, size_bytes)
     if not any_file:
         with _named(path):
             _judge(check_complete(body))

@@ -32,7 +32,8 @@ BATCH_FILES: Final = 32
 BATCH_BYTES: Final = 8 << 20
 INSPECTORS: Final = 2
 FLOWS_LEAST: Final = 4  # with fewer nodes than this, several flows go to each
-LATER_S: Final = 0.5
+OFFER_PAUSE_S: Final = 0.05  # so that a fast source makes few large offers
+RECEIPTS_PAUSE_S: Final = 0.2  # the same for receipts; the last ones do not wait
 RECONNECT_S_MAX: Final = 5.0
 RECEIPT_BATCHES_MAX: Final = 256
 
@@ -230,6 +231,7 @@ class Transfer:
                 except (trio.WouldBlock, trio.EndOfChannel):
                     break
             await self._offer(batch)
+            await trio.sleep(OFFER_PAUSE_S)
 
     async def _offer(self, batch: list[Item]) -> None:
         offered = [
@@ -385,6 +387,8 @@ class Transfer:
                 except (trio.WouldBlock, trio.EndOfChannel):
                     break
             await self.client.receipts(self.go.transfer_id, batch)
+            with trio.move_on_after(RECEIPTS_PAUSE_S):
+                await self.work.settled.wait()
 
 
 def _body_bytes(size_bytes: int) -> int:

@@ -18,6 +18,7 @@ from transfer.tls import Peer, peer_from_der
 
 JOIN_BYTES_MAX: Final = 64 << 10  # up to here one copy is cheaper than a second record or system call
 TLS_READ_BYTES: Final = 256 << 10
+LOW_WATER_BYTES_MAX: Final = 512 << 10  # on a fast link a reader is else woken for every 64 KiB (loopback), or less
 
 
 class Stream(Protocol):
@@ -25,8 +26,10 @@ class Stream(Protocol):
 
     peer: Peer | None
 
-    async def receive_into(self, buffer: memoryview) -> int:
+    async def receive_into(self, buffer: memoryview, wanted_bytes: int = 1) -> int:
         """Read some bytes into `buffer` and return how many, 0 at the end.
+
+        `wanted_bytes` are sure to come: it may be waited for many of them, which saves work when there are a lot.
 
         Raises:
             UnreachableError: the connection broke.
@@ -49,11 +52,18 @@ class PlainStream:
     def __init__(self, socket: trio.socket.SocketType) -> None:
         self.peer: Peer | None = None
         self._socket = socket
+        self._low_water_bytes = 1
         socket.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
 
-    async def receive_into(self, buffer: memoryview) -> int:
+    async def receive_into(self, buffer: memoryview, wanted_bytes: int = 1) -> int:
         """See `Stream`."""
         with _broken_is_unreachable():
+            low_water_bytes = min(wanted_bytes, LOW_WATER_BYTES_MAX)
+            if low_water_bytes != self._low_water_bytes:
+                self._low_water_bytes = low_water_bytes
+                self._socket.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVLOWAT, low_water_bytes)
+            if low_water_bytes > 1:
+                await trio.lowlevel.wait_readable(self._socket.fileno())
             return await self._socket.recv_into(buffer)
 
     async def send(self, *parts: Buffer) -> None:
@@ -80,7 +90,7 @@ class TlsStream:
         self.peer: Peer | None = peer_from_der(stream.getpeercert(binary_form=True))
         self._stream = stream
 
-    async def receive_into(self, buffer: memoryview) -> int:
+    async def receive_into(self, buffer: memoryview, wanted_bytes: int = 1) -> int:
         """See `Stream`."""
         with _broken_is_unreachable():
             received = await self._stream.receive_some(min(len(buffer), TLS_READ_BYTES))

@@ -87,6 +87,11 @@ class FrameReader:
             self._start, self._end = 0, remaining
         return memoryview(self._buffer)[self._end :]
 
+    @property
+    def wanted_bytes(self) -> int:
+        """How many bytes are sure to come before a frame is whole; 1 when that is not known."""
+        return 1 if self._large is None else len(self._large.body) - self._large.filled
+
     def received(self, count: int) -> None:
         """Note that `count` bytes were put into `buffer()`."""
         if self._large is not None:
