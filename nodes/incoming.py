@@ -119,11 +119,18 @@ class Incoming:
             return
         try:
             if self.resumable:
-                self._spill()
+                self._keep_partial()
             elif self._descriptor is not None:
                 disk.unlink(self._path)
         finally:
             self.end()
+
+    def _keep_partial(self) -> None:
+        """Write what came of a resumable upload; what came wrong is not worth keeping."""
+        try:
+            self._spill()
+        except CorruptError:
+            disk.unlink(self._path)
 
     def end(self) -> None:
         """Give back memory, room and descriptor; harmless when ended."""
