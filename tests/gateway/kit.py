@@ -91,6 +91,7 @@ class Gateway:
         self.port = self.running.port
         self.heartbeat_port = self.running.heartbeat_port
         self._clients = contextlib.ExitStack()
+        self._made: dict[str | None, httpx.Client] = {}
 
     running: Running
 
@@ -114,14 +115,16 @@ class Gateway:
         assert not self._thread.is_alive()
 
     def client(self, name: str | None) -> httpx.Client:
-        """Return a client with the certificate of `name` (None: with none)."""
-        if name is None:
-            context = ssl.create_default_context(cafile=str(self.identities["ws-1"] / "ca.pem"))
-        else:
-            context = self.identities.context(name)
-        return self._clients.enter_context(
-            httpx.Client(base_url=f"https://127.0.0.1:{self.port}", verify=context, timeout=20, trust_env=False)
-        )
+        """Return the client with the certificate of `name` (None: with none); one is made for each."""
+        if name not in self._made:
+            if name is None:
+                context = ssl.create_default_context(cafile=str(self.identities["ws-1"] / "ca.pem"))
+            else:
+                context = self.identities.context(name)
+            url = f"https://127.0.0.1:{self.port}"
+            made = httpx.Client(base_url=url, verify=context, timeout=20, trust_env=False)
+            self._made[name] = self._clients.enter_context(made)
+        return self._made[name]
 
 
 class Node:
