@@ -57,6 +57,11 @@ class Cluster:
         command = [*FASCICLE, *map(str, words), "--to", str(self.credentials), "--json"]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_environment())
 
+    def kill(self) -> None:
+        """End `up` by SIGKILL; what becomes of its children is for the caller to see."""
+        self.process.kill()
+        self.process.communicate()
+
     def stop(self) -> list[str]:
         """Stop by SIGTERM; return what was left behind (processes are ended, then named), best nothing."""
         roles = {pid: role for role, pid in self.pids().items()} | {self.process.pid: "up"}

@@ -87,8 +87,7 @@ def test_a_kill_of_the_supervisor_leaves_no_process_and_a_usable_folder(
 ) -> None:
     cluster = start_cluster(tmp_path / "cluster", nodes=2)
     assert_sent(cluster.run("send", series), objects=8)
-    cluster.process.kill()
-    cluster.process.wait()
+    cluster.kill()
     eventually(lambda: not processes_of(cluster.data))
     with fresh(nodes=2) as again:
         assert_holds(again, [series], tmp_path / "out")

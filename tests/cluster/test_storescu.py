@@ -90,12 +90,14 @@ def running(agent: Agent) -> Iterator[Agent]:
 
 
 def data_sets(folder: Path) -> dict[str, pydicom.Dataset]:
-    return {
-        str(found.SOPInstanceUID): found
-        for path in folder.rglob("*")
-        if path.is_file() and path.name != "LICENSE" and not path.name.endswith(".md")
-        for found in [pydicom.dcmread(path)]
-    }
+    """Read every image, without Data Set Trailing Padding (PS3.10 7.2), which storescu leaves out when it sends."""
+    found = {}
+    for path in folder.rglob("*"):
+        if path.is_file():
+            data_set = pydicom.dcmread(path)
+            data_set.pop((0xFFFC, 0xFFFC), None)
+            found[str(data_set.SOPInstanceUID)] = data_set
+    return found
 
 
 def unpacked(source: Path, target: Path) -> Path:
