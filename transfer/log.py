@@ -28,5 +28,5 @@ def configure(*, role: str, level: str = "info") -> None:
 
 
 def get_logger(**values: Any) -> Any:
-    """Return a logger that adds `values` to each event."""
-    return structlog.get_logger().bind(**values)
+    """Return a logger that adds `values` to each event; modules ask before `configure`, so it looks at its first use."""
+    return structlog.get_logger(**values)
