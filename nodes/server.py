@@ -117,10 +117,11 @@ class Node:
         """
         if size_bytes == 0:
             raise ProtocolError("an object has at least one byte")
-        spent = self._spent_bytes.pop(ticket.transfer_id, 0) + size_bytes
+        spent = self._spent_bytes.get(ticket.transfer_id, 0) + size_bytes
         if spent > ticket.max_bytes:
             raise FullError(f"the ticket allows {ticket.max_bytes} bytes in all; open a new transfer for more")
         self._spent_bytes[ticket.transfer_id] = spent
+        self._spent_bytes.move_to_end(ticket.transfer_id)
         if len(self._spent_bytes) > TRANSFERS_REMEMBERED:
             self._spent_bytes.popitem(last=False)
 

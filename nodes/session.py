@@ -61,6 +61,7 @@ class Session:
         self._requests: deque[Get | Check] = deque()
         self._open_objects = 0  # put and not answered
         self._held_bytes = 0  # in memory, to be released as credit
+        self._put_held_bytes = 0  # of these, of the object under way
         self._changed = trio.Event()  # something was answered
         self._done_reading = False
         self._put: Put | None = None
@@ -78,6 +79,7 @@ class Session:
         try:
             await self._greet()
             with self._node.counted_flow() if self._sends else contextlib.nullcontext():
+                await self._welcome()
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._reply)
                     await self._read()
@@ -112,16 +114,14 @@ class Session:
             if self._sends:
                 self._node.check_room_for_flow()
             self._signed = hello.ticket
-            welcome = Welcome(
-                VERSION,
-                self._node.node_id,
-                self._node.incarnation,
-                credit.window_bytes(self._node.flows + 1),
-                self._node.free_bytes(),
-            )
-            await self._stream.send(self._connection.welcome(welcome))
-            return
+            return  # nothing waits between the check and the count, or more flows than that could pass
         raise ProtocolError(f"no greeting within {GREETING_S:.0f} s")
+
+    async def _welcome(self) -> None:
+        node = self._node
+        window = credit.window_bytes(node.flows)
+        welcome = Welcome(VERSION, node.node_id, node.incarnation, window, node.free_bytes())
+        await self._send(self._connection.welcome(welcome))
 
     # Reading
 
@@ -208,6 +208,7 @@ class Session:
         kept = 0
         if self._incoming is not None:
             kept = await self._write(self._incoming, data)
+        self._put_held_bytes += kept
         self._release(length - kept)
         if data.flags & ABANDONED:
             await self._abandon()
@@ -230,13 +231,14 @@ class Session:
 
     def _finish_put(self) -> None:
         put, incoming, here = self._put, self._incoming, self._here
+        held_bytes, self._put_held_bytes = self._put_held_bytes, 0
         self._put = self._incoming = self._here = None
         if put is None:
             return
         if here is not None:
             self._replicate(put, here)
         elif incoming is not None:
-            self._node.committer.submit(incoming, partial(self._committed, put, incoming.stored_bytes))
+            self._node.committer.submit(incoming, partial(self._committed, put, held_bytes))
 
     def _close_put(self) -> None:
         """Forget a PUT that the client gave up, or that has been answered already."""
@@ -249,6 +251,8 @@ class Session:
         if incoming is not None:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(incoming.abandon)
+            held_bytes, self._put_held_bytes = self._put_held_bytes, 0
+            self._release(held_bytes)
 
     def _refuse_put(self, put: Put, error: FascicleError) -> None:
         """Answer a PUT with a refusal; what still comes of its body is only counted."""
@@ -260,7 +264,7 @@ class Session:
     # What the committer and the replicator say
 
     def _committed(self, put: Put, held_bytes: int, outcome: Outcome) -> None:
-        self._release(min(held_bytes, self._held_bytes))
+        self._release(held_bytes)
         if isinstance(outcome, Record):
             self._node.metrics.stored(outcome)
             self._replicate(put, outcome)
