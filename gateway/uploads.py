@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import Connection
 
 from gateway import announcements, commits, transfers
 from gateway.database import Database
@@ -134,15 +135,21 @@ class Uploads:
         return Accepted(objects=durable)
 
     async def commit(self, transfer_id: str, sender: Peer, claim: Commit) -> bytes:
-        """Commit; return the receipt's JSON.
+        """Write the last receipts and commit, in one transaction; return the receipt's JSON.
 
         Raises:
+            ProtocolError, UnauthorisedError: see `gateway.signatures.NodeKeys.verify`.
             FascicleError: see `gateway.commits.commit`.
         """
-        key = self._signing_key
-        receipt = await self._database.write(
-            lambda connection: commits.commit(connection, transfer_id, sender, claim, key)
-        )
+        batches = await asyncio.to_thread(self._keys.verify_all, claim.receipts)
+
+        def unit(connection: Connection) -> bytes:
+            if batches:
+                transfers.take_receipts(connection, transfer_id, sender, batches)
+            return commits.commit(connection, transfer_id, sender, claim, self._signing_key)
+
+        receipt = await self._database.write(unit)
+        self._metrics.objects_durable.inc(sum(len(batch.receipts) for batch in batches))
         self._metrics.commits.inc()
         get_logger().info("transfer_committed", transfer_id=transfer_id, sender=sender.name, objects=claim.objects)
         return receipt

@@ -18,8 +18,9 @@ from transfer.errors import FascicleError
 
 WORKERS: Final = 2
 GROUP_OBJECTS_MAX: Final = 512
-GROUP_BYTES_MAX: Final = 64 << 20
-GATHER_S: Final = 0.02
+GROUP_BYTES_MAX: Final = 16 << 20
+QUIET_S: Final = 0.01
+GATHER_S_MAX: Final = 0.1
 
 Outcome = Record | FascicleError
 OnDone = Callable[[Outcome], None]
@@ -64,20 +65,22 @@ class Committer:
 
     async def _work(self) -> None:
         async for first in self._receive:
-            await trio.sleep(GATHER_S)
-            group = [first, *self._gather(first[0].stored_bytes)]
+            group = await self._gather(first)
             uploads = [incoming for incoming, _ in group]
             outcomes = await trio.to_thread.run_sync(self._store.commit, uploads)
             for (_, on_done), outcome in zip(group, outcomes, strict=True):
                 on_done(outcome)
 
-    def _gather(self, size_bytes: int) -> list[tuple[Incoming, OnDone]]:
-        group: list[tuple[Incoming, OnDone]] = []
+    async def _gather(self, first: tuple[Incoming, OnDone]) -> list[tuple[Incoming, OnDone]]:
+        """Return what comes close behind `first`: a group ends when nothing came for a moment, or it is large."""
+        group = [first]
+        size_bytes = first[0].stored_bytes
+        ends_s = trio.current_time() + GATHER_S_MAX
         while size_bytes < GROUP_BYTES_MAX and len(group) < GROUP_OBJECTS_MAX:
-            try:
-                item = self._receive.receive_nowait()
-            except trio.WouldBlock:
+            with trio.move_on_at(min(ends_s, trio.current_time() + QUIET_S)) as waiting:
+                item = await self._receive.receive()
+                group.append(item)
+                size_bytes += item[0].stored_bytes
+            if waiting.cancelled_caught:
                 break
-            group.append(item)
-            size_bytes += item[0].stored_bytes
         return group

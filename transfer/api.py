@@ -102,10 +102,14 @@ class Accepted(Body, frozen=True):
 
 
 class Commit(Body, frozen=True):
-    """`POST /api/v1/transfers/{transfer_id}/commit`: the sender's own count and Merkle root (`transfer.merkle`)."""
+    """`POST /api/v1/transfers/{transfer_id}/commit`: the sender's own count and Merkle root (`transfer.merkle`).
+
+    `receipts` are those that were not handed on before: the last ones cost no round trip of their own.
+    """
 
     objects: int
     merkle_root: str
+    receipts: Annotated[list[SignedReceipts], Meta(max_length=1024)] = []
 
 
 class Conflict(Body, frozen=True):

@@ -33,7 +33,7 @@ BATCH_BYTES: Final = 8 << 20
 INSPECTORS: Final = 2
 FLOWS_LEAST: Final = 4  # with fewer nodes than this, several flows go to each
 OFFER_PAUSE_S: Final = 0.05  # so that a fast source makes few large offers
-RECEIPTS_PAUSE_S: Final = 0.2  # the same for receipts; the last ones do not wait
+RECEIPTS_PAUSE_S: Final = 0.25  # the same for receipts; the last ones do not wait
 RECONNECT_S_MAX: Final = 5.0
 RECEIPT_BATCHES_MAX: Final = 256
 
@@ -116,36 +116,42 @@ async def send_files(
     """
     objects, size_bytes = totals or (None, None)
     wish = OpenTransfer(objects=objects, bytes=size_bytes, replicas=options.replicas, nodes=options.nodes)
-    go = await client.open_transfer(wish)
-    transfer = Transfer(client, go, options, context, counters or Counters())
+    transfer = Transfer(client, options, context, counters or Counters())
     with first_error_only():
-        await transfer.run(files)
+        await transfer.run(wish, files)
     return await transfer.commit()
 
 
 class Transfer:
     """One transfer under way."""
 
+    go: Go  # from when `_opened` is set
+    nodes: dict[str, Node]
+
     def __init__(
-        self, client: GatewayClient, go: Go, options: SendOptions, context: ssl.SSLContext, counters: Counters
+        self, client: GatewayClient, options: SendOptions, context: ssl.SSLContext, counters: Counters
     ) -> None:
-        self.client, self.go, self.options, self.context, self.counters = client, go, options, context, counters
+        self.client, self.options, self.context, self.counters = client, options, context, counters
         self.work = Work()
-        self.nodes = {node.node_id: node for node in go.nodes}
+        self._opened = trio.Event()
         self._budget = Budget(BODIES_BYTES_MAX)
         self._items: dict[str, Item] = {}  # everything offered, until it is settled
         self._settled: dict[str, FascicleError | None] = {}  # None: durable
         self._outcomes: list[Outcome] = []
+        self._last_receipts: list[SignedReceipts] = []
         self._moved_s = trio.current_time()
         self._renewing = trio.Lock()
         self._receipts, self._to_post = trio.open_memory_channel[SignedReceipts](RECEIPT_BATCHES_MAX)
 
-    async def run(self, files: AsyncIterable[SourceFile]) -> None:
-        """Run all stages to their end."""
+    async def run(self, wish: OpenTransfer, files: AsyncIterable[SourceFile]) -> None:
+        """Run all stages to their end; the first files are read while the transfer is being opened."""
         async with trio.open_nursery() as outer:
             outer.start_soon(self._post_receipts)
             async with self._receipts, trio.open_nursery() as nursery:
                 nursery.start_soon(self._prepare, files)
+                self.go = await self.client.open_transfer(wish)
+                self.nodes = {node.node_id: node for node in self.go.nodes}
+                self._opened.set()
                 for node in self._flow_nodes():
                     nursery.start_soon(self._drive, node)
 
@@ -158,7 +164,7 @@ class Transfer:
         durable = [object_id for object_id, error in self._settled.items() if error is None]
         if not durable:
             return SendResult(self._outcomes, None)
-        claim = Commit(objects=len(durable), merkle_root=merkle.merkle_root(durable))
+        claim = Commit(objects=len(durable), merkle_root=merkle.merkle_root(durable), receipts=self._last_receipts)
         return SendResult(self._outcomes, await self.client.commit(self.go.transfer_id, claim))
 
     def _flow_nodes(self) -> list[Node]:
@@ -223,6 +229,7 @@ class Transfer:
 
     async def _offer_all(self, items: trio.MemoryReceiveChannel[Item]) -> None:
         """Offer what has gathered while the last offer was under way."""
+        await self._opened.wait()
         async for first in items:
             batch = [first]
             while len(batch) < OFFER_OBJECTS_MAX:
@@ -378,17 +385,18 @@ class Transfer:
     # Stage 4: receipts
 
     async def _post_receipts(self) -> None:
-        """Hand receipts on to the gateway, as many at once as have gathered."""
+        """Hand receipts on to the gateway, as many at once as have gathered; the last go with the commit."""
         async for first in self._to_post:
             batch = [first]
-            while len(batch) < RECEIPT_BATCHES_MAX:
-                try:
-                    batch.append(self._to_post.receive_nowait())
-                except (trio.WouldBlock, trio.EndOfChannel):
-                    break
-            await self.client.receipts(self.go.transfer_id, batch)
             with trio.move_on_after(RECEIPTS_PAUSE_S):
-                await self.work.settled.wait()
+                async for following in self._to_post:
+                    batch.append(following)
+                    if len(batch) == RECEIPT_BATCHES_MAX:
+                        break
+                else:
+                    self._last_receipts = batch
+                    return
+            await self.client.receipts(self.go.transfer_id, batch)
 
 
 def _body_bytes(size_bytes: int) -> int:
