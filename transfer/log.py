@@ -28,5 +28,5 @@ def configure(*, role: str, level: str = "info") -> None:
 
 
 def get_logger(**values: Any) -> Any:
-    """Return a logger that adds `values` to each event; modules ask before `configure`, so it looks at its first use."""
+    """Return a logger that adds `values` to each event; it is configured at its first use, not when it is made."""
     return structlog.get_logger(**values)
