@@ -6,7 +6,7 @@ by senders, by readers, and by nodes that make replicas. Refuses to do: retries,
 
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 import trio
@@ -33,8 +33,9 @@ class Flow:
         self._stream = stream
         self._connection = connection
         self._more_credit = trio.Event()
-        self._resumes: dict[bytes, int] = {}
-        self._answered: set[bytes] = set()  # resumable objects that were stored or refused before any byte of them
+        self._awaited = b""  # the resumable object whose RESUME, or answer, `put_stream` waits for
+        self._resume_bytes: int | None = None
+        self._answered = False  # it was stored or refused before any byte of it
         self._resume_came = trio.Event()
 
     async def wait_credit(self, wanted_bytes: int = 1) -> None:
@@ -73,8 +74,7 @@ class Flow:
         If `put.resumable`, what the node has of it already is not sent again. An error of `blocks` abandons the object
         and is raised.
         """
-        await self._send(self._connection.put(put))
-        skip = await self._wait_resume(put.object_id) if put.resumable else 0
+        skip = await self._announce(put)
         if skip is None:
             await self._send(self._connection.data_header(0, 0, ABANDONED))
             return
@@ -98,13 +98,17 @@ class Flow:
             await self._send(self._connection.data_header(offset, length), view[:length])
             view, offset = view[length:], offset + length
 
-    async def _wait_resume(self, object_id: bytes) -> int | None:
-        """Wait for RESUME; None when the node answered for the object at once."""
-        while object_id not in self._resumes and object_id not in self._answered:
+    async def _announce(self, put: Put) -> int | None:
+        """Send PUT and return how much the node has; None when it answered for a resumable object at once."""
+        self._awaited, self._resume_bytes, self._answered = put.object_id if put.resumable else b"", None, False
+        await self._send(self._connection.put(put))
+        if not put.resumable:
+            return 0
+        while self._resume_bytes is None and not self._answered:
             self._check_open()
             await self._resume_came.wait()
-        self._answered.discard(object_id)
-        return self._resumes.pop(object_id, None)
+        self._awaited = b""
+        return self._resume_bytes
 
     async def bye(self) -> None:
         """Say that nothing more comes; `frames()` ends when the node has answered everything."""
@@ -137,17 +141,20 @@ class Flow:
                 self._more_credit = trio.Event()
                 return False
             case Resume():
-                self._resumes[frame.object_id] = frame.offset_bytes
+                if frame.object_id != self._awaited:
+                    raise ProtocolError(f"{self.welcome.node_id} resumes an object that was not put")
+                self._resume_bytes = frame.offset_bytes
                 self._wake()
                 return False
             case Refused(object_id=b""):
                 raise errors.from_code(frame.code, f"{self.welcome.node_id}: {frame.text}")
         return True
 
-    def answered(self, object_ids: Iterable[bytes]) -> None:
+    def answered(self, object_ids: Sequence[bytes]) -> None:
         """Note that the node has answered for these objects, so that nobody waits for their RESUME."""
-        self._answered.update(object_ids)
-        self._wake()
+        if self._awaited in object_ids:
+            self._answered = True
+            self._wake()
 
     async def _receive(self) -> bool:
         reader = self._connection.reader
