@@ -148,6 +148,8 @@ class _ZstdDecoder(_Counted):
 
     def feed(self, stored: Buffer) -> Iterator[Buffer]:
         rest = stored
+        if not memoryview(rest).nbytes:
+            return  # the last DATA frame of a streamed object is empty, and comes after the end of the zstd frame
         while True:
             block = self._decompress(rest)
             rest = b""
