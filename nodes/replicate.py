@@ -1,6 +1,7 @@
 """Replication inside the cloud: an object that an agent sent once goes on to other nodes of its ticket.
 
-One link a peer and ticket, opened when first needed; objects are pipelined on it and receipts come back in batches. The
+One link a peer, opened when first needed with the ticket of the object at hand and shared by all transfers (with one a
+ticket, many nodes would fill each other's flows); objects are pipelined on it and receipts come back in batches. The
 first node acknowledges to the agent only when all replicas are durable. Refuses to do: repair of what was lost later.
 """
 
@@ -25,7 +26,7 @@ from transfer.protocol.messages import Put, Refused, Stored
 from transfer.tickets import Ticket, TicketNode
 
 log = get_logger()
-IDLE_S: Final = 30.0
+IDLE_S: Final = 5.0
 
 OnReplicated = Callable[[list[str] | FascicleError], None]
 
@@ -51,7 +52,7 @@ class Replicator:
         self._node_id = node_id
         self._context = context
         self._nursery = nursery
-        self._links: dict[tuple[str, bytes], _Link] = {}
+        self._links: dict[str, _Link] = {}
 
     def submit(self, record: Record, onward: int, ticket: Ticket, signed: bytes, on_done: OnReplicated) -> None:
         """Make `onward` replicas; `on_done` gets the ids of the nodes that hold one, or why that failed."""
@@ -76,21 +77,20 @@ class Replicator:
         on_done(holders if len(holders) == onward else BusyError(f"replicas are not possible now: {reason.message}"))
 
     def _link(self, node: TicketNode, signed: bytes) -> "_Link":
-        key = (node.node_id, signed)
-        link = self._links.get(key)
+        link = self._links.get(node.node_id)
         if link is None or link.ended:
-            link = self._links[key] = _Link(self._store, node, signed, self._context)
-            self._nursery.start_soon(self._run_link, key, link)
+            link = self._links[node.node_id] = _Link(self._store, node, signed, self._context)
+            self._nursery.start_soon(self._run_link, node.node_id, link)
         return link
 
-    async def _run_link(self, key: tuple[str, bytes], link: "_Link") -> None:
+    async def _run_link(self, peer: str, link: "_Link") -> None:
         try:
             await link.run()
         except* FascicleError as group:
-            log.warning("replica_link_failed", peer=key[0], reason=str(group.exceptions[0]))
+            log.warning("replica_link_failed", peer=peer, reason=str(group.exceptions[0]))
         finally:
-            if self._links.get(key) is link:
-                del self._links[key]
+            if self._links.get(peer) is link:
+                del self._links[peer]
 
 
 class _Waiter:
@@ -142,10 +142,12 @@ class _Link:
 
     async def _write(self, flow: Flow) -> None:
         while True:
+            waiter = None
             with trio.move_on_after(IDLE_S):
-                await self._put(flow, await self._receive.receive())
-                continue
-            if not self._waiting:
+                waiter = await self._receive.receive()
+            if waiter is not None:
+                await self._put(flow, waiter)
+            elif not self._waiting:
                 self.ended = True
                 await flow.bye()
                 return

@@ -189,7 +189,8 @@ class Session:
                 self._finish_put()
             return
         try:
-            self._node.spend(self.ticket, put.size_bytes)
+            if not admission.is_node(self._stream.peer):  # what a node hands on was counted where it came in
+                self._node.spend(self.ticket, put.size_bytes)
             self._incoming = await self._begin(put, object_id)
         except FascicleError as error:
             self._refuse_put(put, error)

@@ -21,7 +21,7 @@ from transfer.protocol.messages import Control, Credit, Put, Refused, Resume, We
 from transfer.stream import Stream, connect
 
 GREETING_S: Final = 10.0
-LEAST_PAYLOAD_BYTES: Final = 256 << 10  # less credit than this is worth waiting for more
+LEAST_PAYLOAD_BYTES: Final = 64 << 10  # less credit than this is worth waiting for more
 
 
 class Flow:
