@@ -19,7 +19,7 @@ from tests.cluster.harness import assert_holds, assert_sent, eventually, objects
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 VICTIMS = ["agent", "gateway", "node", "nodes"]
-IMAGES, NODES, ATTEMPTS = 80, 3, 5
+IMAGES, NODES, ATTEMPTS = 120, 3, 5
 
 
 @pytest.mark.parametrize("seed", [1])
@@ -38,16 +38,20 @@ def kill_and_finish(fresh: Opener, tmp_path: Path, seed: int, victims: list[str]
     """Kill each of `victims` in a transfer of its own, on one cluster; then everything must be there."""
     chance = random.Random(seed)
     sources: list[Path] = []
+    in_the_middle = 0
     with fresh("--plain", nodes=NODES, replicas=replicas) as cluster:
         for number, victim in enumerate(victims):
             sources.append(tmp_path / f"in-{number}")
             write_series(sources[-1], IMAGES, seed=seed * 100 + number)
-            _kill_in_the_middle(cluster, sources[-1], victim, chance, replicas)
+            in_the_middle += _kill(cluster, sources[-1], victim, chance, replicas)
         assert_holds(cluster, sources, tmp_path / "out")
         assert cluster.run("verify", "--deep").code == 0
+    print(f"{in_the_middle} of {len(victims)} kills came before the sender had ended")
+    assert in_the_middle >= len(victims) / 2
 
 
-def _kill_in_the_middle(cluster: Cluster, source: Path, victim: str, chance: random.Random, replicas: int) -> None:
+def _kill(cluster: Cluster, source: Path, victim: str, chance: random.Random, replicas: int) -> bool:
+    """Kill in a transfer of `source`, then finish it; return whether the sender was still at work."""
     before, share = len(objects_on_disk(cluster)), chance.random()
     roles = cluster.pids()
     process = cluster.start("send", source)
@@ -57,12 +61,14 @@ def _kill_in_the_middle(cluster: Cluster, source: Path, victim: str, chance: ran
     )
     time.sleep(chance.uniform(0, 0.02))  # somewhere between two objects
     killed = _victims(roles, victim, chance)
+    at_work = process.poll() is None
     for pid in [process.pid] if victim == "agent" else killed.values():
         os.kill(pid, signal.SIGKILL)
     process.communicate(timeout=240)
     _finish(cluster, source)
     for role, pid in killed.items():
         eventually(lambda role=role, pid=pid: cluster.pids().get(role, pid) != pid)
+    return at_work
 
 
 def _victims(roles: dict[str, int], victim: str, chance: random.Random) -> dict[str, int]:
@@ -78,6 +84,7 @@ def _finish(cluster: Cluster, source: Path) -> None:
         result = cluster.run("send", source)
         if result.code == 0:
             break
+    assert result.code == 0, result
     stored_before = result.summary["skipped"]
     assert_sent(result, objects=IMAGES - stored_before, skipped=stored_before)
 
