@@ -111,6 +111,7 @@ class _Verify:
                     answered = self._take(node.node_id, frame, key)
                     left[:] = [object_id for object_id in left if object_id not in answered]
                     places.release()
+            nursery.cancel_scope.cancel()  # nothing more is answered, so nothing more may be asked
         if left:
             raise UnreachableError(f"{node.node_id} closed the flow")
 

@@ -349,11 +349,12 @@ class Session:
                     encode_control(Object(get.object_id, record.size_bytes, record.stored_bytes, record.encoding))
                 )
                 offset = 0
-                async for block in blocks_of(reader):
-                    flags = LAST if offset + len(block) == record.stored_bytes else 0
-                    await self._send(encode_data_header(offset, len(block), flags), block)
-                    await self._send_outbox()
-                    offset += len(block)
+                async with contextlib.aclosing(blocks_of(reader)) as blocks:
+                    async for block in blocks:
+                        flags = LAST if offset + len(block) == record.stored_bytes else 0
+                        await self._send(encode_data_header(offset, len(block), flags), block)
+                        await self._send_outbox()
+                        offset += len(block)
             self._node.metrics.served(record)
         except ProtocolError:
             raise

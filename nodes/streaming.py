@@ -1,13 +1,13 @@
 """Stored bytes as an asynchronous stream: large objects are read in a thread, loaded ones given out at once."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import trio
 
 from nodes.reading import StoredReader
 
 
-async def blocks_of(reader: StoredReader) -> AsyncIterator[memoryview]:
+async def blocks_of(reader: StoredReader) -> AsyncGenerator[memoryview, None]:
     """Yield the reader's blocks, each at most 1 MiB.
 
     Raises:

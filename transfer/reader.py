@@ -53,6 +53,15 @@ class _Wanted:
     nodes: deque[str]
     error: FascicleError = field(default_factory=lambda: UnreachableError("no node that holds it is reachable"))
 
+    def note(self, error: FascicleError) -> None:
+        """Keep why a node failed, if it tells more than what is known: damage, absence, silence, in this order."""
+        if _tells(error) >= _tells(self.error):
+            self.error = error
+
+
+def _tells(error: FascicleError) -> int:
+    return 2 if isinstance(error, CorruptError) else int(not isinstance(error, UnreachableError))
+
 
 async def fetch(
     objects: Sequence[StoredObject], go: Go, *, context: ssl.SSLContext, open_sink: OpenSink, on_done: OnDone
@@ -111,10 +120,11 @@ class _Fetch:
         except FascicleError as error:
             if conversation.sink_failed:
                 raise
-            for wanted in (*conversation.under_way, *queue):
-                wanted.error = error
+            left = [*conversation.under_way, *queue]
+            queue.clear()  # before they are asked again: this node may be the next as well
+            for wanted in left:
+                wanted.note(error)
                 self.ask_next(wanted)
-            queue.clear()
 
 
 class _Reading:
@@ -135,9 +145,9 @@ class _Reading:
                 async for frame in flow.frames():
                     await self._take(frame)
             finally:
-                if self._body is not None:
-                    await trio.to_thread.run_sync(self._body.sink.abandon, abandon_on_cancel=False)
-        if self.under_way or self._queue:
+                await self._abandon()
+            nursery.cancel_scope.cancel()  # nothing more is answered, so nothing more may be asked
+        if self.under_way:  # what was queued after BYE is asked on a flow of its own
             raise UnreachableError(f"{flow.welcome.node_id} closed the flow")
 
     async def _ask(self, flow: Flow) -> None:
@@ -187,14 +197,19 @@ class _Reading:
 
     async def _fail(self, error: FascicleError) -> None:
         """Take one object as not given: another replica is asked."""
-        body, self._body = self._body, None
-        if body is not None:
-            await trio.to_thread.run_sync(body.sink.abandon)
+        await self._abandon()
         if not self.under_way:
             raise error
         wanted = self._pop()
-        wanted.error = error
+        wanted.note(error)
         self._fetch.ask_next(wanted)
+
+    async def _abandon(self) -> None:
+        """Let go of the object under way, also when cancelled: its sink holds a file."""
+        body, self._body = self._body, None
+        if body is not None:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(body.sink.abandon)
 
     def _pop(self) -> _Wanted:
         wanted = self.under_way.popleft()

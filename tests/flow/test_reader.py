@@ -1,0 +1,128 @@
+"""The reader tells of every object exactly once, whatever becomes of its flows."""
+
+import msgspec
+import trio
+
+from agent.verify import _Verify
+from tests.flow.kit import CONTEXT, Breaker, Running, listed, noise, open_cluster
+from transfer import api
+from transfer.api import StoredObject
+from transfer.errors import CorruptError, FascicleError, UnreachableError
+from transfer.objects import object_id
+from transfer.reader import fetch
+
+
+class Sinks:
+    """Keeps what was fetched, in memory."""
+
+    def __init__(self) -> None:
+        self.whole: dict[str, bytes] = {}
+        self.open = 0
+        self.done: list[tuple[str, FascicleError | None]] = []
+
+    def __call__(self, stored: StoredObject) -> "Sink":
+        self.open += 1
+        return Sink(self, stored.object_id)
+
+    def on_done(self, stored: StoredObject, error: FascicleError | None) -> None:
+        self.done.append((stored.object_id, error))
+
+
+class Sink:
+    def __init__(self, sinks: Sinks, name: str) -> None:
+        self._sinks, self._name, self._blocks = sinks, name, []
+
+    def write(self, block) -> None:
+        self._blocks.append(bytes(block))
+
+    def finish(self) -> None:
+        self._sinks.whole[self._name] = b"".join(self._blocks)
+        self._sinks.open -= 1
+
+    def abandon(self) -> None:
+        self._sinks.open -= 1
+
+
+async def fetch_all(go: api.Go, objects: list[StoredObject]) -> Sinks:
+    sinks = Sinks()
+    with trio.fail_after(5):
+        await fetch(objects, go, context=CONTEXT, open_sink=sinks, on_done=sinks.on_done)
+    assert sinks.open == 0
+    assert sorted(name for name, _ in sinks.done) == sorted(stored.object_id for stored in objects)
+    return sinks
+
+
+def behind(go: api.Go, **ports: int) -> api.Go:
+    """Return `go` with other ports."""
+    nodes = [msgspec.structs.replace(node, port=ports.get(node.node_id, node.port)) for node in go.nodes]
+    return msgspec.structs.replace(go, nodes=nodes)
+
+
+def stored_path(running: Running, name: str):
+    return running.store.folder / "objects" / name[:2] / name[2:4] / name
+
+
+async def test_flow_that_ends_early_costs_no_object_of_a_single_replica(tmp_path):
+    async with open_cluster(tmp_path, "n1") as cluster, trio.open_nursery() as nursery:
+        datas = [noise(100_000, seed) for seed in range(60)]
+        for data in datas:
+            cluster.nodes["n1"].put(data)
+        breaker = Breaker(cluster.nodes["n1"].address, [10])
+        address = await nursery.start(breaker.serve)
+        sinks = await fetch_all(behind(cluster.go("get"), n1=address.port), [listed(data, "n1") for data in datas])
+        assert sinks.whole == {object_id(data): data for data in datas}
+        assert breaker.connections == 2
+        nursery.cancel_scope.cancel()
+
+
+async def test_flow_that_ends_between_two_objects_does_not_hang(tmp_path):
+    async with open_cluster(tmp_path, "n1") as cluster, trio.open_nursery() as nursery:
+        datas = [noise(100_000, seed) for seed in range(60)]
+        for data in datas:
+            cluster.nodes["n1"].put(data)
+        # The greeting alone passes: the connection ends while 32 requests are under way and more wait.
+        breaker = Breaker(cluster.nodes["n1"].address, [1, 1])
+        address = await nursery.start(breaker.serve)
+        sinks = await fetch_all(behind(cluster.go("get"), n1=address.port), [listed(data, "n1") for data in datas])
+        assert {type(error) for _, error in sinks.done} == {UnreachableError}
+        nursery.cancel_scope.cancel()
+
+
+async def test_damaged_single_replica_is_called_damaged_not_unreachable(tmp_path):
+    async with open_cluster(tmp_path, "n1") as cluster:
+        node = cluster.nodes["n1"]
+        data = noise(50_000)
+        name = node.put(data).object_id
+        path = stored_path(node, name)
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+        sinks = await fetch_all(cluster.go("get"), [listed(data, "n1")])
+        ((_, error),) = sinks.done
+        assert isinstance(error, CorruptError)
+
+
+async def test_every_damaged_replica_is_replaced_by_the_sound_one_though_its_flow_was_about_to_end(tmp_path):
+    async with open_cluster(tmp_path, "n1", "n2") as cluster:
+        datas = [noise(20_000, seed) for seed in range(20)]
+        for data in datas:
+            for node in cluster.nodes.values():
+                node.put(data)
+            path = stored_path(cluster.nodes["n1"], object_id(data))
+            path.write_bytes(path.read_bytes()[:-1] + b"?")
+        sinks = await fetch_all(cluster.go("get"), [listed(data, "n1", "n2") for data in datas])
+        assert {error for _, error in sinks.done} == {None}
+        assert len(sinks.whole) == 20
+
+
+async def test_verify_ends_when_a_node_closes_the_flow(tmp_path):
+    async with open_cluster(tmp_path, "n1") as cluster, trio.open_nursery() as nursery:
+        names = [cluster.nodes["n1"].put(noise(1000, seed)).object_id for seed in range(100)]
+        breaker = Breaker(cluster.nodes["n1"].address, [2])
+        address = await nursery.start(breaker.serve)
+        go = behind(cluster.go("check"), n1=address.port)
+        verify = _Verify(deep=True)
+        verify._sound = dict.fromkeys(names, 0)
+        with trio.fail_after(5):
+            await verify._check_node(go.nodes[0], go, names, CONTEXT)
+        assert {problem["problem"] for problem in verify._problems} == {"unreachable"}
+        assert len(verify._problems) == 84
+        nursery.cancel_scope.cancel()
