@@ -5,6 +5,7 @@ ticket, many nodes would fill each other's flows); objects are pipelined on it a
 first node acknowledges to the agent only when all replicas are durable. Refuses to do: repair of what was lost later.
 """
 
+import contextlib
 import hashlib
 import math
 import ssl
@@ -131,8 +132,10 @@ class _Link:
         try:
             address = Address(self._node.host, self._node.port)
             async with open_flow(address, self._context, self._signed) as flow, trio.open_nursery() as nursery:
-                nursery.start_soon(self._read, flow)
-                await self._write(flow)
+                nursery.start_soon(self._write, flow)
+                await self._read(flow)
+                self.ended = True  # the peer has closed, so there is nothing to write to any more
+                nursery.cancel_scope.cancel()
         finally:
             self.ended = True
             for waiter in self._waiting.values():
@@ -166,13 +169,14 @@ class _Link:
 
     async def _read(self, flow: Flow) -> None:
         key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(self._node.public_key))
-        async for frame in flow.frames():
-            match frame:
-                case Stored():
-                    for receipt in receipts.verify(frame, key).receipts:
-                        self._settle(receipt.object_id.hex(), None)
-                case Refused():
-                    self._settle(frame.object_id.hex(), errors.from_code(frame.code, frame.text))
+        async with contextlib.aclosing(flow.frames()) as frames:
+            async for frame in frames:
+                match frame:
+                    case Stored():
+                        for receipt in receipts.verify(frame, key).receipts:
+                            self._settle(receipt.object_id.hex(), None)
+                    case Refused():
+                        self._settle(frame.object_id.hex(), errors.from_code(frame.code, frame.text))
         if self._waiting:
             raise UnreachableError(f"{self._node.node_id} closed the flow")
 

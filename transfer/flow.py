@@ -6,7 +6,7 @@ by senders, by readers, and by nodes that make replicas. Refuses to do: retries,
 
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Final
 
 import trio
@@ -114,7 +114,7 @@ class Flow:
         """Say that nothing more comes; `frames()` ends when the node has answered everything."""
         await self._send(self._connection.bye())
 
-    async def frames(self) -> AsyncIterator[Frame]:
+    async def frames(self) -> AsyncGenerator[Frame, None]:
         """Yield what the node says, besides credit, until it closes.
 
         Raises:

@@ -4,6 +4,7 @@ One task sends, one reads. Whatever ends the flow, what it had under way goes ba
 the transfer, retries of the flow itself (`transfer.sender`).
 """
 
+import contextlib
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
 
@@ -70,15 +71,16 @@ class _Conversation:
 
     async def read(self, nursery: trio.Nursery) -> None:
         """Settle what the node answers for, until it closes the flow."""
-        async for frame in self._flow.frames():
-            match frame:
-                case Stored():
-                    await self._take_receipts(frame)
-                case Refused():
-                    self._flow.answered([frame.object_id])
-                    item = self._under_way.pop(frame.object_id, None)
-                    if item is not None:
-                        await self._take_refusal(item, from_code(frame.code, frame.text), nursery)
+        async with contextlib.aclosing(self._flow.frames()) as frames:
+            async for frame in frames:
+                match frame:
+                    case Stored():
+                        await self._take_receipts(frame)
+                    case Refused():
+                        self._flow.answered([frame.object_id])
+                        item = self._under_way.pop(frame.object_id, None)
+                        if item is not None:
+                            await self._take_refusal(item, from_code(frame.code, frame.text), nursery)
         if not self._transfer.work.settled.is_set():
             raise UnreachableError(f"{self._node.node_id} closed the flow")
 

@@ -3,7 +3,7 @@
 import math
 import ssl
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import trio
+import trio.testing
 
 from nodes.server import Node, serve_flows
 from nodes.store import Store
@@ -19,7 +20,6 @@ from transfer.addresses import Address
 from transfer.encodings import get_encoding
 from transfer.errors import FascicleError
 from transfer.flow import Flow, open_flow
-from transfer.groups import first_error
 from transfer.objects import object_id
 from transfer.protocol.frames import LAST, Data, Frame
 from transfer.protocol.messages import Control, Object, Put, Refused, Stored
@@ -206,20 +206,8 @@ async def exchange(address: Address, *parts: bytes, end: bool = False) -> bytes:
             return found
 
 
-async def wait_until(condition: Any) -> None:
+async def wait_until(condition: Callable[[], bool]) -> None:
     """Let the other tasks go on until `condition()` holds."""
     with trio.fail_after(DEADLINE_S):
         while not condition():
-            await trio.testing.wait_all_tasks_blocked()
-
-
-@asynccontextmanager
-async def unwrapped() -> AsyncIterator[None]:
-    """Raise a FascicleError as itself when nurseries have put it into groups."""
-    try:
-        yield
-    except* FascicleError as group:
-        raise first_error(group) from group
-
-
-Rights = Sequence[str]
+            await trio.testing.wait_all_tasks_blocked(0.005)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nodes.credit import BUDGET_BYTES, FLOWS_MAX, WINDOW_BYTES_MAX, grant_bytes, window_bytes
+from nodes.credit import FLOWS_MAX, WINDOW_BYTES_MAX, WINDOW_BYTES_MIN, grant_bytes, window_bytes
 from nodes.incoming import MEMORY_BYTES
 from transfer.flow import LEAST_PAYLOAD_BYTES
 from transfer.protocol.frames import PAYLOAD_BYTES_MAX
@@ -21,8 +21,9 @@ def test_a_window_is_a_fair_share_between_its_bounds(flows: int, window: float) 
 
 
 def test_all_windows_together_are_bounded() -> None:
-    assert max(flows * window_bytes(flows) for flows in range(1, FLOWS_MAX + 1)) <= 2 * BUDGET_BYTES == 64 * MIB
-    assert all(PAYLOAD_BYTES_MAX <= window_bytes(flows) <= WINDOW_BYTES_MAX for flows in range(FLOWS_MAX + 1))
+    assert max(flows * window_bytes(flows) for flows in range(1, FLOWS_MAX + 1)) <= 72 * MIB
+    assert all(WINDOW_BYTES_MIN <= window_bytes(flows) <= WINDOW_BYTES_MAX for flows in range(FLOWS_MAX + 1))
+    assert WINDOW_BYTES_MIN >= PAYLOAD_BYTES_MAX
 
 
 @given(st.integers(1, FLOWS_MAX), st.integers(0, 16 * MIB), st.integers(0, 16 * MIB))

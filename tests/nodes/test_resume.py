@@ -119,11 +119,11 @@ async def test_an_object_that_is_here_already_is_answered_before_its_first_byte(
 
 
 async def test_a_refusal_comes_before_the_first_byte(site: Site, tmp_path: Path) -> None:
-    async with open_node(site, tmp_path, reserve_bytes=1 << 60) as node:
-        async with open_client(node, site.ticket(node)) as client:
-            assert await send(client) < 200
-            assert (await client.next()).code == "full"
-            assert await client.ask(Ping(5)) == Pong(5)
+    full = open_node(site, tmp_path, reserve_bytes=1 << 60)
+    async with full as node, open_client(node, site.ticket(node)) as client:
+        assert await send(client) < 200
+        assert (await client.next()).code == "full"
+        assert await client.ask(Ping(5)) == Pong(5)
 
 
 async def test_two_flows_do_not_write_one_partial(site: Site, node: Running) -> None:
