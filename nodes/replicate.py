@@ -20,8 +20,9 @@ from nodes.store import Store
 from nodes.streaming import blocks_of
 from transfer import errors, receipts
 from transfer.addresses import Address
-from transfer.errors import BusyError, FascicleError, UnreachableError
+from transfer.errors import BusyError, FascicleError, UnauthorisedError, UnreachableError
 from transfer.flow import Flow, open_flow
+from transfer.groups import first_error_only
 from transfer.log import get_logger
 from transfer.protocol.messages import Put, Refused, Stored
 from transfer.tickets import Ticket, TicketNode
@@ -75,7 +76,7 @@ class Replicator:
                 holders.append(node.node_id)
             except FascicleError as error:
                 reason = error
-        on_done(holders if len(holders) == onward else BusyError(f"replicas are not possible now: {reason.message}"))
+        on_done(holders if len(holders) == onward else _told(reason))
 
     def _link(self, node: TicketNode, signed: bytes) -> "_Link":
         link = self._links.get(node.node_id)
@@ -87,11 +88,18 @@ class Replicator:
     async def _run_link(self, peer: str, link: "_Link") -> None:
         try:
             await link.run()
-        except* FascicleError as group:
-            log.warning("replica_link_failed", peer=peer, reason=str(group.exceptions[0]))
+        except FascicleError as error:
+            log.warning("replica_link_failed", peer=peer, reason=error.message)
         finally:
             if self._links.get(peer) is link:
                 del self._links[peer]
+
+
+def _told(reason: FascicleError) -> FascicleError:
+    """Return what the sender is told: to come with a new ticket when this one no longer opens links, else to wait."""
+    if isinstance(reason, UnauthorisedError):
+        return reason
+    return BusyError(f"replicas are not possible now: {reason.message}")
 
 
 class _Waiter:
@@ -129,19 +137,27 @@ class _Link:
 
     async def run(self) -> None:
         """Serve until idle or broken; whoever still waits then is told."""
+        reason: FascicleError = UnreachableError(f"{self._node.node_id} does not answer")
         try:
-            address = Address(self._node.host, self._node.port)
-            async with open_flow(address, self._context, self._signed) as flow, trio.open_nursery() as nursery:
-                nursery.start_soon(self._write, flow)
-                await self._read(flow)
-                self.ended = True  # the peer has closed, so there is nothing to write to any more
-                nursery.cancel_scope.cancel()
+            with first_error_only():
+                await self._converse()
+        except FascicleError as error:
+            reason = error
+            raise
         finally:
             self.ended = True
             for waiter in self._waiting.values():
-                waiter.error = UnreachableError(f"{self._node.node_id} does not answer")
+                waiter.error = reason
                 waiter.done.set()
             self._waiting.clear()
+
+    async def _converse(self) -> None:
+        address = Address(self._node.host, self._node.port)
+        async with open_flow(address, self._context, self._signed) as flow, trio.open_nursery() as nursery:
+            nursery.start_soon(self._write, flow)
+            await self._read(flow)
+            self.ended = True  # the peer has closed, so there is nothing to write to any more
+            nursery.cancel_scope.cancel()
 
     async def _write(self, flow: Flow) -> None:
         while True:
@@ -165,7 +181,8 @@ class _Link:
         put = Put(bytes.fromhex(record.object_id), record.size_bytes, record.encoding, False, 0)
         reader = await trio.to_thread.run_sync(self._store.read, record.object_id)
         with reader:
-            await flow.put_stream(put, blocks_of(reader))
+            async with contextlib.aclosing(blocks_of(reader)) as blocks:
+                await flow.put_stream(put, blocks)
 
     async def _read(self, flow: Flow) -> None:
         key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(self._node.public_key))

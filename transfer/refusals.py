@@ -1,14 +1,22 @@
 """What a refusal of one object means for it. Pure.
 
 A node that is full, or whose disk fails, is passed over for this object; bytes that arrived damaged are sent again,
-raw; a node that is busy, or cannot make replicas now, is asked again until the sender's patience ends; anything else
-is final.
+raw; a node that is busy, or cannot make replicas now, is asked again until the sender's patience ends, and with a new
+ticket when the old one has expired meanwhile; anything else is final.
 """
 
 from enum import Enum, auto
 from typing import Final
 
-from transfer.errors import BusyError, CorruptError, FascicleError, FullError, StorageError, UnreachableError
+from transfer.errors import (
+    BusyError,
+    CorruptError,
+    FascicleError,
+    FullError,
+    StorageError,
+    UnauthorisedError,
+    UnreachableError,
+)
 from transfer.work import Item
 
 DAMAGED_MAX: Final = 3
@@ -20,6 +28,7 @@ class Fate(Enum):
     AGAIN = auto()
     LATER = auto()
     ELSEWHERE = auto()
+    RENEW = auto()
     FAIL = auto()
 
 
@@ -36,4 +45,6 @@ def judge(item: Item, error: FascicleError, *, nodes: set[str], node_id: str, pa
             return Fate.ELSEWHERE if others else Fate.FAIL
         case BusyError() | UnreachableError():
             return Fate.LATER if patient else Fate.FAIL
+        case UnauthorisedError():
+            return Fate.RENEW if patient else Fate.FAIL
     return Fate.FAIL

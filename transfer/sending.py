@@ -5,7 +5,7 @@ the transfer, retries of the flow itself (`transfer.sender`).
 """
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -117,7 +117,8 @@ class _Conversation:
     async def _send_large(self, item: Item) -> None:
         name = self._encoding_of(item)
         put = self._put(item, name, resumable=True)
-        await self._flow.put_stream(put, _encoded_blocks(item, name))
+        async with contextlib.aclosing(_encoded_blocks(item, name)) as blocks:
+            await self._flow.put_stream(put, blocks)
 
     def _encoding_of(self, item: Item) -> str:
         wished = self._transfer.options.encoding
@@ -142,8 +143,11 @@ class _Conversation:
             self._transfer.durable(item, self._node.node_id)
 
     async def _take_refusal(self, item: Item, error: FascicleError, nursery: trio.Nursery) -> None:
-        if self._transfer.refused(item, self._node.node_id, error) is Fate.LATER:
+        fate = self._transfer.refused(item, self._node.node_id, error)
+        if fate is Fate.LATER:
             nursery.start_soon(self._later, item)
+        elif fate is Fate.RENEW:
+            raise error  # the flow ends, and the next one opens with a new ticket
 
     async def _later(self, item: Item) -> None:
         """Hold an object back for a while; it stays this flow's, so that it is not lost with it."""
@@ -154,7 +158,7 @@ class _Conversation:
             self._transfer.work.give_back(item)
 
 
-async def _encoded_blocks(item: Item, encoding: str) -> AsyncIterator[bytes]:
+async def _encoded_blocks(item: Item, encoding: str) -> AsyncGenerator[bytes, None]:
     """Yield a large object's stored bytes in blocks of at most 1 MiB, read and encoded in threads."""
     encoder = get_encoding(encoding).encoder()
     source = inspection.blocks(item.sources[0].path, item.size_bytes)
