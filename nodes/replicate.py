@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import math
 import ssl
+import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -76,7 +77,7 @@ class Replicator:
                 holders.append(node.node_id)
             except FascicleError as error:
                 reason = error
-        on_done(holders if len(holders) == onward else _told(reason))
+        on_done(holders if len(holders) == onward else _told(reason, ticket))
 
     def _link(self, node: TicketNode, signed: bytes) -> "_Link":
         link = self._links.get(node.node_id)
@@ -95,9 +96,9 @@ class Replicator:
                 del self._links[peer]
 
 
-def _told(reason: FascicleError) -> FascicleError:
+def _told(reason: FascicleError, ticket: Ticket) -> FascicleError:
     """Return what the sender is told: to come with a new ticket when this one no longer opens links, else to wait."""
-    if isinstance(reason, UnauthorisedError):
+    if isinstance(reason, UnauthorisedError) and ticket.expires_at_s < time.time():
         return reason
     return BusyError(f"replicas are not possible now: {reason.message}")
 
