@@ -65,11 +65,13 @@ class Announcer:
 
     async def _pass_on(self, client: httpx.AsyncClient) -> None:
         while paths := sorted(path for path in self._folder.iterdir() if len(path.name) == 64)[:BATCH_MAX]:
-            waiting = [msgspec.msgpack.decode(path.read_bytes(), type=Waiting) for path in paths]
-            await self._post(client, waiting)
-            for path in paths:
+            found = {path: waiting for path in paths if (waiting := _read(path)) is not None}
+            if not found:
+                continue
+            await self._post(client, list(found.values()))
+            for path in found:
                 path.unlink()
-            log.info("objects_announced", objects=len(paths))
+            log.info("objects_announced", objects=len(found))
 
     async def _post(self, client: httpx.AsyncClient, waiting: list[Waiting]) -> None:
         stored = self._sign([item.record for item in waiting])
@@ -83,6 +85,16 @@ class Announcer:
             raise UnreachableError(f"the gateway does not answer: {error}") from error
         if answer.status_code >= 300:
             raise UnreachableError(f"the gateway answered {answer.status_code}: {answer.text[:200]}")
+
+
+def _read(path: Path) -> Waiting | None:
+    """Return an announcement; a damaged one is set aside for the operator and must not stop the node: None."""
+    try:
+        return msgspec.msgpack.decode(path.read_bytes(), type=Waiting)
+    except msgspec.MsgspecError as error:
+        path.rename(path.with_suffix(".damaged"))
+        log.error("announcement_damaged", object_id=path.name, reason=str(error))
+        return None
 
 
 def _usable(name: str) -> str:

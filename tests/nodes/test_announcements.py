@@ -184,3 +184,20 @@ async def test_a_gateway_of_another_authority_hears_nothing(site: Site, node: Ru
             nursery.cancel_scope.cancel()
     assert [line["event"] for line in logs] == ["announcement_waits"]
     assert (gateway.paths, len(node.files("announcements"))) == ([], 1)
+
+
+async def test_a_damaged_announcement_is_set_aside_and_stops_nothing(site: Site, node: Running) -> None:
+    gateway = Gateway()
+    (announcements := node.folder / "announcements").mkdir()
+    (announcements / object_id(b"damaged")).write_bytes(b"\xc1")
+    with capture_logs() as logs:
+        async with serving(gateway, site) as port, trio.open_nursery() as nursery:
+            announcer = announcer_of(site, node, port)
+            nursery.start_soon(announcer.serve)
+            await wait_until(lambda: len(logs) == 1)
+            await announcer.announce(stored(node, b"x"), "x")
+            await wait_until(lambda: len(logs) == 2)
+            nursery.cancel_scope.cancel()
+    assert [line["event"] for line in logs] == ["announcement_damaged", "objects_announced"]
+    assert gateway.names() == {object_id(b"x"): "x"}
+    assert [path.name for path in node.files("announcements")] == [f"{object_id(b'damaged')}.damaged"]
