@@ -137,7 +137,7 @@ def read_report(path: Path) -> AgentReport:
             return msgspec.json.decode(file.read(FILE_BYTES_MAX), type=AgentReport)
     except FileNotFoundError as error:
         raise NotStoredError(f"{path}: no agent has written its state here") from error
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise StorageError(f"{path}: cannot be read: {error}") from error
 
 

@@ -18,7 +18,7 @@ from transfer import durable, names, tls
 from transfer.api import Announcement, Named, SignedReceipts
 from transfer.errors import FascicleError, UnreachableError
 from transfer.log import get_logger
-from transfer.protocol.messages import Stored
+from transfer.protocol.messages import UNREADABLE, Stored
 
 RETRY_S: Final = 5.0
 BATCH_MAX: Final = 256
@@ -91,7 +91,7 @@ def _read(path: Path) -> Waiting | None:
     """Return an announcement; a damaged one is set aside for the operator and must not stop the node: None."""
     try:
         return msgspec.msgpack.decode(path.read_bytes(), type=Waiting)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         path.rename(path.with_suffix(".damaged"))
         log.error("announcement_damaged", object_id=path.name, reason=str(error))
         return None

@@ -32,6 +32,7 @@ from typing_extensions import Buffer
 
 from transfer.errors import CorruptError, StorageError
 from transfer.objects import Identity
+from transfer.protocol.messages import UNREADABLE
 
 MAGIC: Final = b"fascicle"
 VERSION: Final = 1
@@ -133,5 +134,5 @@ def _cut(value: str, limit_bytes: int) -> str:
 def _decode_identity(data: bytes) -> Identity:
     try:
         return _decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise CorruptError("the identity in a stored object's header cannot be read") from error

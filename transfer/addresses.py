@@ -22,7 +22,9 @@ def parse(text: str) -> Address:
     Raises:
         SettingsError: no port, or one that is no number from 0 to 65535.
     """
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
+    written, _, port = text.rpartition(":")
+    host = written[1:-1] if written.startswith("[") and written.endswith("]") else written
+    unclear = not host or "[" in host or "]" in host or (":" in host and host == written)
+    if unclear or not port.isdecimal() or len(port) > 5 or int(port) > 65535:
         raise SettingsError(f"`{text}` is not an address; write host:port, such as 127.0.0.1:8443")
-    return Address(host.removeprefix("[").removesuffix("]"), int(port))
+    return Address(host, int(port))

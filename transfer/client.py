@@ -38,7 +38,7 @@ from transfer.api import (
 )
 from transfer.credentials import Credentials
 from transfer.errors import FascicleError, ProtocolError, UnreachableError, from_code
-from transfer.protocol.messages import Right
+from transfer.protocol.messages import UNREADABLE, Right
 from transfer.tls import client_context
 
 T = TypeVar("T")
@@ -204,7 +204,7 @@ async def _bounded(response: httpx.Response) -> bytes:
 def _decode(body: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise ProtocolError(f"the gateway's answer is not a {kind.__name__}: {error}") from error
 
 
@@ -212,7 +212,7 @@ def _problem(status: int, body: bytes) -> FascicleError:
     """Return the error that the answer names; one without a name may pass if it is the server's own (5xx)."""
     try:
         problem = msgspec.json.decode(body, type=Problem)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         kind = UnreachableError if status >= 500 else ProtocolError
         return kind(f"the gateway answers with status {status}; is it a Fascicle gateway?")
     if problem.code == "internal" and problem.retryable:

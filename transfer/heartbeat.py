@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from msgspec import Meta
 
 from transfer.errors import ProtocolError, UnauthorisedError
-from transfer.protocol.messages import NodeId, Size
+from transfer.protocol.messages import UNREADABLE, NodeId, Size
 
 CONTEXT: Final = b"fascicle heartbeat 1\n"
 SIGNATURE_BYTES: Final = 64
@@ -60,7 +60,7 @@ def read_unverified(datagram: bytes) -> Heartbeat:
         raise ProtocolError(f"heartbeat of {len(datagram)} bytes")
     try:
         return _decoder.decode(datagram[:-SIGNATURE_BYTES])
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise ProtocolError(f"heartbeat that cannot be read: {error}") from error
 
 

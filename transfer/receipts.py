@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from transfer.errors import ProtocolError, UnauthorisedError
 from transfer.objects import Identity
-from transfer.protocol.messages import EncodingName, NodeId, ObjectIdBytes, Size, Stored
+from transfer.protocol.messages import UNREADABLE, EncodingName, NodeId, ObjectIdBytes, Size, Stored
 
 CONTEXT: Final = b"fascicle receipt 1\n"  # a signature made for one purpose is worth nothing for another
 
@@ -56,7 +56,7 @@ def read_unverified(stored: Stored) -> ReceiptBatch:
     """
     try:
         return _decoder.decode(stored.batch)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise ProtocolError(f"receipts cannot be read: {error}") from error
 
 

@@ -11,7 +11,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from transfer.errors import UnauthorisedError
-from transfer.protocol.messages import NodeId, Right
+from transfer.protocol.messages import UNREADABLE, NodeId, Right
 
 CONTEXT: Final = b"fascicle ticket 1\n"
 LIFETIME_S: Final = 120.0
@@ -65,7 +65,7 @@ def verify(signed: bytes, key: Ed25519PublicKey, *, now_s: float | None = None) 
     try:
         key.verify(signature, CONTEXT + body)
         ticket = _decoder.decode(body)
-    except (InvalidSignature, msgspec.MsgspecError) as error:
+    except (InvalidSignature, *UNREADABLE) as error:
         raise UnauthorisedError("the ticket is altered or not this gateway's; open the transfer anew") from error
     if ticket.expires_at_s < (time.time() if now_s is None else now_s):
         raise UnauthorisedError("the ticket has expired; renew it at the gateway")

@@ -167,3 +167,13 @@ async def test_a_hundred_bad_connections_at_once_harm_no_good_one(site: Site, no
                 await client.put(noise(100_000, seed=number))
         assert len(await client.gather(site, 10)) == 10
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("ticketed", [False, True])
+async def test_text_that_is_not_utf_8_is_a_protocol_error(site: Site, node: Running, ticketed: bool) -> None:
+    hello = encode_control(Hello(VERSION, site.ticket(node))) if ticketed else b""
+    body = b"\x03\x95\xc4\x20" + bytes(32) + b"\x01\xa3\xff\xfe\xfd\xc2\x00"
+    with capture_logs() as logs:
+        await exchange(node.address, hello, struct.pack(">I", len(body)) + body, end=True)
+        await wait_until(lambda: len(logs) > 0)
+    assert [(line["event"], line["code"]) for line in logs] == [("flow_ended", "protocol")]

@@ -22,7 +22,7 @@ from typing import Final
 import msgspec
 
 from transfer.errors import ProtocolError
-from transfer.protocol.messages import FRAME_TYPES, TYPES, Control, FrameType
+from transfer.protocol.messages import FRAME_TYPES, TYPES, UNREADABLE, Control, FrameType
 
 LENGTH: Final = struct.Struct(">I")
 DATA: Final = struct.Struct(">IBBHQ")
@@ -208,6 +208,6 @@ class _Large:
 def _decode(kind: FrameType, body: bytes | bytearray) -> Control:
     try:
         message: Control = _decoders[kind].decode(body)  # type: ignore[assignment]  # the table pairs them
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise ProtocolError(f"{kind.name} frame with fields that do not fit: {error}") from error
     return message

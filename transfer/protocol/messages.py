@@ -12,6 +12,8 @@ import msgspec
 from msgspec import Meta
 
 VERSION: Final = 1
+# What msgspec raises for bytes of a peer; text that is not UTF-8 comes through as Python's own error.
+UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError)
 
 ObjectIdBytes = Annotated[bytes, Meta(min_length=32, max_length=32)]
 NodeId = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9.-]*$")]

@@ -1,0 +1,150 @@
+"""The common work: stolen in order, given back to the front, over when everything is settled; and its memory."""
+
+import random
+
+import trio
+import trio.testing
+
+from transfer.errors import FullError
+from transfer.work import Budget, Item, Work
+
+
+def item(number: int) -> Item:
+    return Item(f"{number:064x}", 10, [], None)
+
+
+def filled(count: int) -> tuple[Work, list[Item]]:
+    work, items = Work(), [item(number) for number in range(count)]
+    for one in items:
+        work.add(one)
+    return work, items
+
+
+def test_objects_are_taken_in_the_order_in_which_they_came() -> None:
+    work, items = filled(5)
+    assert [work.take_nowait("ab"[number % 2]) for number in range(6)] == [*items, None]
+
+
+def test_what_is_given_back_goes_first() -> None:
+    work, items = filled(3)
+    first = work.take_nowait("a")
+    second = work.take_nowait("a")
+    assert first is not None
+    work.give_back(first)
+    assert [work.take_nowait("b") for _ in range(3)] == [first, items[2], None]
+    assert second is items[1]
+
+
+def test_a_node_gets_nothing_that_it_refused_and_another_does() -> None:
+    work, items = filled(3)
+    items[0].refused_by["a"] = items[2].refused_by["a"] = FullError("full")
+    assert [work.take_nowait("a") for _ in range(2)] == [items[1], None]
+    assert [work.take_nowait("b") for _ in range(3)] == [items[0], items[2], None]
+
+
+async def test_take_waits_for_work_and_ends_when_all_is_settled(nursery) -> None:
+    work = Work()
+    taken: list[Item | None] = []
+
+    async def flow(node_id: str) -> None:
+        while (one := await work.take(node_id)) is not None:
+            taken.append(one)
+        taken.append(None)
+
+    nursery.start_soon(flow, "a")
+    nursery.start_soon(flow, "b")
+    await trio.testing.wait_all_tasks_blocked()
+    assert taken == []
+    work.add(one := item(1))
+    await trio.testing.wait_all_tasks_blocked()
+    assert taken == [one]
+    work.no_more()
+    work.give_back(one)
+    await trio.testing.wait_all_tasks_blocked()
+    assert taken == [one, one]
+    assert not work.settled.is_set()
+    work.settle()
+    await trio.testing.wait_all_tasks_blocked()
+    assert taken == [one, one, None, None]
+    assert work.settled.is_set()
+
+
+async def test_a_transfer_of_nothing_is_settled_at_once() -> None:
+    work = Work()
+    assert not work.settled.is_set()
+    work.no_more()
+    assert await work.take("a") is None
+
+
+def test_settled_needs_both_everything_settled_and_nothing_more_to_come() -> None:
+    work, _ = filled(2)
+    work.settle()
+    work.settle()
+    assert not work.settled.is_set()
+    work.no_more()
+    assert work.settled.is_set()
+
+
+def test_drain_takes_what_is_ready_and_not_what_is_under_way() -> None:
+    work, items = filled(3)
+    assert work.take_nowait("a") is items[0]
+    assert work.drain() == items[1:]
+    assert work.drain() == []
+    assert work.take_nowait("a") is None
+
+
+async def test_any_number_of_flows_that_break_lose_nothing_and_take_nothing_twice() -> None:
+    chance = random.Random(5)
+    work, items = filled(200)
+    work.no_more()
+    stored: list[Item] = []
+
+    async def flow(node_id: str) -> None:
+        while (one := await work.take(node_id)) is not None:
+            await trio.lowlevel.checkpoint()
+            if chance.random() < 0.4:
+                work.give_back(one)
+            else:
+                stored.append(one)
+                work.settle()
+
+    async with trio.open_nursery() as nursery:
+        for number in range(8):
+            nursery.start_soon(flow, f"node-{number}")
+    assert sorted(one.object_id for one in stored) == [one.object_id for one in items]
+
+
+async def test_the_budget_makes_wait_until_there_is_room(nursery) -> None:
+    budget = Budget(100)
+    got: list[int] = []
+
+    async def take(size_bytes: int) -> None:
+        await budget.take(size_bytes)
+        got.append(size_bytes)
+
+    await budget.take(60)
+    nursery.start_soon(take, 41)
+    await trio.testing.wait_all_tasks_blocked()
+    assert got == []
+    nursery.start_soon(take, 40)
+    await trio.testing.wait_all_tasks_blocked()
+    assert got == [40]
+    budget.give_back(60)
+    await trio.testing.wait_all_tasks_blocked()
+    assert got == [40, 41]
+
+
+async def test_what_is_larger_than_the_budget_goes_alone(nursery) -> None:
+    budget = Budget(100)
+    await budget.take(1000)
+    done = trio.Event()
+
+    async def take() -> None:
+        await budget.take(1)
+        done.set()
+
+    nursery.start_soon(take)
+    await trio.testing.wait_all_tasks_blocked()
+    assert not done.is_set()
+    budget.give_back(1000)
+    await done.wait()
