@@ -76,11 +76,16 @@ class Committer:
         group = [first]
         size_bytes = first[0].stored_bytes
         ends_s = trio.current_time() + GATHER_S_MAX
-        while size_bytes < GROUP_BYTES_MAX and len(group) < GROUP_OBJECTS_MAX:
-            with trio.move_on_at(min(ends_s, trio.current_time() + QUIET_S)) as waiting:
-                item = await self._receive.receive()
+        came = True
+        while came and trio.current_time() < ends_s:
+            await trio.sleep(QUIET_S)
+            came = False
+            while size_bytes < GROUP_BYTES_MAX and len(group) < GROUP_OBJECTS_MAX:
+                try:
+                    item = self._receive.receive_nowait()
+                except trio.WouldBlock:
+                    break
                 group.append(item)
                 size_bytes += item[0].stored_bytes
-            if waiting.cancelled_caught:
-                break
+                came = True
         return group

@@ -16,6 +16,7 @@ from nodes.digests import Digests
 from nodes.objectfile import HEADER_BYTES, Header, Record, decode_header, encode_header
 from nodes.room import Room
 from transfer import disk
+from transfer.buffers import with_front
 from transfer.durable import Finished
 from transfer.errors import CorruptError, FascicleError
 from transfer.objects import Identity
@@ -174,11 +175,13 @@ class Incoming:
 
     def _write_whole(self, header: bytes) -> None:
         descriptor = self._open()
-        if self._written_bytes == 0:
-            _write(descriptor, [header, *self._pending], 0)
-        else:
+        if self._written_bytes:
             _write(descriptor, self._pending, HEADER_BYTES + self._written_bytes)
             disk.write_at(descriptor, [header], 0)
+        elif len(self._pending) == 1 and (whole := with_front(self._pending[0], header)) is not None:
+            disk.write_whole(descriptor, whole)
+        else:
+            _write(descriptor, [header, *self._pending], 0)
         self._pending, self._pending_bytes = [], 0
 
     def _note_written(self, length: int) -> None:

@@ -16,13 +16,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from nodes import admission, credit
 from nodes.committer import Committer
 from nodes.metrics import Metrics
-from nodes.objectfile import Record
+from nodes.objectfile import HEADER_BYTES, Record
 from nodes.replicate import Replicator
 from nodes.session import Session
 from nodes.store import Store
 from transfer import receipts, stream
+from transfer.buffers import Buffers
 from transfer.errors import BusyError, FascicleError, FullError, ProtocolError
 from transfer.log import get_logger
+from transfer.protocol.frames import PAYLOAD_BYTES_MAX
 from transfer.protocol.messages import Stored
 from transfer.receipts import Receipt, ReceiptBatch
 from transfer.stream import Stream
@@ -53,6 +55,7 @@ class Node:
         self.signing_key = signing_key
         self.committer = Committer(store)
         self.replicator = Replicator(store, node_id, client_context, nursery)
+        self.buffers = Buffers(PAYLOAD_BYTES_MAX, HEADER_BYTES)
         self.flows = 0
         self.metrics = Metrics(free_bytes=self.free_bytes, objects=self.objects, flows=lambda: self.flows)
         self._gateway_key = gateway_key

@@ -56,7 +56,7 @@ class Session:
     def __init__(self, node: "Node", stream: Stream) -> None:
         self._node = node
         self._stream = stream
-        self._connection = ServerConnection()
+        self._connection = ServerConnection(node.buffers.take)
         self._outbox = Outbox()
         self._requests: deque[Get | Check] = deque()
         self._open_objects = 0  # put and not answered

@@ -6,7 +6,7 @@ framing, retries, time-outs (deadlines belong to the caller).
 
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Final, Protocol
 
 import trio
@@ -57,7 +57,7 @@ class PlainStream:
 
     async def receive_into(self, buffer: memoryview, wanted_bytes: int = 1) -> int:
         """See `Stream`."""
-        with _broken_is_unreachable():
+        with _broken_is_unreachable:
             low_water_bytes = min(wanted_bytes, LOW_WATER_BYTES_MAX)
             if low_water_bytes != self._low_water_bytes:
                 self._low_water_bytes = low_water_bytes
@@ -69,7 +69,7 @@ class PlainStream:
     async def send(self, *parts: Buffer) -> None:
         """See `Stream`; header and payload leave in one system call, neither copied."""
         views = [memoryview(part).cast("B") for part in parts]
-        with _broken_is_unreachable():
+        with _broken_is_unreachable:
             while views:
                 sent = await self._socket.sendmsg(views)
                 while views and sent >= len(views[0]):
@@ -92,14 +92,14 @@ class TlsStream:
 
     async def receive_into(self, buffer: memoryview, wanted_bytes: int = 1) -> int:
         """See `Stream`."""
-        with _broken_is_unreachable():
+        with _broken_is_unreachable:
             received = await self._stream.receive_some(min(len(buffer), TLS_READ_BYTES))
         buffer[: len(received)] = received
         return len(received)
 
     async def send(self, *parts: Buffer) -> None:
         """See `Stream`; small parts are joined so that they share a record."""
-        with _broken_is_unreachable():
+        with _broken_is_unreachable:
             if sum(memoryview(part).nbytes for part in parts) <= JOIN_BYTES_MAX:
                 await self._stream.send_all(b"".join(parts))
                 return
@@ -124,7 +124,7 @@ async def secure(
     if context is None:
         return PlainStream(socket)
     stream = trio.SSLStream(trio.SocketStream(socket), context, server_hostname=host, server_side=server_side)
-    with _broken_is_unreachable():
+    with _broken_is_unreachable:
         await stream.do_handshake()
     return TlsStream(stream)
 
@@ -181,16 +181,25 @@ def port_of(listener: trio.SocketListener) -> int:
     return port
 
 
-@contextlib.contextmanager
-def _broken_is_unreachable() -> Iterator[None]:
-    try:
-        yield
-    except (OSError, trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError) as error:
-        raise UnreachableError(f"the connection broke: {_reason(error)}") from error
+class _BrokenIsUnreachable:
+    """Turns what sockets raise into our error; a class, because this stands around every read and write."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if kind is not None and issubclass(kind, BROKEN):
+            raise UnreachableError(f"the connection broke: {_reason(error)}") from error
 
 
-def _reason(error: BaseException) -> str:
-    cause = error.__cause__ or error
+BROKEN: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError)
+_broken_is_unreachable: Final = _BrokenIsUnreachable()
+
+
+def _reason(error: BaseException | None) -> str:
+    cause = (error and error.__cause__) or error
     if isinstance(cause, ssl.SSLError):
         return f"TLS: {cause.reason or cause}"
     return str(getattr(cause, "strerror", None) or cause or type(cause).__name__)

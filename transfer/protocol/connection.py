@@ -5,7 +5,7 @@ frames that fit the state; a frame that does not is a ProtocolError, after which
 Refuses to do: I/O, time-outs, judging tickets or digests.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum, auto
 from typing import Final
 
@@ -69,9 +69,9 @@ CLIENT: Final[Transitions] = {
 class Connection:
     """One end of a flow."""
 
-    def __init__(self, transitions: Transitions) -> None:
+    def __init__(self, transitions: Transitions, reader: FrameReader) -> None:
         self.state = State.GREETING
-        self.reader = FrameReader()
+        self.reader = reader
         self._transitions = transitions
         self._expected_offset_bytes = 0
 
@@ -127,8 +127,9 @@ class Connection:
 class ServerConnection(Connection):
     """The node's end: checks that the client keeps within the credit that it was given."""
 
-    def __init__(self) -> None:
-        super().__init__(SERVER)
+    def __init__(self, allocate: Callable[[int], bytearray | memoryview] = bytearray) -> None:
+        """`allocate`: see `FrameReader`."""
+        super().__init__(SERVER, FrameReader(allocate))
         self.outstanding_bytes = 0
 
     def welcome(self, message: Welcome) -> bytes:
@@ -157,7 +158,7 @@ class ClientConnection(Connection):
     """The end that asks: keeps count of its credit."""
 
     def __init__(self) -> None:
-        super().__init__(CLIENT)
+        super().__init__(CLIENT, FrameReader())
         self.credit_bytes = 0
 
     def hello(self, ticket: bytes) -> bytes:

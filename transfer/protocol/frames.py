@@ -16,7 +16,7 @@ reading from anything, deciding whether a frame fits the conversation (`connecti
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import msgspec
@@ -30,7 +30,7 @@ DATA_FIELDS_BYTES: Final = DATA.size - LENGTH.size
 PAYLOAD_BYTES_MAX: Final = 1 << 20
 CONTROL_BYTES_MAX: Final = 1 << 20
 GREETING_BYTES_MAX: Final = 64 << 10
-READ_BYTES: Final = 256 << 10  # many small frames a read; the copied head of a large one stays small
+READ_BYTES: Final = 64 << 10  # many small frames a read; the copied head of a large one stays small
 
 LAST: Final = 1
 ABANDONED: Final = 2
@@ -45,7 +45,7 @@ class Data(msgspec.Struct, frozen=True):
 
     offset_bytes: int
     flags: int
-    payload: bytes | bytearray
+    payload: bytes | bytearray | memoryview
 
 
 Frame = Control | Data
@@ -69,7 +69,9 @@ class FrameReader:
     Payloads of large DATA frames are read straight into memory of their own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, allocate: Callable[[int], bytearray | memoryview] = bytearray) -> None:
+        """`allocate` gives the memory of large payloads, each at most 1 MiB."""
+        self._allocate = allocate
         self.control_bytes_max = GREETING_BYTES_MAX
         self.data_allowed = False
         self._buffer = bytearray(READ_BYTES)
@@ -156,7 +158,7 @@ class FrameReader:
         self._start += DATA.size
         if available - DATA.size >= payload_bytes:
             return Data(offset, flags, self._take(payload_bytes))
-        self._large = self._begin_large(FrameType.DATA, payload_bytes, offset, flags)
+        self._large = self._begin_large(FrameType.DATA, self._allocate(payload_bytes), offset, flags)
         return None
 
     def _next_control(self, kind: FrameType, length: int, available: int) -> Control | None:
@@ -165,7 +167,7 @@ class FrameReader:
             return _decode(kind, self._take(length - 1))
         if LENGTH.size + length > READ_BYTES:
             self._start += LENGTH.size + 1
-            self._large = self._begin_large(kind, length - 1)
+            self._large = self._begin_large(kind, bytearray(length - 1))
         return None
 
     def _take(self, count: int) -> bytes:
@@ -175,8 +177,8 @@ class FrameReader:
             self._start = self._end = 0
         return taken
 
-    def _begin_large(self, kind: FrameType, length: int, offset: int = 0, flags: int = 0) -> "_Large":
-        large = _Large(kind, bytearray(length), offset, flags)
+    def _begin_large(self, kind: FrameType, body: bytearray | memoryview, offset: int = 0, flags: int = 0) -> "_Large":
+        large = _Large(kind, body, offset, flags)
         large.filled = self._end - self._start
         large.body[: large.filled] = memoryview(self._buffer)[self._start : self._end]
         self._start = self._end = 0
@@ -197,7 +199,7 @@ class _Large:
 
     __slots__ = ("body", "filled", "flags", "kind", "offset_bytes")
 
-    def __init__(self, kind: FrameType, body: bytearray, offset_bytes: int, flags: int) -> None:
+    def __init__(self, kind: FrameType, body: bytearray | memoryview, offset_bytes: int, flags: int) -> None:
         self.kind = kind
         self.body = body
         self.offset_bytes = offset_bytes
@@ -205,7 +207,7 @@ class _Large:
         self.filled = 0
 
 
-def _decode(kind: FrameType, body: bytes | bytearray) -> Control:
+def _decode(kind: FrameType, body: bytes | bytearray | memoryview) -> Control:
     try:
         message: Control = _decoders[kind].decode(body)  # type: ignore[assignment]  # the table pairs them
     except UNREADABLE as error:
