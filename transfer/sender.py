@@ -18,7 +18,14 @@ import trio
 from transfer import inspection, merkle
 from transfer.api import OFFER_OBJECTS_MAX, Commit, CommitReceipt, Go, Node, Offered, OpenTransfer, SignedReceipts
 from transfer.client import GatewayClient
-from transfer.errors import FascicleError, NotDicomError, UnauthorisedError, UnreachableError, UnusableFileError
+from transfer.errors import (
+    FascicleError,
+    NotDicomError,
+    SettingsError,
+    UnauthorisedError,
+    UnreachableError,
+    UnusableFileError,
+)
 from transfer.groups import first_error_only
 from transfer.inspection import BODY_BYTES_MAX, Inspected, SourceFile
 from transfer.log import get_logger
@@ -139,6 +146,7 @@ class Transfer:
         self._settled: dict[str, FascicleError | None] = {}  # None: durable
         self._outcomes: list[Outcome] = []
         self._last_receipts: list[SignedReceipts] = []
+        self._with_flows: set[str] = set()  # the nodes that may be given objects
         self._moved_s = trio.current_time()
         self._renewing = trio.Lock()
         self._receipts, self._to_post = trio.open_memory_channel[SignedReceipts](RECEIPT_BATCHES_MAX)
@@ -171,7 +179,9 @@ class Transfer:
         """Return one entry a flow, nodes in turn."""
         count = self.options.flows or max(len(self.go.nodes), FLOWS_LEAST)
         self.counters.flows = count
-        return [self.go.nodes[index % len(self.go.nodes)] for index in range(count)]
+        chosen = [self.go.nodes[index % len(self.go.nodes)] for index in range(count)]
+        self._with_flows = {node.node_id for node in chosen}
+        return chosen
 
     # Stage 1 and 2: inspect and offer
 
@@ -245,7 +255,7 @@ class Transfer:
             Offered(object_id=item.object_id, size_bytes=item.size_bytes, name=item.sources[0].name) for item in batch
         ]
         answer = await self.client.offer(self.go.transfer_id, offered)
-        self._moved_s = trio.current_time()
+        self.moved()
         stored = set(answer.stored)
         for item in batch:
             self._take_answer(item, stored=item.object_id in stored)
@@ -276,6 +286,8 @@ class Transfer:
             try:
                 with first_error_only():
                     await converse(self, self.nodes.get(node.node_id, node))
+            except SettingsError:
+                raise  # such as a congestion control that this kernel has not: no other flow fares better
             except FascicleError as error:
                 log.debug("flow_broke", node_id=node.node_id, code=error.code, reason=error.message)
                 await self._after_break(error)
@@ -291,6 +303,10 @@ class Transfer:
         Raises:
             FascicleError: `error` itself.
         """
+        if self.work.settled.is_set():
+            return
+        if self.work.idle:
+            self.moved()  # nothing was to be sent
         if trio.current_time() - self._moved_s > self.options.patience_s:
             raise error if isinstance(error, UnauthorisedError) else UnreachableError(error.message) from error
         await self.renew(self.go.ticket)
@@ -305,6 +321,10 @@ class Transfer:
 
     # What flows report
 
+    def moved(self) -> None:
+        """Note that something moves, so that patience begins anew."""
+        self._moved_s = trio.current_time()
+
     async def stored(self, receipts: SignedReceipts) -> None:
         """Queue receipts for the gateway."""
         await self._receipts.send(receipts)
@@ -318,7 +338,7 @@ class Transfer:
         """Decide about an object that a node refused, and carry it out but for a pause."""
         item.refusals += 1
         patient = trio.current_time() - self._moved_s < self.options.patience_s
-        fate = judge(item, error, nodes=set(self.nodes), node_id=node_id, patient=patient)
+        fate = judge(item, error, nodes=self._with_flows, node_id=node_id, patient=patient)
         if fate is Fate.FAIL:
             self._settle(item, error)
             return fate
@@ -344,7 +364,8 @@ class Transfer:
             UnusableFileError: the file is not what it was.
         """
         source = item.sources[0]
-        await self._budget.take(item.size_bytes)
+        # One a flow at most. To wait here could be for ever: what fills the budget leaves by the flows that wait.
+        self._budget.take_over_limit(item.size_bytes)
         try:
             item.body = await trio.to_thread.run_sync(inspection.read_again, source.path, item.object_id)
         except BaseException:
@@ -353,7 +374,7 @@ class Transfer:
         return item.body
 
     def _settle(self, item: Item, error: FascicleError | None) -> None:
-        self._moved_s = trio.current_time()
+        self.moved()
         del self._items[item.object_id]
         self._drop_body(item)
         self._settled[item.object_id] = error

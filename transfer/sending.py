@@ -117,8 +117,19 @@ class _Conversation:
     async def _send_large(self, item: Item) -> None:
         name = self._encoding_of(item)
         put = self._put(item, name, resumable=True)
-        async with contextlib.aclosing(_encoded_blocks(item, name)) as blocks:
+        async with contextlib.aclosing(self._blocks(item, name)) as blocks:
             await self._flow.put_stream(put, blocks)
+
+    async def _blocks(self, item: Item, name: str) -> AsyncGenerator[bytes, None]:
+        """Yield a large object's stored bytes; each block that no flow has come to before counts as movement."""
+        number = 0
+        async with contextlib.aclosing(_encoded_blocks(item, name)) as blocks:
+            async for block in blocks:
+                yield block
+                number += 1
+                if number > item.furthest_block:
+                    item.furthest_block = number
+                    self._transfer.moved()
 
     def _encoding_of(self, item: Item) -> str:
         wished = self._transfer.options.encoding

@@ -24,6 +24,7 @@ class Item:
     refused_by: dict[str, FascicleError] = field(default_factory=dict)
     refusals: int = 0
     raw_only: bool = False
+    furthest_block: int = 0  # of a large object: how far any flow has come with it
 
 
 class Work:
@@ -74,11 +75,10 @@ class Work:
             await self._changed.wait()
         return None
 
-    def drain(self) -> list[Item]:
-        """Take everything that is ready."""
-        drained = list(self._ready)
-        self._ready.clear()
-        return drained
+    @property
+    def idle(self) -> bool:
+        """Whether everything that was added is settled."""
+        return not self._unsettled
 
     def _check(self) -> None:
         if self._complete and not self._unsettled:
@@ -102,6 +102,10 @@ class Budget:
         """Wait until `size_bytes` more fit (or nothing else is in memory)."""
         while self._used_bytes and self._used_bytes + size_bytes > self._limit_bytes:
             await self._changed.wait()
+        self._used_bytes += size_bytes
+
+    def take_over_limit(self, size_bytes: int) -> None:
+        """Take without waiting: for what must move on before anything can be let go."""
         self._used_bytes += size_bytes
 
     def give_back(self, size_bytes: int) -> None:

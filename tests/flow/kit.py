@@ -1,21 +1,24 @@
-"""Real nodes on loopback, with a store each, and the tickets that open flows to them; no gateway."""
+"""Real nodes on loopback, with a store each, tickets that open flows to them, and a gateway where a test has one."""
 
 import contextlib
 import random
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import trio
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from nodes.objectfile import Record
 from nodes.server import Node, serve_flows
 from nodes.store import Store
-from transfer import api, tickets
+from tests.gateway.kit import Gateway
+from transfer import api, heartbeat, pki, tickets
 from transfer.addresses import Address
 from transfer.flow import Flow, open_flow
+from transfer.heartbeat import Heartbeat
 from transfer.objects import Identity, object_id
 from transfer.protocol.messages import Put, Right
 from transfer.stream import listen, port_of
@@ -69,8 +72,9 @@ class Running:
 class Cluster:
     """Nodes by name, and the gateway's key."""
 
-    def __init__(self, folder: Path, nursery: trio.Nursery) -> None:
+    def __init__(self, folder: Path, nursery: trio.Nursery, gateway: Gateway | None = None) -> None:
         self.key = Ed25519PrivateKey.generate()
+        self._gateway = gateway
         self.nodes: dict[str, Running] = {}
         self._folder, self._nursery = folder, nursery
 
@@ -84,8 +88,8 @@ class Cluster:
                 node = Node(
                     node_id=name,
                     store=store,
-                    signing_key=Ed25519PrivateKey.generate(),
-                    gateway_key=self.key.public_key(),
+                    signing_key=self._signing_key(name),
+                    gateway_key=self._gateway_key(),
                     client_context=None,
                     nursery=nursery,
                 )
@@ -94,6 +98,34 @@ class Cluster:
                 running = self.nodes[name] = Running(node, store, port_of(listener), nursery.cancel_scope)
                 task_status.started(running)
                 await trio.sleep_forever()
+
+    def _signing_key(self, name: str) -> Ed25519PrivateKey:
+        return pki.load_signing_key(self._gateway.identities[name]) if self._gateway else Ed25519PrivateKey.generate()
+
+    def _gateway_key(self) -> Ed25519PublicKey:
+        if self._gateway is None:
+            return self.key.public_key()
+        return pki.public_key_from_hex(self._gateway.identities.public_key("gateway-1"))
+
+    def advertise(self, name: str, address: Address | None = None) -> None:
+        """Tell the gateway where a node is, once (in place of its heartbeat)."""
+        assert self._gateway is not None
+        running = self.nodes[name]
+        beat = Heartbeat(
+            node_id=name,
+            incarnation=running.store.incarnation,
+            started_ns=time.time_ns(),
+            sequence=1,
+            host="127.0.0.1",
+            port=(address or running.address).port,
+            failure_domain=name,
+            free_bytes=1 << 40,
+            used_bytes=0,
+            objects=0,
+            flows=0,
+        )
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(heartbeat.sign(beat, running.node.signing_key), ("127.0.0.1", self._gateway.heartbeat_port))
 
     def ticket(
         self,
@@ -135,9 +167,9 @@ class Cluster:
 
 
 @contextlib.asynccontextmanager
-async def open_cluster(folder: Path, *names: str) -> AsyncIterator[Cluster]:
+async def open_cluster(folder: Path, *names: str, gateway: Gateway | None = None) -> AsyncIterator[Cluster]:
     async with trio.open_nursery() as nursery:
-        cluster = Cluster(folder, nursery)
+        cluster = Cluster(folder, nursery, gateway)
         for name in names:
             await cluster.start(name)
         yield cluster

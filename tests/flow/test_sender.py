@@ -1,0 +1,128 @@
+"""A transfer ends, whatever becomes of its flows, and says of every file what became of it."""
+
+import math
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.flow.kit import CONTEXT, Breaker, Cluster, noise, open_cluster
+from tests.gateway.kit import Gateway
+from transfer import sender
+from transfer.client import GatewayClient
+from transfer.errors import FullError, SettingsError
+from transfer.inspection import SourceFile
+from transfer.objects import object_id
+from transfer.sender import SendOptions, SendResult, send_files
+
+MANY = 1 << 60
+
+
+def write(folder: Path, count: int, size: int) -> dict[Path, bytes]:
+    folder.mkdir()
+    made = {folder / f"{number:03}": noise(size, number) for number in range(count)}
+    for path, data in made.items():
+        path.write_bytes(data)
+    return made
+
+
+async def each(paths: dict[Path, bytes]) -> AsyncIterator[SourceFile]:
+    for path, data in paths.items():
+        yield SourceFile(path, path.name, len(data))
+
+
+async def send(client: GatewayClient, files: dict[Path, bytes], deadline_s: float = 15, **options) -> SendResult:
+    wish = SendOptions(any_file=True, **options)
+    with trio.fail_after(deadline_s):
+        return await send_files(client, each(files), wish, context=CONTEXT)
+
+
+async def wait_live(client: GatewayClient, count: int) -> None:
+    with trio.fail_after(10):
+        while sum(node.state == "live" for node in (await client.status()).nodes) < count:
+            await trio.sleep(0.01)
+
+
+def assert_all_sent(cluster: Cluster, result: SendResult, files: dict[Path, bytes]) -> None:
+    assert [outcome.error for outcome in result.outcomes] == [None] * len(files)
+    assert {outcome.source.path for outcome in result.outcomes} == set(files)
+    assert result.receipt is not None
+    assert result.receipt.objects == len(set(files.values()))
+    for data in files.values():
+        held = [node for node in cluster.nodes.values() if node.store.contains(object_id(data))]
+        assert held
+        with held[0].store.read(object_id(data)) as reader:
+            assert b"".join(reader) == data
+
+
+async def test_flows_that_break_while_the_memory_is_full_do_not_wait_for_each_other(
+    tmp_path: Path, gateway: Gateway, client: GatewayClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender, "BODIES_BYTES_MAX", 300_000)
+    monkeypatch.setattr(sender, "BATCH_FILES", 1)
+    async with open_cluster(tmp_path, "node-1", gateway=gateway) as cluster, trio.open_nursery() as nursery:
+        breaker = Breaker(cluster.nodes["node-1"].address, [MANY, 2, 3, 2])
+        cluster.advertise("node-1", await nursery.start(breaker.serve))
+        await wait_live(client, 1)
+        files = write(tmp_path / "in", 60, 100_000)
+        result = await send(client, files, flows=1)
+        assert_all_sent(cluster, result, files)
+        assert breaker.connections >= 5
+        nursery.cancel_scope.cancel()
+
+
+async def test_object_that_the_only_node_with_a_flow_refuses_fails_instead_of_waiting(
+    tmp_path: Path, gateway: Gateway, client: GatewayClient
+) -> None:
+    async with open_cluster(tmp_path, gateway=gateway) as cluster:
+        for name in ("node-1", "node-2"):
+            await cluster.start(name)
+            cluster.advertise(name)
+        await wait_live(client, 2)
+        files = write(tmp_path / "in", 5, 20_000)
+        for node in cluster.nodes.values():
+            node.store._room._reserve_bytes = math.inf
+        result = await send(client, files, flows=1)
+        assert {type(outcome.error) for outcome in result.outcomes} == {FullError}
+        assert len(result.outcomes) == 5
+        assert result.receipt is None
+
+
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <async_generator object ByteStream")  # httpx, cancelled
+async def test_congestion_control_that_the_kernel_has_not_is_told_at_once(
+    tmp_path: Path, gateway: Gateway, client: GatewayClient
+) -> None:
+    async with open_cluster(tmp_path, "node-1", gateway=gateway) as cluster:
+        cluster.advertise("node-1")
+        await wait_live(client, 1)
+        with pytest.raises(SettingsError, match="nonesuch"):
+            await send(client, write(tmp_path / "in", 1, 1000), deadline_s=5, congestion="nonesuch")
+
+
+async def test_large_object_that_moves_outlasts_the_patience(
+    tmp_path: Path, gateway: Gateway, client: GatewayClient
+) -> None:
+    async with open_cluster(tmp_path, "node-1", gateway=gateway) as cluster, trio.open_nursery() as nursery:
+        breaker = Breaker(cluster.nodes["node-1"].address, [MANY, 4, 5, 6, 7, 8])
+        cluster.advertise("node-1", await nursery.start(breaker.serve))
+        await wait_live(client, 1)
+        files = write(tmp_path / "in", 1, 60 << 20)
+        result = await send(client, files, deadline_s=30, flows=1, patience_s=0.3)
+        assert_all_sent(cluster, result, files)
+        assert breaker.connections >= 6
+        nursery.cancel_scope.cancel()
+
+
+async def test_two_nodes_have_every_object_of_a_transfer_with_two_replicas(
+    tmp_path: Path, gateway: Gateway, client: GatewayClient
+) -> None:
+    async with open_cluster(tmp_path, "node-1", "node-2", gateway=gateway) as cluster:
+        for name in cluster.nodes:
+            cluster.advertise(name)
+        await wait_live(client, 2)
+        files = write(tmp_path / "in", 30, 30_000)
+        result = await send(client, files, replicas=2)
+        assert_all_sent(cluster, result, files)
+        for node in cluster.nodes.values():
+            assert all(node.store.contains(object_id(data)) for data in files.values())
