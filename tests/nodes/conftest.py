@@ -10,7 +10,7 @@ from tests.nodes.kit import Running, Site, open_node
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    return Site(tmp_path_factory.mktemp("site"))
+    return Site.make(tmp_path_factory.mktemp("site"))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import trio
 import trio.testing
@@ -32,16 +32,20 @@ DEADLINE_S = 20.0
 
 
 class Site:
-    """The identities of one cluster, and of a stranger from another."""
+    """The identities of one cluster, in a folder; `make` also issues those of a stranger from another."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    @classmethod
+    def make(cls, folder: Path) -> Self:
         authority = pki.create_authority(folder / "ca")
         for name, role in [*((name, "node") for name in NODE_IDS), ("gateway-1", "gateway")]:
             pki.issue(authority, folder / name, name=name, role=role, hosts=pki.LOCAL_HOSTS)
         for name in ("ws-1", "ws-2"):
             pki.issue(authority, folder / name, name=name, role="workstation")
         pki.issue(pki.create_authority(folder / "other-ca"), folder / "stranger", name="ws-1", role="workstation")
+        return cls(folder)
 
     def client(self, name: str) -> ssl.SSLContext:
         return tls.client_context(self.folder / name)

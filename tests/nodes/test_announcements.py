@@ -173,7 +173,7 @@ async def test_a_name_that_is_no_plain_path_is_left_out(site: Site, node: Runnin
 
 
 async def test_a_gateway_of_another_authority_hears_nothing(site: Site, node: Running, tmp_path: Path) -> None:
-    other = Site(tmp_path / "other")
+    other = Site.make(tmp_path / "other")
     gateway = Gateway()
     with capture_logs() as logs:
         async with serving(gateway, other) as port, trio.open_nursery() as nursery:
