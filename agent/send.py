@@ -74,7 +74,6 @@ class _Send:
 
     async def run(self, paths: list[Path], credentials: Path) -> dict[str, Any]:
         loaded = credentials_file.load(credentials)
-        started_s, processor_s = time.monotonic(), time.process_time()
         sources = await trio.to_thread.run_sync(self._list, paths)
         totals = (len(sources), sum(source.size_bytes for source in sources))
         with open_progress(as_json=self._as_json, stream=sys.stderr) as progress:
@@ -82,17 +81,19 @@ class _Send:
                 GatewayClient(loaded, patience_s=self._options.patience_s) as client,
                 trio.open_nursery() as nursery,
             ):
+                context = client_context(loaded)
+                started_s, processor_s = time.monotonic(), time.process_time()  # right before the first read
                 nursery.start_soon(self._show, progress, totals, started_s)
                 result = await send_files(
                     client,
                     _each(sources),
                     self._options,
-                    context=client_context(loaded),
+                    context=context,
                     counters=self._counters,
                     totals=totals,
                 )
+                seconds = time.monotonic() - started_s
                 nursery.cancel_scope.cancel()
-        seconds = time.monotonic() - started_s
         return self._summary(result, seconds, (time.process_time() - processor_s) / max(seconds, 1e-9))
 
     def _list(self, paths: list[Path]) -> list[SourceFile]:
