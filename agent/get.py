@@ -6,6 +6,7 @@ names (each is checked before it becomes a path), believing nodes (each object i
 
 import errno
 import os
+import shutil
 import ssl
 import sys
 import time
@@ -28,6 +29,8 @@ from transfer.tls import client_context
 
 PATIENCE_S: Final = 30.0
 PROGRESS_S: Final = 0.25
+NAME_ERRORS: Final = (errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)  # cost the name
+PART_NAME_LONGEST: Final = "." + "x" * 40 + ".part"  # where the file is while it comes
 PAGE_OBJECTS: Final = 2000  # with one ticket; a large archive takes many
 
 
@@ -134,7 +137,15 @@ class OutFolder:
         """Return one path for each of the object's names, at least one."""
         wished = [path for name in stored.names if (path := self._path(name)) is not None]
         paths = [path for path in dict.fromkeys(wished) if self._claim(path, stored.object_id)]
-        return paths or [self._root / f"{stored.object_id}.dcm"]
+        return paths or [self._by_id(stored.object_id)]
+
+    def _by_id(self, object_id: str) -> Path:
+        """Take a path made of the object id; another object's name may look like it."""
+        paths = (self._root / f"{object_id}{suffix}.dcm" for suffix in ("", *(f".{n}" for n in range(1, 1000))))
+        for path in paths:
+            if self._claim(path, object_id):
+                return path
+        raise StorageError(f"{self._root}: every name of {object_id} is taken")
 
     def _path(self, name: str) -> Path | None:
         try:
@@ -149,12 +160,12 @@ class OutFolder:
             return False
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError):
-            return False
+            if path.with_name(PART_NAME_LONGEST).is_dir() or path.is_dir():
+                return False
         except OSError as error:
+            if error.errno in NAME_ERRORS:
+                return False
             raise StorageError(f"{path.parent}: cannot make the folder: {error.strerror}") from error
-        if path.is_dir():
-            return False
         self._taken[path] = object_id
         return True
 
@@ -185,15 +196,18 @@ class FileSink:
         try:
             self._file.close()
             for path in self._paths[1:]:
-                path.write_bytes(self._part.read_bytes())
+                shutil.copyfile(self._part, path)
             self._part.replace(self._paths[0])
         except OSError as error:
             raise _disk_error(self._paths[0], error) from error
 
     def abandon(self) -> None:
         """See `transfer.reader.Sink`."""
-        self._file.close()
-        self._part.unlink(missing_ok=True)
+        try:
+            self._file.close()
+            self._part.unlink(missing_ok=True)
+        except OSError as error:
+            raise _disk_error(self._part, error) from error
 
 
 def _disk_error(path: Path, error: OSError) -> FascicleError:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 
 from transfer import names
-from transfer.errors import UnusableFileError
+from transfer.errors import ProtocolError, UnusableFileError
 from transfer.inspection import SourceFile
 
 
@@ -23,6 +23,9 @@ def list_sources(path: Path) -> Iterator[SourceFile | UnusableFileError]:
 
 
 def _walk(folder: Path, name: PurePath, *, seen: set[tuple[int, int]]) -> Iterator[SourceFile | UnusableFileError]:
+    if len(name.parts) > names.DEPTH_MAX:
+        yield UnusableFileError(f"{folder}: too deep; send it by a name of its own")
+        return
     try:
         status = folder.stat()
         if (status.st_dev, status.st_ino) in seen:
@@ -35,7 +38,7 @@ def _walk(folder: Path, name: PurePath, *, seen: set[tuple[int, int]]) -> Iterat
         return
     for entry in ordered:
         path = folder / entry.name
-        if entry.is_dir():
+        if path.is_dir():  # not the entry's own, which raises for a link to itself
             yield from _walk(path, name / entry.name, seen=seen)
         else:
             yield _source(path, name / entry.name, named=False)
@@ -46,4 +49,14 @@ def _source(path: Path, name: PurePath, *, named: bool) -> SourceFile:
         size_bytes = path.stat().st_size
     except OSError:
         size_bytes = 0  # whatever is wrong with it is said when it is opened
-    return SourceFile(path, names.from_path(name), size_bytes, named)
+    return SourceFile(path, _name(name), size_bytes, named)
+
+
+def _name(path: PurePath) -> str:
+    """Return the name, or none where it is too deep or long for one: that costs the name, not the image."""
+    name = names.from_path(path)
+    try:
+        names.check(name)
+    except ProtocolError:
+        return ""
+    return name

@@ -41,7 +41,7 @@ def run(*, credentials: Path, deep: bool = False, as_json: bool = False) -> int:
         print(msgspec.json.encode(summary).decode())
     else:
         _print_summary(summary)
-    return 0 if summary["sound_replicas"] == summary["replicas"] else 1
+    return 1 if summary["lost_objects"] or summary["sound_replicas"] != summary["replicas"] else 0
 
 
 class _Verify:
@@ -108,22 +108,23 @@ class _Verify:
             nursery.start_soon(ask)
             async for frame in flow.frames():
                 if isinstance(frame, Checked):
-                    answered = self._take(node.node_id, frame, key)
+                    answered = self._take(node.node_id, frame, key, set(left))
                     left[:] = [object_id for object_id in left if object_id not in answered]
                     places.release()
             nursery.cancel_scope.cancel()  # nothing more is answered, so nothing more may be asked
         if left:
             raise UnreachableError(f"{node.node_id} closed the flow")
 
-    def _take(self, node_id: str, checked: Checked, key: Ed25519PublicKey) -> set[str]:
-        sound = [receipt.object_id.hex() for receipt in receipts.verify(checked.sound, key).receipts]
+    def _take(self, node_id: str, checked: Checked, key: Ed25519PublicKey, left: set[str]) -> set[str]:
+        """Take an answer; what it says of objects that are not `left` to be answered counts for nothing."""
+        sound = {receipt.object_id.hex() for receipt in receipts.verify(checked.sound, key).receipts} & left
         for object_id in sound:
             self._sound[object_id] += 1
-        missing = [object_id.hex() for object_id in checked.missing]
-        corrupt = [object_id.hex() for object_id in checked.corrupt]
-        self._note(node_id, missing, "missing")
-        self._note(node_id, corrupt, "corrupt")
-        return {*sound, *missing, *corrupt}
+        missing = {object_id.hex() for object_id in checked.missing} & left - sound
+        corrupt = {object_id.hex() for object_id in checked.corrupt} & left - sound - missing
+        self._note(node_id, sorted(missing), "missing")
+        self._note(node_id, sorted(corrupt), "corrupt")
+        return sound | missing | corrupt
 
     def _note(self, node_id: str, object_ids: Sequence[str], problem: str) -> None:
         self._problems += [{"object": object_id, "node": node_id, "problem": problem} for object_id in object_ids]

@@ -1,0 +1,96 @@
+"""Folders with hostile names, on the way in and on the way out."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from agent.get import OutFolder
+from agent.sources import list_sources
+from agent.verify import _Verify
+from tests.flow.kit import listed, noise, open_cluster
+from transfer import receipts
+from transfer.errors import UnusableFileError
+from transfer.inspection import SourceFile
+from transfer.objects import object_id
+from transfer.protocol.messages import Checked
+
+
+def keep(folder: OutFolder, data: bytes, *names: str) -> None:
+    sink = folder.open(listed(data, "n1", names=names))
+    sink.write(data)
+    sink.finish()
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_link_to_itself_does_not_end_the_listing(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "a.dcm").write_bytes(b"a")
+    assert [found.path.name for found in list_sources(tmp_path) if isinstance(found, SourceFile)] == ["a.dcm", "loop"]
+
+
+def test_folders_deeper_than_names_go_are_told_and_do_not_end_the_listing(tmp_path: Path) -> None:
+    before = Path.cwd()
+    try:
+        os.chdir(tmp_path)
+        for _ in range(300):
+            os.mkdir("d")
+            os.chdir("d")
+    finally:
+        os.chdir(before)
+    (tmp_path / "z.dcm").write_bytes(b"z")
+    found = list(list_sources(tmp_path))
+    assert [item.name.endswith("/z.dcm") for item in found if isinstance(item, SourceFile)] == [True]
+    assert len([item for item in found if isinstance(item, UnusableFileError)]) == 1
+
+
+@pytest.mark.parametrize("name", ["../out", "/etc/x", "a/../../b", "%2e%2e/x", "a%00b", "x" * 300, "/".join("d" * 300)])
+def test_hostile_name_costs_the_name_not_the_image(tmp_path: Path, name: str) -> None:
+    root = tmp_path / "out"
+    root.mkdir()
+    data = noise(100)
+    keep(OutFolder(root), data, name)
+    assert tree(root) == {f"{object_id(data)}.dcm": data}
+    assert list(tmp_path.iterdir()) == [root]
+
+
+def test_name_that_is_too_long_below_this_folder_costs_the_name(tmp_path: Path) -> None:
+    root = tmp_path / "out"
+    data = noise(100)
+    keep(OutFolder(root), data, "/".join(["d" * 250] * 16) + "/x.dcm")
+    assert list(tree(root).values()) == [data]
+
+
+def test_objects_do_not_take_each_others_place(tmp_path: Path) -> None:
+    first, second, third = noise(100, 1), noise(100, 2), noise(100, 3)
+    folder = OutFolder(tmp_path)
+    keep(folder, first, f"{object_id(second)}.dcm")
+    keep(folder, second)
+    keep(folder, third, f"{object_id(second)}.1.dcm", f"{object_id(second)}.dcm")
+    assert sorted(tree(tmp_path).values()) == sorted([first, second, third])
+
+
+def test_abandoned_object_leaves_nothing(tmp_path: Path) -> None:
+    sink = OutFolder(tmp_path).open(listed(noise(100), "n1", names=["a.dcm"]))
+    sink.write(b"x")
+    sink.abandon()
+    assert tree(tmp_path) == {}
+
+
+async def test_answer_about_objects_that_were_not_asked_for_counts_for_nothing(tmp_path: Path) -> None:
+    async with open_cluster(tmp_path, "n1") as cluster:
+        node = cluster.nodes["n1"].node
+        mine, other = (node.receipt(cluster.nodes["n1"].put(noise(100, seed))) for seed in (1, 2))
+        signed = node.sign("", [mine, other, other])
+        verify = _Verify(deep=False)
+        verify._sound = {mine.object_id.hex(): 0}
+        answer = Checked(signed, [other.object_id, mine.object_id], [mine.object_id])
+        key = node.signing_key.public_key()
+        assert receipts.verify(signed, key).node_id == "n1"
+        answered = verify._take("n1", answer, key, {mine.object_id.hex()})
+        assert answered == {mine.object_id.hex()}
+        assert verify._sound == {mine.object_id.hex(): 1}
+        assert verify._problems == []
