@@ -21,6 +21,7 @@ from transfer.client import GatewayClient
 from transfer.errors import (
     FascicleError,
     NotDicomError,
+    ProtocolError,
     SettingsError,
     UnauthorisedError,
     UnreachableError,
@@ -43,6 +44,7 @@ OFFER_PAUSE_S: Final = 0.08  # so that a fast source makes few large offers
 RECEIPTS_PAUSE_S: Final = 0.25  # the same for receipts; the last ones do not wait
 RECONNECT_S_MAX: Final = 5.0
 RECEIPT_BATCHES_MAX: Final = 256
+RECEIPTS_BYTES_MAX: Final = 4 << 20  # in one request; with one batch more and as base64 well within the gateway's limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +175,10 @@ class Transfer:
         if not durable:
             return SendResult(self._outcomes, None)
         claim = Commit(objects=len(durable), merkle_root=merkle.merkle_root(durable), receipts=self._last_receipts)
-        return SendResult(self._outcomes, await self.client.commit(self.go.transfer_id, claim))
+        receipt = await self.client.commit(self.go.transfer_id, claim)
+        if (receipt.objects, receipt.merkle_root) != (claim.objects, claim.merkle_root):
+            raise ProtocolError("the gateway's receipt is not for what was sent; send again")
+        return SendResult(self._outcomes, receipt)
 
     def _flow_nodes(self) -> list[Node]:
         """Return one entry a flow, nodes in turn."""
@@ -408,11 +413,12 @@ class Transfer:
     async def _post_receipts(self) -> None:
         """Hand receipts on to the gateway, as many at once as have gathered; the last go with the commit."""
         async for first in self._to_post:
-            batch = [first]
+            batch, size_bytes = [first], len(first.batch)
             with trio.move_on_after(RECEIPTS_PAUSE_S):
                 async for following in self._to_post:
                     batch.append(following)
-                    if len(batch) == RECEIPT_BATCHES_MAX:
+                    size_bytes += len(following.batch)
+                    if len(batch) == RECEIPT_BATCHES_MAX or size_bytes >= RECEIPTS_BYTES_MAX:
                         break
                 else:
                     self._last_receipts = batch
