@@ -31,6 +31,12 @@ def of_http(_: AnyRequest, error: HTTPException) -> Response[Problem]:
     return Response(problem, status_code=error.status_code, media_type=MediaType.JSON)
 
 
+def of_text(_: AnyRequest, __: UnicodeDecodeError) -> Response[Problem]:
+    """Answer text that is not UTF-8: msgspec raises Python's own error for it, which the framework does not know."""
+    problem = Problem(code="protocol", message="the request holds text that is not UTF-8", retryable=False)
+    return Response(problem, status_code=400, media_type=MediaType.JSON)
+
+
 def of_others(request: AnyRequest, error: Exception) -> Response[Problem]:
     """Answer a mistake of this program: logged whole, told as nothing more than that."""
     get_logger().error("request_failed", path=request.url.path, exc_info=error)
@@ -38,4 +44,4 @@ def of_others(request: AnyRequest, error: Exception) -> Response[Problem]:
     return Response(problem, status_code=500, media_type=MediaType.JSON)
 
 
-HANDLERS: Any = {FascicleError: of_ours, HTTPException: of_http, Exception: of_others}
+HANDLERS: Any = {FascicleError: of_ours, HTTPException: of_http, UnicodeDecodeError: of_text, Exception: of_others}

@@ -141,3 +141,13 @@ def test_many_requests_on_one_connection(flow: ssl.SSLSocket) -> None:
 
 def test_gateway_still_serves(gateway: Gateway) -> None:
     assert gateway.client(None).get("/health").text == "ok\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/api/v1/transfers", b'{"objects": "\xff\xfe"}'), ("/api/v1/reads", b'{"rights": ["\xc3"]}')],
+)
+def test_text_that_is_not_utf_8_is_the_sender_s_mistake(shared, path: str, body: bytes) -> None:
+    gateway, _ = shared
+    answer = gateway.client("ws-1").post(path, content=body)
+    assert (answer.status_code, answer.json()["code"], answer.json()["retryable"]) == (400, "protocol", False)

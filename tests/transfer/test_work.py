@@ -85,12 +85,13 @@ def test_settled_needs_both_everything_settled_and_nothing_more_to_come() -> Non
     assert work.settled.is_set()
 
 
-def test_drain_takes_what_is_ready_and_not_what_is_under_way() -> None:
-    work, items = filled(3)
-    assert work.take_nowait("a") is items[0]
-    assert work.drain() == items[1:]
-    assert work.drain() == []
-    assert work.take_nowait("a") is None
+def test_idle_is_when_everything_that_was_added_is_settled() -> None:
+    work, _ = filled(1)
+    assert (Work().idle, work.idle) == (True, False)
+    assert work.take_nowait("a") is not None
+    assert not work.idle
+    work.settle()
+    assert work.idle
 
 
 async def test_any_number_of_flows_that_break_lose_nothing_and_take_nothing_twice() -> None:
@@ -148,3 +149,15 @@ async def test_what_is_larger_than_the_budget_goes_alone(nursery) -> None:
     assert not done.is_set()
     budget.give_back(1000)
     await done.wait()
+
+
+async def test_what_must_move_on_takes_without_waiting(nursery) -> None:
+    budget = Budget(100)
+    await budget.take(100)
+    budget.take_over_limit(50)
+    budget.give_back(100)
+    with trio.fail_after(5):
+        await budget.take(50)
+    nursery.start_soon(budget.take, 1)
+    await trio.testing.wait_all_tasks_blocked()
+    budget.give_back(50)
