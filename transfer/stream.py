@@ -18,6 +18,7 @@ from transfer.tls import Peer, peer_from_der
 
 JOIN_BYTES_MAX: Final = 64 << 10  # up to here one copy is cheaper than a second record or system call
 TLS_READ_BYTES: Final = 256 << 10
+KEEP_ALIVE: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # gone for a minute is gone
 LOW_WATER_BYTES_MAX: Final = 512 << 10  # on a fast link a reader is else woken for every 64 KiB (loopback), or less
 
 
@@ -121,12 +122,21 @@ async def secure(
         UnreachableError: the handshake failed or the connection broke.
         UnauthorisedError: the peer showed no usable certificate.
     """
+    _keep_alive(socket)
     if context is None:
         return PlainStream(socket)
     stream = trio.SSLStream(trio.SocketStream(socket), context, server_hostname=host, server_side=server_side)
     with _broken_is_unreachable:
         await stream.do_handshake()
     return TlsStream(stream)
+
+
+def _keep_alive(socket: trio.socket.SocketType) -> None:
+    """Let the kernel notice a peer whose machine is gone while nothing is being sent to it."""
+    socket.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_KEEPALIVE, 1)
+    for option, value in KEEP_ALIVE.items():
+        if hasattr(trio.socket, option):
+            socket.setsockopt(trio.socket.IPPROTO_TCP, getattr(trio.socket, option), value)
 
 
 async def connect(address: Address, context: ssl.SSLContext | None, *, congestion: str | None = None) -> Stream:
