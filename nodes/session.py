@@ -48,6 +48,7 @@ SILENCE_S: Final = 300.0  # of a client that has nothing under way; in the middl
 SEND_S: Final = 120.0  # for a client that does not read what it asked for
 OPEN_OBJECTS_MAX: Final = 4096
 REQUESTS_MAX: Final = 64
+FRAMES_MAX: Final = 1024  # queued to be sent, such as PONGs for a client that does not read them
 
 
 class Session:
@@ -144,7 +145,11 @@ class Session:
 
     async def _let_replies_catch_up(self) -> None:
         """Read no more while too much waits to be answered: the back-pressure that credit does not give."""
-        while self._open_objects > OPEN_OBJECTS_MAX or len(self._requests) > REQUESTS_MAX:
+        while (
+            self._open_objects > OPEN_OBJECTS_MAX
+            or len(self._requests) > REQUESTS_MAX
+            or len(self._outbox.frames) > FRAMES_MAX
+        ):
             await self._changed.wait()
 
     def _end_reading(self) -> None:
@@ -326,6 +331,8 @@ class Session:
             )
         if self._outbox.frames:
             await self._send(self._outbox.take_frames())
+            self._changed.set()
+            self._changed = trio.Event()
 
     async def _send(self, *parts: bytes | memoryview) -> None:
         with trio.move_on_after(SEND_S):
