@@ -18,7 +18,8 @@ from transfer import credentials
 from transfer.client import GatewayClient
 from transfer.errors import StorageError
 from transfer.inspection import SourceFile
-from transfer.sender import SendOptions, SendResult, send_files
+from transfer.outcomes import SendOptions, SendResult
+from transfer.sender import send_files
 from transfer.tls import client_context
 
 PATIENCE_S: Final = 30.0  # then the batch failed, and the destination is backed off and shown as failing

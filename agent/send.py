@@ -20,7 +20,8 @@ from transfer import memory
 from transfer.client import GatewayClient
 from transfer.errors import SettingsError, UnusableFileError
 from transfer.inspection import SourceFile
-from transfer.sender import Counters, SendOptions, SendResult, send_files
+from transfer.outcomes import Counters, SendOptions, SendResult
+from transfer.sender import send_files
 from transfer.tls import client_context
 
 PROGRESS_S: Final = 0.25

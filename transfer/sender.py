@@ -9,18 +9,16 @@ the agent's daemon. Refuses to do: finding files, showing progress, remembering 
 
 import math
 import ssl
-from collections.abc import AsyncIterable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterable
 from typing import Final
 
 import trio
 
 from transfer import inspection, merkle
-from transfer.api import OFFER_OBJECTS_MAX, Commit, CommitReceipt, Go, Node, Offered, OpenTransfer, SignedReceipts
+from transfer.api import OFFER_OBJECTS_MAX, Commit, Go, Node, Offered, OpenTransfer, SignedReceipts
 from transfer.client import GatewayClient
 from transfer.errors import (
     FascicleError,
-    NotDicomError,
     ProtocolError,
     SettingsError,
     UnauthorisedError,
@@ -30,6 +28,7 @@ from transfer.errors import (
 from transfer.groups import first_error_only
 from transfer.inspection import BODY_BYTES_MAX, Inspected, SourceFile
 from transfer.log import get_logger
+from transfer.outcomes import Counters, Outcome, SendOptions, SendResult
 from transfer.refusals import Fate, judge
 from transfer.sending import converse
 from transfer.work import Budget, Item, Work
@@ -45,64 +44,6 @@ RECEIPTS_PAUSE_S: Final = 0.25  # the same for receipts; the last ones do not wa
 RECONNECT_S_MAX: Final = 5.0
 RECEIPT_BATCHES_MAX: Final = 256
 RECEIPTS_BYTES_MAX: Final = 4 << 20  # in one request; with one batch more and as base64 well within the gateway's limit
-
-
-@dataclass(frozen=True, slots=True)
-class SendOptions:
-    """How to send; None lets the cluster or the sender choose. `patience_s`: how long nothing at all may move."""
-
-    encoding: str = "auto"
-    flows: int | None = None
-    nodes: int | None = None
-    replicas: int | None = None
-    congestion: str | None = None
-    any_file: bool = False
-    patience_s: float = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one file. `object_id` is "" when `error` says why it did not go."""
-
-    source: SourceFile
-    object_id: str = ""
-    skipped: bool = False  # its object was stored before, or is another file's too
-    error: FascicleError | None = None
-
-    @property
-    def ignored(self) -> bool:
-        """Whether this is a file that a folder may hold beside its images."""
-        return isinstance(self.error, NotDicomError) and not self.source.named
-
-
-@dataclass(slots=True)
-class Counters:
-    """How far a transfer is; read by whoever shows progress, written by the sender only."""
-
-    objects: int = 0
-    bytes: int = 0
-    skipped: int = 0
-    failed: int = 0
-    wire_bytes: int = 0
-    node_bytes: dict[str, int] = field(default_factory=dict)
-    encodings: dict[str, int] = field(default_factory=dict)
-    flows: int = 0
-    waits_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("source", "receiver", "link"), 0.0))
-
-    def wait(self, what: str, since_s: float) -> None:
-        """Add the time since `since_s` to what flows waited for."""
-        self.waits_s[what] += trio.current_time() - since_s
-
-
-@dataclass(frozen=True, slots=True)
-class SendResult:
-    """A finished transfer: what became of every file, and the gateway's receipt (None: nothing to commit)."""
-
-    outcomes: Sequence[Outcome]
-    receipt: CommitReceipt | None
-
-
-OnOutcome = Callable[[Outcome], None]
 
 
 async def send_files(

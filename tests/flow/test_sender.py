@@ -14,7 +14,8 @@ from transfer.client import GatewayClient
 from transfer.errors import FullError, SettingsError
 from transfer.inspection import SourceFile
 from transfer.objects import object_id
-from transfer.sender import SendOptions, SendResult, send_files
+from transfer.outcomes import SendOptions, SendResult
+from transfer.sender import send_files
 
 MANY = 1 << 60
 

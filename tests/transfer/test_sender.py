@@ -21,7 +21,8 @@ from transfer.client import GatewayClient
 from transfer.encodings import get_encoding
 from transfer.inspection import BODY_BYTES_MAX, SourceFile
 from transfer.objects import object_id
-from transfer.sender import Counters, SendOptions, SendResult, send_files
+from transfer.outcomes import Counters, SendOptions, SendResult
+from transfer.sender import send_files
 
 LARGE = dicom("1.2.3.4.5", pixels=BODY_BYTES_MAX + 1000)
 

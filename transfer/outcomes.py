@@ -1,0 +1,65 @@
+"""What a sender is asked for, how far it is, and what became of every file. Pure values; refuses to do: the sending."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import trio
+
+from transfer.api import CommitReceipt
+from transfer.errors import FascicleError, NotDicomError
+from transfer.inspection import SourceFile
+
+
+@dataclass(frozen=True, slots=True)
+class SendOptions:
+    """How to send; None lets the cluster or the sender choose. `patience_s`: how long nothing at all may move."""
+
+    encoding: str = "auto"
+    flows: int | None = None
+    nodes: int | None = None
+    replicas: int | None = None
+    congestion: str | None = None
+    any_file: bool = False
+    patience_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one file. `object_id` is "" when `error` says why it did not go."""
+
+    source: SourceFile
+    object_id: str = ""
+    skipped: bool = False  # its object was stored before, or is another file's too
+    error: FascicleError | None = None
+
+    @property
+    def ignored(self) -> bool:
+        """Whether this is a file that a folder may hold beside its images."""
+        return isinstance(self.error, NotDicomError) and not self.source.named
+
+
+@dataclass(slots=True)
+class Counters:
+    """How far a transfer is; read by whoever shows progress, written by the sender only."""
+
+    objects: int = 0
+    bytes: int = 0
+    skipped: int = 0
+    failed: int = 0
+    wire_bytes: int = 0
+    node_bytes: dict[str, int] = field(default_factory=dict)
+    encodings: dict[str, int] = field(default_factory=dict)
+    flows: int = 0
+    waits_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("source", "receiver", "link"), 0.0))
+
+    def wait(self, what: str, since_s: float) -> None:
+        """Add the time since `since_s` to what flows waited for."""
+        self.waits_s[what] += trio.current_time() - since_s
+
+
+@dataclass(frozen=True, slots=True)
+class SendResult:
+    """A finished transfer: what became of every file, and the gateway's receipt (None: nothing to commit)."""
+
+    outcomes: Sequence[Outcome]
+    receipt: CommitReceipt | None
