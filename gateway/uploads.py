@@ -88,7 +88,7 @@ class Uploads:
         return self._go(mine, nodes, sender)
 
     async def renew(self, transfer_id: str, sender: Peer) -> Go:
-        """Give a new ticket to the nodes that are live now.
+        """Give a new ticket to the nodes that are live now; what is still to come asks for no room a second time.
 
         Raises:
             BusyError, FullError: see `open`.
@@ -97,7 +97,7 @@ class Uploads:
         mine = await self._database.read(
             lambda connection: transfers.find_owned(connection, transfer_id, sender, state="open")
         )
-        nodes = await self._reserve(transfer_id, mine.replicas, mine.nodes_wished, mine.bytes_expected)
+        nodes = await self._reserve(transfer_id, mine.replicas, mine.nodes_wished, size_bytes=None)
         return self._go(mine, nodes, sender)
 
     async def offer(self, transfer_id: str, sender: Peer, body: Offer) -> Wanted:

@@ -4,22 +4,20 @@ Datagrams may be lost, and the gateway may be away; neither concerns the node. R
 """
 
 import time
-from typing import TYPE_CHECKING, Never
+from typing import Never
 
 import trio
 
+from nodes.node import Node
 from transfer import heartbeat
 from transfer.addresses import Address
 from transfer.heartbeat import Heartbeat
 from transfer.log import get_logger
 
-if TYPE_CHECKING:
-    from nodes.server import Node
-
 log = get_logger()
 
 
-async def beat(node: "Node", advertised: Address, gateway: Address, *, failure_domain: str) -> Never:
+async def beat(node: Node, advertised: Address, gateway: Address, *, failure_domain: str) -> Never:
     """Send heartbeats for ever."""
     started_ns = time.time_ns()
     sequence = 0

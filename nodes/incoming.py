@@ -22,6 +22,7 @@ from transfer.errors import CorruptError, FascicleError
 from transfer.objects import Identity
 
 MEMORY_BYTES: Final = 1 << 20
+PIECES_MAX: Final = 256  # tiny ones take more memory than their bytes
 WRITEBACK_BYTES: Final = 8 << 20
 BLOCK_BYTES: Final = 1 << 20
 SPARE_BYTES: Final = HEADER_BYTES + 4096  # of a file above its payload: the header, the last block
@@ -61,7 +62,7 @@ class Incoming:
 
     def fits(self, length: int) -> bool:
         """Tell whether `write` of so many bytes returns at once; otherwise it blocks and belongs in a thread."""
-        return self._pending_bytes + length <= MEMORY_BYTES
+        return self._pending_bytes + length <= MEMORY_BYTES and len(self._pending) < PIECES_MAX
 
     def write(self, payload: Buffer) -> None:
         """Take the next stored bytes; the buffer belongs to the store from now on and must not change.

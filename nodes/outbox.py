@@ -26,7 +26,11 @@ class Outbox:
 
     def say(self, message: Control) -> None:
         """Queue one control frame."""
-        self.frames.append(encode_control(message))
+        self.queue(encode_control(message))
+
+    def queue(self, frame: bytes) -> None:
+        """Queue a frame that is encoded already."""
+        self.frames.append(frame)
         self.wake()
 
     def refuse(self, object_id: bytes, code: str, text: str) -> None:

@@ -1,132 +1,24 @@
-"""The node: what all its flows share, and the listener that gives each connection a session of its own.
+"""The node's listener: gives each connection a session of its own.
 
-When `CONNECTIONS_MAX` are open, no more are accepted until one ends; when `credit.FLOWS_MAX` send, a further one is
-refused as busy. Refuses to do: the conversation (`nodes.session`), the disk (`nodes.store`).
+When `CONNECTIONS_MAX` are open, no more are accepted until one ends. Refuses to do: the conversation (`nodes.session`).
 """
 
-import contextlib
 import ssl
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
 from typing import Final, Never
 
 import trio
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from nodes import admission, credit
-from nodes.committer import Committer
-from nodes.metrics import Metrics
-from nodes.objectfile import HEADER_BYTES, Record
-from nodes.replicate import Replicator
-from nodes.session import Session
-from nodes.store import Store
-from transfer import receipts, stream
-from transfer.buffers import Buffers
-from transfer.errors import BusyError, FascicleError, FullError, ProtocolError
+from nodes.node import Node
+from nodes.session import refuse, serve_session
+from transfer import stream
+from transfer.errors import FascicleError, ProtocolError
+from transfer.groups import first_error
 from transfer.log import get_logger
-from transfer.protocol.frames import PAYLOAD_BYTES_MAX
-from transfer.protocol.messages import Stored
-from transfer.receipts import Receipt, ReceiptBatch
 from transfer.stream import Stream
-from transfer.tickets import Ticket
-from transfer.tls import Peer
 
 CONNECTIONS_MAX: Final = 512
 HANDSHAKE_S: Final = 10.0
-TRANSFERS_REMEMBERED: Final = 4096
 log = get_logger()
-
-
-class Node:
-    """What the sessions of one node share."""
-
-    def __init__(
-        self,
-        *,
-        node_id: str,
-        store: Store,
-        signing_key: Ed25519PrivateKey,
-        gateway_key: Ed25519PublicKey,
-        client_context: ssl.SSLContext | None,
-        nursery: trio.Nursery,
-    ) -> None:
-        self.node_id = node_id
-        self.store = store
-        self.signing_key = signing_key
-        self.committer = Committer(store)
-        self.replicator = Replicator(store, node_id, client_context, nursery)
-        self.buffers = Buffers(PAYLOAD_BYTES_MAX, HEADER_BYTES)
-        self.flows = 0
-        self.metrics = Metrics(free_bytes=self.free_bytes, objects=self.objects, flows=lambda: self.flows)
-        self._gateway_key = gateway_key
-        self._spent_bytes: OrderedDict[str, int] = OrderedDict()  # by transfer, the latest last
-
-    @property
-    def incarnation(self) -> str:
-        """The id of this life of the node's disk."""
-        return self.store.incarnation
-
-    def free_bytes(self) -> int:
-        """Return the room above the reserve."""
-        return self.store.statistics().free_bytes
-
-    def objects(self) -> int:
-        """Return the number of objects stored here."""
-        return self.store.statistics().objects
-
-    def receipt(self, record: Record, others: Sequence[str] = ()) -> Receipt:
-        """Return the receipt of an object that is durable here and on `others`."""
-        return Receipt(
-            bytes.fromhex(record.object_id),
-            record.size_bytes,
-            record.stored_bytes,
-            record.encoding,
-            [self.node_id, *others],
-            record.identity,
-        )
-
-    def sign(self, transfer_id: str, batch: list[Receipt]) -> Stored:
-        """Return a signed batch of receipts."""
-        return receipts.sign(ReceiptBatch(self.node_id, self.incarnation, transfer_id, batch), self.signing_key)
-
-    def admit(self, signed: bytes, peer: Peer | None) -> Ticket:
-        """Judge a ticket (`nodes.admission`)."""
-        return admission.admit(signed, peer, node_id=self.node_id, gateway_key=self._gateway_key)
-
-    def check_room_for_flow(self) -> None:
-        """Check that one more flow that sends has memory.
-
-        Raises:
-            BusyError: as many flows as there are windows.
-        """
-        if self.flows >= credit.FLOWS_MAX:
-            raise BusyError(f"{self.node_id} has {self.flows} flows; try again, or use fewer flows")
-
-    @contextlib.contextmanager
-    def counted_flow(self) -> Iterator[None]:
-        """Count a flow while it is open."""
-        self.flows += 1
-        try:
-            yield
-        finally:
-            self.flows -= 1
-
-    def spend(self, ticket: Ticket, size_bytes: int) -> None:
-        """Take an object's size off what the ticket's transfer may send here.
-
-        Raises:
-            FullError: the transfer has sent as much as its ticket allows.
-            ProtocolError: an empty object.
-        """
-        if size_bytes == 0:
-            raise ProtocolError("an object has at least one byte")
-        spent = self._spent_bytes.get(ticket.transfer_id, 0) + size_bytes
-        if spent > ticket.max_bytes:
-            raise FullError(f"the ticket allows {ticket.max_bytes} bytes in all; open a new transfer for more")
-        self._spent_bytes[ticket.transfer_id] = spent
-        self._spent_bytes.move_to_end(ticket.transfer_id)
-        if len(self._spent_bytes) > TRANSFERS_REMEMBERED:
-            self._spent_bytes.popitem(last=False)
 
 
 async def serve_flows(node: Node, listener: trio.SocketListener, context: ssl.SSLContext | None) -> Never:
@@ -153,7 +45,7 @@ async def _serve_connection(
         with socket:
             await _run_session(node, await _secure(socket, context))
     except* FascicleError as group:
-        error = _first(group)
+        error = first_error(group)
         log.info("flow_ended", code=error.code, reason=error.message)
     except* Exception as group:
         log.error("flow_crashed", exc_info=group)
@@ -169,17 +61,11 @@ async def _secure(socket: trio.socket.SocketType, context: ssl.SSLContext | None
 
 async def _run_session(node: Node, connected: Stream) -> None:
     async with stream.closing(connected):
-        session = Session(node, connected)
         try:
-            await session.run()
+            await serve_session(node, connected)
         except* FascicleError as group:
-            error = _first(group)
+            error = first_error(group)
             if error.code != "unreachable":
                 node.metrics.refused(error.code)
-                await session.refuse(error)
+                await refuse(connected, error)
             raise error from group
-
-
-def _first(group: BaseExceptionGroup[FascicleError]) -> FascicleError:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first

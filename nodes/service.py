@@ -26,8 +26,9 @@ from msgspec import Meta
 from nodes.announce import Announcer
 from nodes.heartbeat import beat
 from nodes.metrics import serve_metrics
+from nodes.node import Node
 from nodes.paper import Paper, serve_paper
-from nodes.server import Node, serve_flows
+from nodes.server import serve_flows
 from nodes.store import Store
 from transfer import addresses, log, memory, pki, settings, tls
 from transfer.protocol.messages import NodeId

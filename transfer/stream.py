@@ -19,7 +19,7 @@ from transfer.tls import Peer, peer_from_der
 JOIN_BYTES_MAX: Final = 64 << 10  # up to here one copy is cheaper than a second record or system call
 TLS_READ_BYTES: Final = 256 << 10
 KEEP_ALIVE: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # gone for a minute is gone
-LOW_WATER_BYTES_MAX: Final = 512 << 10  # on a fast link a reader is else woken for every 64 KiB (loopback), or less
+LOW_WATER_BYTES_MAX: Final = 1 << 20  # on a fast link a reader is else woken for every 64 KiB (loopback), or less
 
 
 class Stream(Protocol):

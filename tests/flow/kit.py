@@ -11,8 +11,9 @@ from pathlib import Path
 import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from nodes.node import Node
 from nodes.objectfile import Record
-from nodes.server import Node, serve_flows
+from nodes.server import serve_flows
 from nodes.store import Store
 from tests.gateway.kit import Gateway
 from transfer import api, heartbeat, pki, tickets

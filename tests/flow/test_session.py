@@ -8,8 +8,10 @@ import trio.testing
 from nodes.session import FRAMES_MAX, Session
 from tests.flow.kit import open_cluster
 from transfer.addresses import Address
+from transfer.protocol.connection import ServerConnection
 from transfer.protocol.messages import Ping
 from transfer.stream import closing, connect, listen, port_of, secure
+from transfer.tickets import Ticket
 
 
 async def test_pings_are_not_read_while_a_thousand_pongs_wait(tmp_path: Path) -> None:
@@ -17,7 +19,8 @@ async def test_pings_are_not_read_while_a_thousand_pongs_wait(tmp_path: Path) ->
         client = await connect(Address("127.0.0.1", port_of(listener)), None)
         node = await secure((await listener.accept()).socket, None, server_side=True)
         async with closing(client), closing(node), trio.open_nursery() as nursery:
-            session = Session(cluster.nodes["n1"].node, node)
+            ticket = Ticket("t", "agent", "", ["put"], [], 1, 1, 0.0)
+            session = Session(cluster.nodes["n1"].node, node, ServerConnection(), ticket, b"")
             for token in range(FRAMES_MAX + 1):
                 await session._take(Ping(token))
             caught_up = trio.Event()

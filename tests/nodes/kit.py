@@ -13,7 +13,8 @@ from typing import Any, Self
 import trio
 import trio.testing
 
-from nodes.server import Node, serve_flows
+from nodes.node import Node
+from nodes.server import serve_flows
 from nodes.store import Store
 from transfer import pki, receipts, tickets, tls
 from transfer.addresses import Address

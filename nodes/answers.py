@@ -1,0 +1,54 @@
+"""Answers to what a client asks of the store: one object's bytes (GET), or which objects are sound (CHECK).
+
+Refuses to do: judging whether the client may ask, order and pace (`nodes.session`).
+"""
+
+import contextlib
+from collections.abc import AsyncGenerator
+from functools import partial
+
+import trio
+
+from nodes.node import Node
+from nodes.streaming import blocks_of
+from transfer.errors import CorruptError, NotStoredError
+from transfer.protocol.frames import LAST, encode_control, encode_data_header
+from transfer.protocol.messages import Check, Checked, Get, Object
+from transfer.receipts import Receipt
+
+
+async def answer_get(node: Node, get: Get) -> AsyncGenerator[tuple[bytes | memoryview, ...], None]:
+    """Yield what to send, piece by piece: OBJECT, then DATA with the stored bytes.
+
+    Raises:
+        NotStoredError, CorruptError, StorageError: as `nodes.store.Store.read`; damage is found before the last piece.
+    """
+    with await trio.to_thread.run_sync(node.store.read, get.object_id.hex()) as reader:
+        record = reader.record
+        announced = Object(get.object_id, record.size_bytes, record.stored_bytes, record.encoding)
+        yield (encode_control(announced),)
+        offset = 0
+        async with contextlib.aclosing(blocks_of(reader)) as blocks:
+            async for block in blocks:
+                flags = LAST if offset + len(block) == record.stored_bytes else 0
+                yield encode_data_header(offset, len(block), flags), block
+                offset += len(block)
+    node.metrics.served(record)
+
+
+async def answer_check(node: Node, check: Check, transfer_id: str) -> Checked:
+    """Return which of the objects are sound, `deep` after re-reading every byte."""
+    sound: list[Receipt] = []
+    missing: list[bytes] = []
+    corrupt: list[bytes] = []
+    for object_id in check.object_ids:
+        look = partial(node.store.check, object_id.hex(), deep=check.deep)
+        try:
+            record = await trio.to_thread.run_sync(look, limiter=node.checks)
+        except NotStoredError:
+            missing.append(object_id)
+        except CorruptError:
+            corrupt.append(object_id)
+        else:
+            sound.append(node.receipt(record))
+    return Checked(node.sign(transfer_id, sound), missing, corrupt)

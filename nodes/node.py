@@ -1,0 +1,121 @@
+"""The node: what all its flows share - identity, store, committer, replica links, memory, counts.
+
+Refuses to do: connections (`nodes.server`), conversations (`nodes.session`), the disk (`nodes.store`).
+"""
+
+import contextlib
+import ssl
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import trio
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from nodes import admission, credit
+from nodes.committer import Committer
+from nodes.metrics import Metrics
+from nodes.objectfile import HEADER_BYTES, Record
+from nodes.replicate import Replicator
+from nodes.store import Store
+from transfer import receipts
+from transfer.buffers import Buffers
+from transfer.errors import BusyError, FullError
+from transfer.protocol.frames import PAYLOAD_BYTES_MAX
+from transfer.protocol.messages import Stored
+from transfer.receipts import Receipt, ReceiptBatch
+from transfer.tickets import Ticket
+from transfer.tls import Peer
+
+TRANSFERS_REMEMBERED: Final = 4096
+CHECKS_AT_ONCE: Final = 2  # they read whole objects, and must not take the threads that make others durable
+
+
+class Node:
+    """What the sessions of one node share."""
+
+    def __init__(
+        self,
+        *,
+        node_id: str,
+        store: Store,
+        signing_key: Ed25519PrivateKey,
+        gateway_key: Ed25519PublicKey,
+        client_context: ssl.SSLContext | None,
+        nursery: trio.Nursery,
+    ) -> None:
+        self.node_id = node_id
+        self.store = store
+        self.signing_key = signing_key
+        self.committer = Committer(store)
+        self.replicator = Replicator(store, node_id, client_context, nursery)
+        self.buffers = Buffers(PAYLOAD_BYTES_MAX, HEADER_BYTES)
+        self.checks = trio.CapacityLimiter(CHECKS_AT_ONCE)
+        self.flows = 0
+        self.metrics = Metrics(free_bytes=self.free_bytes, objects=self.objects, flows=lambda: self.flows)
+        self._gateway_key = gateway_key
+        self._spent_bytes: OrderedDict[str, int] = OrderedDict()  # by transfer, the latest last
+
+    @property
+    def incarnation(self) -> str:
+        """The id of this life of the node's disk."""
+        return self.store.incarnation
+
+    def free_bytes(self) -> int:
+        """Return the room above the reserve."""
+        return self.store.statistics().free_bytes
+
+    def objects(self) -> int:
+        """Return the number of objects stored here."""
+        return self.store.statistics().objects
+
+    def receipt(self, record: Record, others: Sequence[str] = ()) -> Receipt:
+        """Return the receipt of an object that is durable here and on `others`."""
+        return Receipt(
+            bytes.fromhex(record.object_id),
+            record.size_bytes,
+            record.stored_bytes,
+            record.encoding,
+            [self.node_id, *others],
+            record.identity,
+        )
+
+    def sign(self, transfer_id: str, batch: list[Receipt]) -> Stored:
+        """Return a signed batch of receipts."""
+        return receipts.sign(ReceiptBatch(self.node_id, self.incarnation, transfer_id, batch), self.signing_key)
+
+    def admit(self, signed: bytes, peer: Peer | None) -> Ticket:
+        """Judge a ticket (`nodes.admission`)."""
+        return admission.admit(signed, peer, node_id=self.node_id, gateway_key=self._gateway_key)
+
+    def check_room_for_flow(self) -> None:
+        """Check that one more flow that sends has memory.
+
+        Raises:
+            BusyError: as many flows as there are windows.
+        """
+        if self.flows >= credit.FLOWS_MAX:
+            raise BusyError(f"{self.node_id} has {self.flows} flows; try again, or use fewer flows")
+
+    @contextlib.contextmanager
+    def counted_flow(self) -> Iterator[None]:
+        """Count a flow while it is open."""
+        self.flows += 1
+        try:
+            yield
+        finally:
+            self.flows -= 1
+
+    def spend(self, ticket: Ticket, length: int) -> None:
+        """Take bytes that arrived off what the ticket's transfer may send here.
+
+        Raises:
+            FullError: the transfer has sent as much as its ticket allows.
+        """
+        spent = self._spent_bytes.get(ticket.transfer_id, 0) + length
+        if spent > ticket.max_bytes:
+            raise FullError(f"the ticket allows {ticket.max_bytes} bytes in all; open a new transfer for more")
+        self._spent_bytes[ticket.transfer_id] = spent
+        self._spent_bytes.move_to_end(ticket.transfer_id)
+        if len(self._spent_bytes) > TRANSFERS_REMEMBERED:
+            self._spent_bytes.popitem(last=False)
