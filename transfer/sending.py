@@ -5,62 +5,70 @@ the transfer, retries of the flow itself (`transfer.sender`).
 """
 
 import contextlib
-from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, Final
+import ssl
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Final
 
 import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from transfer import inspection, receipts
 from transfer.addresses import Address
-from transfer.api import Node, SignedReceipts
+from transfer.api import Go, Node, SignedReceipts
 from transfer.encodings import get_encoding
 from transfer.errors import FascicleError, UnreachableError, UnusableFileError, from_code
 from transfer.flow import Flow, open_flow
+from transfer.ledger import Ledger
+from transfer.outcomes import SendOptions
 from transfer.protocol.messages import Put, Refused, Stored
 from transfer.refusals import Fate
 from transfer.work import Item
 
-if TYPE_CHECKING:
-    from transfer.sender import Transfer
-
 LATER_S: Final = 0.5
 
 
-async def converse(transfer: "Transfer", node: Node) -> None:
-    """Open a flow to `node` and keep it busy until everything is settled.
+PostReceipts = Callable[[SignedReceipts], Awaitable[None]]
+
+
+async def converse(
+    ledger: Ledger, node: Node, go: Go, *, options: SendOptions, context: ssl.SSLContext, post: PostReceipts
+) -> None:
+    """Open a flow to `node` and keep it busy until everything is settled; receipts go to `post` before they count.
 
     Raises:
         FascicleError: the flow broke or was refused; what was under way has been given back.
     """
-    context = transfer.context if node.tls else None
     address = Address(node.host, node.port)
-    async with open_flow(address, context, transfer.go.ticket, congestion=transfer.options.congestion) as flow:
-        conversation = _Conversation(transfer, node, flow)
+    secured = context if node.tls else None
+    async with open_flow(address, secured, go.ticket, congestion=options.congestion) as flow:
+        conversation = _Conversation(ledger, node, flow, replicas=go.replicas, encoding=options.encoding, post=post)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(conversation.read, nursery)
                 await conversation.write()
         finally:
-            transfer.counters.wire_bytes += flow.sent_bytes
+            ledger.counters.wire_bytes += flow.sent_bytes
             conversation.give_back()
 
 
 class _Conversation:
-    def __init__(self, transfer: "Transfer", node: Node, flow: Flow) -> None:
-        self._transfer, self._node, self._flow = transfer, node, flow
+    def __init__(
+        self, ledger: Ledger, node: Node, flow: Flow, *, replicas: int, encoding: str, post: PostReceipts
+    ) -> None:
+        self._ledger, self._node, self._flow = ledger, node, flow
+        self._replicas, self._encoding, self._post = replicas, encoding, post
         self._key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(node.public_key))
         self._under_way: dict[bytes, Item] = {}
 
     async def write(self) -> None:
         """Send until nothing is left to send, then say so."""
-        counters = self._transfer.counters
+        counters = self._ledger.counters
         while True:
             since_s = trio.current_time()
             await self._flow.wait_credit()
             counters.wait("receiver", since_s)
             since_s = trio.current_time()
-            item = await self._transfer.work.take(self._node.node_id)
+            item = await self._ledger.work.take(self._node.node_id)
             counters.wait("source", since_s)
             if item is None:
                 await self._flow.bye()
@@ -81,13 +89,13 @@ class _Conversation:
                         item = self._under_way.pop(frame.object_id, None)
                         if item is not None:
                             await self._take_refusal(item, from_code(frame.code, frame.text), nursery)
-        if not self._transfer.work.settled.is_set():
+        if not self._ledger.work.settled.is_set():
             raise UnreachableError(f"{self._node.node_id} closed the flow")
 
     def give_back(self) -> None:
         """Return what was not answered to the common work."""
         for item in self._under_way.values():
-            self._transfer.work.give_back(item)
+            self._ledger.work.give_back(item)
         self._under_way.clear()
 
     async def _send(self, item: Item) -> None:
@@ -99,13 +107,13 @@ class _Conversation:
                 await self._send_small(item)
         except UnusableFileError as error:
             if self._under_way.pop(bytes.fromhex(item.object_id), None) is not None:
-                self._transfer.failed(item, error)
+                self._ledger.failed(item, error)
 
     async def _send_small(self, item: Item) -> None:
-        body = item.body if item.body is not None else await self._transfer.reload(item)
+        body = item.body if item.body is not None else await self._ledger.reload(item)
         name, stored = await self._encode(item, body)
         await self._flow.put(self._put(item, name), stored)
-        self._transfer.release(item)
+        self._ledger.release(item)
 
     async def _encode(self, item: Item, body: bytes) -> tuple[str, bytes]:
         name = self._encoding_of(item)
@@ -129,32 +137,32 @@ class _Conversation:
                 number += 1
                 if number > item.furthest_block:
                     item.furthest_block = number
-                    self._transfer.moved()
+                    self._ledger.moved()
 
     def _encoding_of(self, item: Item) -> str:
-        wished = self._transfer.options.encoding
+        wished = self._encoding
         return "raw" if item.raw_only or wished == "auto" else wished
 
     def _put(self, item: Item, encoding: str, *, resumable: bool = False) -> Put:
-        encodings = self._transfer.counters.encodings
+        encodings = self._ledger.counters.encodings
         encodings[encoding] = encodings.get(encoding, 0) + 1
-        onward = self._transfer.go.replicas - 1
+        onward = self._replicas - 1
         return Put(bytes.fromhex(item.object_id), item.size_bytes, encoding, resumable, onward)
 
     async def _take_receipts(self, stored: Stored) -> None:
         batch = receipts.verify(stored, self._key)
         self._flow.answered([receipt.object_id for receipt in batch.receipts])
-        await self._transfer.stored(SignedReceipts(batch=stored.batch, signature=stored.signature))
+        await self._post(SignedReceipts(batch=stored.batch, signature=stored.signature))
         for receipt in batch.receipts:
             item = self._under_way.pop(receipt.object_id, None)
             if item is None:
                 continue
-            if len(set(receipt.node_ids)) < self._transfer.go.replicas:
+            if len(set(receipt.node_ids)) < self._replicas:
                 raise UnreachableError(f"{self._node.node_id} made fewer replicas than were asked for")
-            self._transfer.durable(item, self._node.node_id)
+            self._ledger.durable(item, self._node.node_id)
 
     async def _take_refusal(self, item: Item, error: FascicleError, nursery: trio.Nursery) -> None:
-        fate = self._transfer.refused(item, self._node.node_id, error)
+        fate = self._ledger.refused(item, self._node.node_id, error)
         if fate is Fate.LATER:
             nursery.start_soon(self._later, item)
         elif fate is Fate.RENEW:
@@ -166,7 +174,7 @@ class _Conversation:
         self._under_way[key] = item
         await trio.sleep(LATER_S)
         if self._under_way.pop(key, None) is not None:
-            self._transfer.work.give_back(item)
+            self._ledger.work.give_back(item)
 
 
 async def _encoded_blocks(item: Item, encoding: str) -> AsyncGenerator[bytes, None]:

@@ -9,7 +9,7 @@ import trio
 
 from tests.flow.kit import CONTEXT, Breaker, Cluster, noise, open_cluster
 from tests.gateway.kit import Gateway
-from transfer import sender
+from transfer import ledger, preparing
 from transfer.client import GatewayClient
 from transfer.errors import FullError, SettingsError
 from transfer.inspection import SourceFile
@@ -60,8 +60,8 @@ def assert_all_sent(cluster: Cluster, result: SendResult, files: dict[Path, byte
 async def test_flows_that_break_while_the_memory_is_full_do_not_wait_for_each_other(
     tmp_path: Path, gateway: Gateway, client: GatewayClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sender, "BODIES_BYTES_MAX", 300_000)
-    monkeypatch.setattr(sender, "BATCH_FILES", 1)
+    monkeypatch.setattr(ledger, "BODIES_BYTES_MAX", 300_000)
+    monkeypatch.setattr(preparing, "BATCH_FILES", 1)
     async with open_cluster(tmp_path, "node-1", gateway=gateway) as cluster, trio.open_nursery() as nursery:
         breaker = Breaker(cluster.nodes["node-1"].address, [MANY, 2, 3, 2])
         cluster.advertise("node-1", await nursery.start(breaker.serve))
