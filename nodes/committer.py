@@ -19,8 +19,8 @@ from transfer.errors import FascicleError
 WORKERS: Final = 2
 GROUP_OBJECTS_MAX: Final = 512
 GROUP_BYTES_MAX: Final = 16 << 20
-QUIET_S: Final = 0.01
-GATHER_S_MAX: Final = 0.1
+QUIET_S: Final = 0.005
+GATHER_S_MAX: Final = 0.05
 
 Outcome = Record | FascicleError
 OnDone = Callable[[Outcome], None]

@@ -1,6 +1,6 @@
 """Credit: how many payload bytes each flow may have in the node's memory, out of one budget for all flows.
 
-Pure. A flow's window is its fair share of the budget, at most 8 MiB, and at least 1.5: half a frame beside the first
+Pure. A flow's window is its fair share of the budget, at most 16 MiB, and at least 1.5: half a frame beside the first
 MiB of the object under way, which stays in memory until its last byte has come (with less, a client could wait for
 ever in the middle of an object). When more flows come, the windows of the others shrink as they are used up, because
 no new credit is given until they are below their share.
@@ -11,7 +11,7 @@ from typing import Final
 
 from nodes.incoming import MEMORY_BYTES
 
-WINDOW_BYTES_MAX: Final = 8 << 20
+WINDOW_BYTES_MAX: Final = 16 << 20
 WINDOW_BYTES_MIN: Final = MEMORY_BYTES + (512 << 10)
 BUDGET_BYTES: Final = 32 << 20
 FLOWS_MAX: Final = 48  # each has at least the least window, so that all together have 72 MiB

@@ -15,7 +15,9 @@ from transfer.protocol.frames import PAYLOAD_BYTES_MAX
 MIB = 1 << 20
 
 
-@pytest.mark.parametrize(("flows", "window"), [(0, 8), (1, 8), (4, 8), (5, 6.4), (8, 4), (16, 2), (32, 1.5), (48, 1.5)])
+@pytest.mark.parametrize(
+    ("flows", "window"), [(0, 16), (1, 16), (2, 16), (5, 6.4), (8, 4), (16, 2), (32, 1.5), (48, 1.5)]
+)
 def test_a_window_is_a_fair_share_between_its_bounds(flows: int, window: float) -> None:
     assert window_bytes(flows) == int(window * MIB)
 
