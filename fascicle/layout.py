@@ -74,7 +74,10 @@ def prepare(options: Options) -> Cluster:
     gateway_port = _gateway_port(ports, options.port, gateway_before)
     heartbeat = join(options.host, ports.keep_or_choose(port_of(gateway_before.get("heartbeat_listen"))))
     _issue_identities(data, count, options.host)
-    places = tuple(_prepare_node(data, index, options, ports, heartbeat) for index in range(1, count + 1))
+    url = f"https://{join(options.host, gateway_port)}"
+    places = tuple(
+        _prepare_node(data, index, options, ports, url=url, heartbeat=heartbeat) for index in range(1, count + 1)
+    )
     gateway = gateway_before | {
         "gateway_id": "gateway",
         "data": str(data / "gateway"),
@@ -86,7 +89,6 @@ def prepare(options: Options) -> Cluster:
         "node": [_gateway_entry(place) for place in places],
     }
     _write_text(data / "gateway/gateway.toml", to_toml(gateway))
-    url = f"https://{join(options.host, gateway_port)}"
     credentials.save(credentials.from_identity(url, data / "pki/workstation"), data / "credentials.json")
     return Cluster(
         url=url,
@@ -150,7 +152,7 @@ def _issue_identities(data: Path, count: int, host: str) -> None:
         pki.install(ensure(f"node-{index}", "node", hosts), data / f"nodes/node-{index}/identity")
 
 
-def _prepare_node(data: Path, index: int, options: Options, ports: Ports, heartbeat: str) -> Place:
+def _prepare_node(data: Path, index: int, options: Options, ports: Ports, *, url: str, heartbeat: str) -> Place:
     node_id = f"node-{index}"
     folder = data / "nodes" / node_id
     before = _read_config(folder / "node.toml")
@@ -167,6 +169,7 @@ def _prepare_node(data: Path, index: int, options: Options, ports: Ports, heartb
         "advertise": address,
         "gateway_public_key": _signing_public_key(data / "pki/gateway"),
         "heartbeat": heartbeat,
+        "gateway": url,
         "failure_domain": node_id,  # on one machine a node is the largest thing that can be lost alone
         "plain": options.plain,
         "metrics_listen": choose("metrics_listen"),

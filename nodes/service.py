@@ -31,6 +31,7 @@ from nodes.paper import Paper, serve_paper
 from nodes.server import serve_flows
 from nodes.store import Store
 from transfer import addresses, log, memory, pki, settings, tls
+from transfer.errors import SettingsError
 from transfer.protocol.messages import NodeId
 from transfer.stream import listen, port_of
 
@@ -68,6 +69,8 @@ def serve(path: Path) -> None:
         SettingsError: settings, identity or addresses that cannot be used; a folder that another node has.
     """
     loaded = settings.load(NodeSettings, path)
+    if loaded.paper_listen and not loaded.gateway:
+        raise SettingsError(f"{path}: `paper_listen` needs `gateway`, the URL at which such objects are announced")
     log.configure(role=loaded.node_id, level=loaded.log_level)
     memory.tune()
     trio.run(_main, loaded)

@@ -37,7 +37,7 @@ from transfer.api import (
     Wanted,
 )
 from transfer.credentials import Credentials
-from transfer.errors import FascicleError, ProtocolError, UnreachableError, from_code
+from transfer.errors import FascicleError, FullError, ProtocolError, UnreachableError, from_code
 from transfer.protocol.messages import UNREADABLE, Right
 from transfer.tls import client_context
 
@@ -45,6 +45,7 @@ T = TypeVar("T")
 ANSWER_BYTES_MAX: Final = 64 << 20
 FIRST_PAUSE_S: Final = 0.1
 PAUSE_MAX_S: Final = 10.0
+FULL_PATIENCE_S: Final = 6.0  # room is made by people, who should hear of it; heartbeats may be some seconds old
 CONNECT_TIMEOUT_S: Final = 10.0
 ANSWER_TIMEOUT_S: Final = 60.0
 CONNECTIONS_MAX: Final = 8
@@ -168,13 +169,16 @@ class GatewayClient:
         return await self._patiently({"method": "GET", "url": path, "params": given}, kind)
 
     async def _patiently(self, request: dict[str, Any], kind: type[T]) -> T:
-        deadline_s = trio.current_time() + self._patience_s
+        started_s = trio.current_time()
+        deadline_s = started_s + self._patience_s
         pause_s = FIRST_PAUSE_S
         while True:
             try:
                 return await self._once(request, kind)
             except FascicleError as error:
                 wait_s = pause_s * (0.5 + self._jitter() / 2)
+                if isinstance(error, FullError):
+                    deadline_s = min(deadline_s, started_s + FULL_PATIENCE_S)
                 if not error.retryable or trio.current_time() + wait_s > deadline_s:
                     raise
             await trio.sleep(wait_s)
@@ -185,9 +189,10 @@ class GatewayClient:
             async with self._http.stream(**request) as response:
                 body = await _bounded(response)
         except httpx.HTTPError as error:
-            raise UnreachableError(
-                f"the gateway at {self._url} does not answer: {error or type(error).__name__}"
-            ) from error
+            # TLS 1.3: a server refuses a client's certificate by closing when the client has begun to speak.
+            hint = "" if isinstance(error, httpx.ConnectError) else "; if it runs, it does not accept this certificate"
+            reason = f"{error or type(error).__name__}"
+            raise UnreachableError(f"the gateway at {self._url} does not answer: {reason}{hint}") from error
         if response.status_code == httpx.codes.OK:
             return _decode(body, kind)
         raise _problem(response.status_code, body)

@@ -7,10 +7,12 @@ versions, system trust stores, deciding what a role may do.
 import hashlib
 import os
 import ssl
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import NameOID
 
 from transfer.credentials import Credentials
@@ -89,6 +91,27 @@ def _load_folder(context: ssl.SSLContext, folder: Path) -> None:
         raise SettingsError(f"{folder}: not an identity folder: {error.strerror}") from error
 
 
+def _check_own_certificate(credentials: Credentials) -> None:
+    """Find out here what a gateway would say only by closing the connection.
+
+    Raises:
+        SettingsError: the certificate has expired, or is of another authority.
+    """
+    try:
+        own = x509.load_pem_x509_certificate(credentials.certificate.encode())
+        authority = x509.load_pem_x509_certificate(credentials.ca.encode())
+        own.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature) as error:
+        raise SettingsError(
+            f"the certificate for {credentials.gateway} is not of this cluster's authority; get new credentials"
+        ) from error
+    if own.not_valid_after_utc < datetime.now(UTC):
+        raise SettingsError(
+            f"the certificate for {credentials.gateway} expired at {own.not_valid_after_utc:%Y-%m-%d %H:%M} UTC; "
+            "get new credentials"
+        )
+
+
 def _load_credentials(context: ssl.SSLContext, credentials: Credentials) -> None:
     """Load PEM texts; `ssl` takes a key from a file only, so it passes through memory that looks like one (Linux)."""
     descriptor = os.memfd_create("fascicle-identity", os.MFD_CLOEXEC)
@@ -97,6 +120,7 @@ def _load_credentials(context: ssl.SSLContext, credentials: Credentials) -> None
             file.write(f"{credentials.certificate}\n{credentials.key}\n".encode())
         context.load_verify_locations(cadata=credentials.ca)
         context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+        _check_own_certificate(credentials)
     except (ssl.SSLError, ValueError) as error:
         raise SettingsError(f"the certificates of {credentials.gateway} cannot be used: {error}") from error
     finally:

@@ -8,7 +8,7 @@ import pydicom
 import pynetdicom
 import pytest
 import trio
-import zstandard
+from backports import zstd
 
 from tests.dicom.build import CT, EXPLICIT, explicit_image
 from tests.dimse.peer import VERIFICATION, left_over, open_scp
@@ -46,7 +46,7 @@ def wg04(real_data, tmp_path_factory):
     for number, path in enumerate(sorted((real_data / "wg04").rglob("*_*"))):
         data = path.read_bytes()
         if path.suffix == ".zst":
-            data = zstandard.ZstdDecompressor().stream_reader(data).read()
+            data = zstd.decompress(data)
         (folder / f"{number:03}").write_bytes(data)
     return folder
 

@@ -108,7 +108,7 @@ async def test_large_object_that_moves_outlasts_the_patience(
         breaker = Breaker(cluster.nodes["node-1"].address, [MANY, 4, 5, 6, 7, 8])
         cluster.advertise("node-1", await nursery.start(breaker.serve))
         await wait_live(client, 1)
-        files = write(tmp_path / "in", 1, 60 << 20)
+        files = write(tmp_path / "in", 1, 120 << 20)
         result = await send(client, files, deadline_s=30, flows=1, patience_s=0.3)
         assert_all_sent(cluster, result, files)
         assert breaker.connections >= 6
