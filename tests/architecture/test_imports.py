@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LAYERS = [{"fascicle", "experiments"}, {"agent", "gateway"}, {"nodes"}, {"transfer"}]
+LAYERS = [{"fascicle"}, {"agent", "gateway"}, {"nodes"}, {"transfer"}]
 OURS = set().union(*LAYERS)
 IMPURE = {"socket", "ssl", "trio", "asyncio", "time", "random", "select", "selectors", "threading", "subprocess"}
 MODULES = sorted(path for package in OURS for path in (ROOT / package).rglob("*.py"))
@@ -65,7 +65,7 @@ def test_the_protocol_needs_no_socket_clock_or_runtime(path: Path) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=named)
 def test_libraries_do_not_print(path: Path) -> None:
     """Commands speak to people; everything else logs events."""
-    if path.relative_to(ROOT).parts[0] in {"fascicle", "agent", "experiments"}:
+    if path.relative_to(ROOT).parts[0] in {"fascicle", "agent"}:
         return
     calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
     assert [call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"] == []

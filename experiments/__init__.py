@@ -1,1 +1,0 @@
-"""Link profiles, baselines, runs, tables and plots."""
