@@ -2,8 +2,8 @@
 
 glibc gives buffers above 128 KiB back to the system when they are freed, and every new one costs a page fault for each
 4 KiB, which is dear in virtual machines; and Python's collector walks all modules again and again for garbage that
-frames and bytes never are. Measured on 360 objects of 801 KiB to 5 nodes on 2 cores: docs/decisions/0005-data-path.md. Refuses to do:
-limits; what may be in memory at once is the business of credits and budgets.
+frames and bytes never are. Measured: docs/decisions/0005-data-path.md. Refuses to do: limits; what may be in memory at
+once is the business of credits and budgets.
 """
 
 import ctypes
