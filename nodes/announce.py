@@ -5,7 +5,7 @@ taken it: a crash or an absent gateway delays it and loses nothing. Refuses to d
 """
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 from typing import Final, Never
 
@@ -16,8 +16,9 @@ import trio
 from nodes.objectfile import Record
 from transfer import durable, names, tls
 from transfer.api import Announcement, Named, SignedReceipts
-from transfer.errors import FascicleError, UnreachableError
+from transfer.errors import FascicleError, StorageError, UnreachableError
 from transfer.log import get_logger
+from transfer.objects import is_object_id
 from transfer.protocol.messages import UNREADABLE, Stored
 
 RETRY_S: Final = 5.0
@@ -64,13 +65,9 @@ class Announcer:
                     await self._wake.wait()
 
     async def _pass_on(self, client: httpx.AsyncClient) -> None:
-        while paths := sorted(path for path in self._folder.iterdir() if len(path.name) == 64)[:BATCH_MAX]:
-            found = {path: waiting for path in paths if (waiting := _read(path)) is not None}
-            if not found:
-                continue
+        while found := await trio.to_thread.run_sync(_load, self._folder):
             await self._post(client, list(found.values()))
-            for path in found:
-                path.unlink()
+            await trio.to_thread.run_sync(_remove, list(found))
             log.info("objects_announced", objects=len(found))
 
     async def _post(self, client: httpx.AsyncClient, waiting: list[Waiting]) -> None:
@@ -85,6 +82,30 @@ class Announcer:
             raise UnreachableError(f"the gateway does not answer: {error}") from error
         if answer.status_code >= 300:
             raise UnreachableError(f"the gateway answered {answer.status_code}: {answer.text[:200]}")
+
+
+def _load(folder: Path) -> dict[Path, Waiting]:
+    """Return the first announcements that wait.
+
+    Raises:
+        StorageError: the disk failed.
+    """
+    found: dict[Path, Waiting] = {}
+    try:
+        for path in sorted(path for path in folder.iterdir() if is_object_id(path.name)):
+            if len(found) < BATCH_MAX and (waiting := _read(path)) is not None:
+                found[path] = waiting
+    except OSError as error:
+        raise StorageError(f"{folder}: announcements cannot be read: {error.strerror}") from error
+    return found
+
+
+def _remove(paths: Sequence[Path]) -> None:
+    try:
+        for path in paths:
+            path.unlink()
+    except OSError as error:
+        raise StorageError(f"{error.filename}: an announcement cannot be removed: {error.strerror}") from error
 
 
 def _read(path: Path) -> Waiting | None:
