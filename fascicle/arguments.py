@@ -41,7 +41,7 @@ class _Version(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         """Print the version and end."""
-        from importlib.metadata import version  # noqa: PLC0415
+        from importlib.metadata import version  # noqa: PLC0415  # slow to import, seldom asked
 
         print(f"fascicle {version('fascicle')}")
         parser.exit()

@@ -27,7 +27,7 @@ class _Connection(HttpToolsProtocol):
     _in_head = True
     _deadline: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # always a TCP transport
         super().connection_made(transport)
         secured = transport.get_extra_info("ssl_object")
         certificate = secured.getpeercert(True) if secured is not None else None

@@ -90,7 +90,7 @@ class _Fetch:
 
     async def run(self) -> None:
         for wanted in self._first:
-            wanted.nodes.rotate(-min(range(len(wanted.nodes) or 1), key=lambda shift: self._load(wanted, shift)))
+            self._begin_with_shortest_queue(wanted)
             self.ask_next(wanted)
         while any(self._queues.values()):
             with first_error_only():
@@ -99,8 +99,10 @@ class _Fetch:
                         if queue:
                             nursery.start_soon(self._drain, self._nodes[node_id], queue)
 
-    def _load(self, wanted: _Wanted, shift: int) -> int:
-        return len(self._queues[wanted.nodes[shift]]) if wanted.nodes else 0
+    def _begin_with_shortest_queue(self, wanted: _Wanted) -> None:
+        lengths = [len(self._queues[node_id]) for node_id in wanted.nodes]
+        if lengths:
+            wanted.nodes.rotate(-lengths.index(min(lengths)))
 
     def ask_next(self, wanted: _Wanted) -> None:
         """Queue an object at its next node; without one it has failed."""

@@ -46,7 +46,7 @@ def test_all_units_are_here() -> None:
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
 def test_units_restart_and_are_confined(unit: Path) -> None:
     read = configparser.ConfigParser(interpolation=None, strict=True)
-    read.optionxform = str  # type: ignore[assignment,method-assign]
+    read.optionxform = str
     read.read(unit)
     service = read["Service"]
     assert service["Restart"] == "always"

@@ -174,7 +174,7 @@ def test_whatever_happens_an_item_is_complete_exactly_when_both_have_it(
             items = await queue.ready(A, 0, 9)
             have: dict[int, set[str]] = {item.item_id: set() for item in items}
             for destination, number, state in steps:
-                await queue.record(destination, [Outcome(items[number].item_id, state, object_id="id")])  # type: ignore[arg-type]
+                await queue.record(destination, [Outcome(items[number].item_id, state, object_id="id")])
                 if state == "done":
                     have[items[number].item_id].add(destination)
             assert {item.item_id for item in await queue.complete(9)} == {i for i, at in have.items() if at == {A, B}}

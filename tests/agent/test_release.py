@@ -89,7 +89,7 @@ def test_move_of_a_long_name_that_is_taken(folder: Path, tmp_path: Path) -> None
 def test_a_file_that_changed_is_not_touched(folder: Path, tmp_path: Path, after: str) -> None:
     item = sent(folder / "a", b"a")
     (folder / "a").write_bytes(b"new")
-    cleared = clear([item], Rule(str(folder), after, str(tmp_path / "sent")))  # type: ignore[arg-type]
+    cleared = clear([item], Rule(str(folder), after, str(tmp_path / "sent")))
     assert (cleared.kept, cleared.forgotten) == ([], [item])
     assert (folder / "a").read_bytes() == b"new"
 
@@ -98,7 +98,7 @@ def test_a_file_that_changed_is_not_touched(folder: Path, tmp_path: Path, after:
 def test_other_bytes_behind_the_same_length_and_time_are_not_touched(folder: Path, tmp_path: Path, after: str) -> None:
     item = sent(folder / "a", b"a")
     alter_in_secret(folder / "a", b"b")
-    assert clear([item], Rule(str(folder), after, str(tmp_path / "sent"))).kept == []  # type: ignore[arg-type]
+    assert clear([item], Rule(str(folder), after, str(tmp_path / "sent"))).kept == []
     assert (folder / "a").read_bytes() == b"b"
 
 

@@ -156,13 +156,13 @@ class Cluster:
             transfer_id="t",
             nodes=[node.as_api() for node in self.nodes.values()],
             replicas=replicas,
-            ticket=self.ticket(*rights, replicas=replicas, **how),  # type: ignore[arg-type]
+            ticket=self.ticket(*rights, replicas=replicas, **how),
             expires_in_s=120.0,
         )
 
     @contextlib.asynccontextmanager
     async def flow(self, name: str, *rights: Right, **how: object) -> AsyncIterator[Flow]:
-        ticket = self.ticket(*rights, **how)  # type: ignore[arg-type]
+        ticket = self.ticket(*rights, **how)
         async with open_flow(self.nodes[name].address, None, ticket) as flow:
             yield flow
 

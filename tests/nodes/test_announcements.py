@@ -129,7 +129,7 @@ async def test_a_gateway_that_is_away_or_fails_is_asked_again(site: Site, node: 
                 for count in (3, 4, 5):
                     assert len(node.files("announcements")) == 1
                     mock_clock.jump(RETRY_S)
-                    await wait_until(lambda: len(logs) == count)  # noqa: B023
+                    await wait_until(lambda: len(logs) == count)  # noqa: B023  # called before the loop goes on
             nursery.cancel_scope.cancel()
     assert gateway.names() == {object_id(b"x"): "x"}
     assert [line["event"] for line in logs] == ["announcement_waits"] * 4 + ["objects_announced"]
