@@ -29,8 +29,9 @@ from transfer.work import Item
 
 log = get_logger()
 FLOWS_LEAST: Final = 4  # with fewer nodes than this, several flows go to each
-OFFER_PAUSE_S: Final = 0.04  # so that a fast source makes few large offers
-RECEIPTS_PAUSE_S: Final = 0.25  # the same for receipts; the last ones do not wait
+OFFER_PAUSE_S: Final = 0.1  # so that a fast source makes few large offers
+OFFER_LOW_COUNT: Final = 16  # objects still to send: an offer is answered before flows have nothing left
+RECEIPTS_PAUSE_S: Final = 0.5  # the same for receipts; the last ones do not wait
 RECEIPTS_BYTES_MAX: Final = 4 << 20  # in one request; with one batch more and as base64 well within the gateway's limit
 RECEIPT_BATCHES_MAX: Final = 512
 RECONNECT_S_MAX: Final = 5.0
@@ -102,7 +103,8 @@ class _Transfer:
                 except (trio.WouldBlock, trio.EndOfChannel):
                     break
             await self._offer(batch)
-            await trio.sleep(OFFER_PAUSE_S)
+            with trio.move_on_after(OFFER_PAUSE_S):
+                await self._ledger.work.wait_low(OFFER_LOW_COUNT)
         self._ledger.work.no_more()
 
     async def _offer(self, batch: list[Item]) -> None:

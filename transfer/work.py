@@ -35,6 +35,7 @@ class Work:
         self._unsettled = 0
         self._complete = False
         self._changed = trio.Event()
+        self._taken = trio.Event()
         self.settled = trio.Event()  # everything is, and nothing more comes
 
     def add(self, item: Item) -> None:
@@ -63,6 +64,7 @@ class Work:
         for index, item in enumerate(self._ready):
             if node_id not in item.refused_by:
                 del self._ready[index]
+                self._taken.set()
                 return item
         return None
 
@@ -74,6 +76,12 @@ class Work:
                 return item
             await self._changed.wait()
         return None
+
+    async def wait_low(self, count: int) -> None:
+        """Wait until at most `count` objects wait to be taken."""
+        while len(self._ready) > count:
+            self._taken = trio.Event()
+            await self._taken.wait()
 
     @property
     def idle(self) -> bool:
