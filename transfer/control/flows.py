@@ -157,10 +157,16 @@ def advance(state: State, sample: Sample, limits: Limits) -> State:
             state, rtt_s_min=min(state.rtt_s_min, sample.rtt_s), rtt_s_max=max(state.rtt_s_max, sample.rtt_s)
         )
     if sample.link_ratio < LINK_RATIO_MIN:
-        return _abandon(state, sample)
-    if state.phase is Phase.HOLD:
-        return _hold(state, sample, limits)
-    state = _settle(state, sample)
+        state = _abandon(state, sample)
+    elif state.phase is Phase.HOLD:
+        state = _hold(state, sample, limits)
+    else:
+        state = _measure(_settle(state, sample), sample, limits)
+    return state if state.flows >= limits.least else replace(state, flows=limits.least)
+
+
+def _measure(state: State, sample: Sample, limits: Limits) -> State:
+    """Measure the step whose flows have come, and judge it when that is done."""
     if state.since_s is None:
         return state
     if limits.loss_based and state.base is None and state.flows < limits.most and _is_held_down(state, sample):
