@@ -18,7 +18,7 @@ class SendOptions:
     flows: int | None = None
     nodes: int | None = None
     replicas: int | None = None
-    congestion: str | None = None
+    congestion: str | None = "auto"  # None: the system's default
     any_file: bool = False
     patience_s: float = 60.0
 

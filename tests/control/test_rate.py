@@ -1,4 +1,4 @@
-"""A cap holds within a second on slow and fast links, whatever the sizes; no debt is forgotten and none kept too long."""
+"""A cap holds within a second on slow and fast links, whatever the sizes; no debt is forgotten, none kept too long."""
 
 from hypothesis import given
 from hypothesis import strategies as st
