@@ -19,6 +19,9 @@ from transfer import credentials as credentials_file
 from transfer import memory
 from transfer.client import GatewayClient
 from transfer.control.bounds import Evidence, bound_by
+from transfer.control.gate import Gate
+from transfer.control.presence import default_folder, serve_presence
+from transfer.control.priority import Priority
 from transfer.errors import SettingsError, UnusableFileError
 from transfer.inspection import SourceFile
 from transfer.outcomes import Counters, SendOptions, SendResult
@@ -40,6 +43,7 @@ def run(
     nodes: int | None = None,
     replicas: int | None = None,
     congestion: str = AUTO,
+    priority: str = "routine",
     any_file: bool = False,
     as_json: bool = False,
 ) -> int:
@@ -54,6 +58,7 @@ def run(
         nodes=nodes,
         replicas=replicas,
         congestion=congestion,
+        priority=Priority[priority.upper()],
         any_file=any_file,
     )
     memory.tune()
@@ -71,6 +76,7 @@ class _Send:
         self._options = options
         self._as_json = as_json
         self._counters = Counters()
+        self._gate = Gate()
         self._unlisted: list[UnusableFileError] = []
 
     async def run(self, paths: list[Path], credentials: Path) -> dict[str, Any]:
@@ -82,9 +88,10 @@ class _Send:
                 GatewayClient(loaded, patience_s=self._options.patience_s) as client,
                 trio.open_nursery() as nursery,
             ):
-                context = client_context(loaded)
+                context, folder = client_context(loaded), default_folder(os.environ)
                 started_s, processor_s = time.monotonic(), time.process_time()  # right before the first read
                 nursery.start_soon(self._show, progress, totals, started_s)
+                nursery.start_soon(serve_presence, self._gate, folder, loaded.gateway, self._options.priority)
                 result = await send_files(
                     client,
                     _each(sources),
@@ -92,6 +99,7 @@ class _Send:
                     context=context,
                     counters=self._counters,
                     totals=totals,
+                    gate=self._gate,
                 )
                 seconds = time.monotonic() - started_s
                 nursery.cancel_scope.cancel()

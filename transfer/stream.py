@@ -45,6 +45,9 @@ class Stream(Protocol):
             UnreachableError: the connection broke.
         """
 
+    def limit_unsent(self, size_bytes: int) -> None:
+        """Let the kernel hold no more than about `size_bytes` unsent."""
+
     def tcp_info(self) -> TcpInfo | None:
         """Return what the kernel knows of the connection; None where it does not say, and after the end."""
 
@@ -83,6 +86,10 @@ class PlainStream:
                 if sent:
                     views[0] = views[0][sent:]
 
+    def limit_unsent(self, size_bytes: int) -> None:
+        """See `Stream`."""
+        sockets.limit_unsent(self._socket, size_bytes)
+
     def tcp_info(self) -> TcpInfo | None:
         """See `Stream`."""
         return tcp_info.read(self._socket)
@@ -115,6 +122,10 @@ class TlsStream:
                 return
             for part in parts:
                 await self._stream.send_all(memoryview(part).cast("B"))
+
+    def limit_unsent(self, size_bytes: int) -> None:
+        """See `Stream`."""
+        sockets.limit_unsent(self._stream.transport_stream.socket, size_bytes)
 
     def tcp_info(self) -> TcpInfo | None:
         """See `Stream`."""
