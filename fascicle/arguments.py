@@ -13,6 +13,7 @@ from typing import Final, NoReturn, TypeAlias
 from transfer.errors import SettingsError
 
 CONGESTION: Final = ("auto", "bbr", "cubic")
+PRIORITIES: Final = ("stat", "routine", "background")
 NODES_MAX: Final = 1024  # api.OpenTransfer
 FLOWS_MAX: Final = 256
 REPLICAS_MAX: Final = 16
@@ -127,6 +128,7 @@ def _add_send(commands: Commands) -> None:
     parser.add_argument("--nodes", type=auto_or_whole(1, NODES_MAX), metavar="auto|N", help="storage nodes to use")
     parser.add_argument("--replicas", type=whole(1, REPLICAS_MAX), metavar="R", help="default: the cluster's")
     parser.add_argument("--congestion", choices=CONGESTION, default="auto", help="default: %(default)s")
+    parser.add_argument("--priority", choices=PRIORITIES, default="routine", help="default: %(default)s")
     parser.add_argument("--any-file", action="store_true", help="send what is not DICOM, too")
     _add_json(parser)
 

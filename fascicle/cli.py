@@ -76,6 +76,7 @@ def _send(arguments: argparse.Namespace) -> int:
         nodes=arguments.nodes,
         replicas=arguments.replicas,
         congestion=arguments.congestion,
+        priority=arguments.priority,
         any_file=arguments.any_file,
         as_json=arguments.json,
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import trio
 
 from transfer.api import CommitReceipt
+from transfer.control.priority import Priority
 from transfer.errors import FascicleError, NotDicomError
 from transfer.inspection import SourceFile
 
@@ -18,7 +19,8 @@ class SendOptions:
     flows: int | None = None
     nodes: int | None = None
     replicas: int | None = None
-    congestion: str | None = None
+    congestion: str | None = "auto"  # None: the system's default
+    priority: Priority = Priority.ROUTINE
     any_file: bool = False
     patience_s: float = 60.0
 

@@ -17,6 +17,7 @@ import trio
 from transfer import merkle
 from transfer.api import OFFER_OBJECTS_MAX, Commit, CommitReceipt, Go, Node, Offered, OpenTransfer, SignedReceipts
 from transfer.client import GatewayClient
+from transfer.control.gate import Gate
 from transfer.errors import FascicleError, ProtocolError, SettingsError, UnauthorisedError, UnreachableError
 from transfer.groups import first_error_only
 from transfer.inspection import SourceFile
@@ -46,11 +47,12 @@ async def send_files(
     context: ssl.SSLContext,
     counters: Counters | None = None,
     totals: tuple[int, int] | None = None,
+    gate: Gate | None = None,
 ) -> SendResult:
     """Send `files` as one transfer and commit it.
 
-    `context` is the sender's TLS identity for the nodes; `totals` are objects and bytes when known beforehand. Files
-    that cannot be sent are outcomes, not errors.
+    `context` is the sender's TLS identity for the nodes; `totals` are objects and bytes when known beforehand; more
+    urgent transfers at the same `gate` go first. Files that cannot be sent are outcomes, not errors.
 
     Raises:
         UnreachableError: the gateway, or every node, stayed away for `options.patience_s`.
@@ -58,8 +60,9 @@ async def send_files(
     """
     objects, size_bytes = totals or (None, None)
     wish = OpenTransfer(objects=objects, bytes=size_bytes, replicas=options.replicas, nodes=options.nodes)
-    transfer = _Transfer(client, options, context, Ledger(counters or Counters(), options.patience_s))
-    with first_error_only():
+    ledger = Ledger(counters or Counters(), options.patience_s)
+    transfer = _Transfer(client, options, context, ledger)
+    with first_error_only(), (gate or Gate()).enter(options.priority, ledger.work):
         return await transfer.run(wish, files)
 
 
@@ -170,7 +173,7 @@ class _Transfer:
         """
         if self._ledger.work.settled.is_set():
             return
-        if self._ledger.work.idle:
+        if self._ledger.work.idle or self._ledger.work.paused:
             self._ledger.moved()  # nothing was to be sent
         if not self._ledger.patient:
             raise error if isinstance(error, UnauthorisedError) else UnreachableError(error.message) from error

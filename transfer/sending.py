@@ -40,7 +40,9 @@ async def converse(
     """
     address = Address(node.host, node.port)
     secured = context if node.tls else None
-    async with open_flow(address, secured, go.ticket, congestion=options.congestion) as flow:
+    async with open_flow(
+        address, secured, go.ticket, congestion=options.congestion, turn=ledger.work.wait_turn
+    ) as flow:
         conversation = _Conversation(ledger, node, flow, replicas=go.replicas, encoding=options.encoding, post=post)
         try:
             async with trio.open_nursery() as nursery:

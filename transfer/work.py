@@ -34,6 +34,7 @@ class Work:
         self._ready: deque[Item] = deque()
         self._unsettled = 0
         self._complete = False
+        self.paused = False  # for the sake of a more urgent transfer
         self._changed = trio.Event()
         self._taken = trio.Event()
         self.settled = trio.Event()  # everything is, and nothing more comes
@@ -59,6 +60,16 @@ class Work:
         self._unsettled -= 1
         self._check()
 
+    def pause(self, paused: bool) -> None:
+        """Stop or go on giving out objects and turns; what is under way stays so."""
+        self.paused = paused
+        self._wake()
+
+    async def wait_turn(self) -> None:
+        """Wait while paused, before each share of an object that is sent."""
+        while self.paused and not self.settled.is_set():
+            await self._changed.wait()
+
     def take_nowait(self, node_id: str) -> Item | None:
         """Take the next object that this node has not refused, if there is one."""
         for index, item in enumerate(self._ready):
@@ -71,7 +82,7 @@ class Work:
     async def take(self, node_id: str) -> Item | None:
         """Take the next object for this node, waiting for one; None when everything is settled."""
         while not self.settled.is_set():
-            item = self.take_nowait(node_id)
+            item = None if self.paused else self.take_nowait(node_id)
             if item is not None:
                 return item
             await self._changed.wait()
