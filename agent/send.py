@@ -18,7 +18,7 @@ from agent.sources import list_sources
 from transfer import credentials as credentials_file
 from transfer import memory
 from transfer.client import GatewayClient
-from transfer.control.bounds import Evidence, bound_by
+from transfer.control.bounds import bound_by
 from transfer.control.gate import Gate
 from transfer.control.presence import default_folder, serve_presence
 from transfer.control.priority import Priority
@@ -136,7 +136,7 @@ class _Send:
                     bytes_total=totals[1],
                     rate_now_bytes_s=(counters.bytes - samples[0][1]) / span_s,
                     node_bytes=dict(counters.node_bytes),
-                    bound_by=bound_by(Evidence(counters.waits_s, processor_ratio=0.0)),
+                    bound_by=bound_by(counters.evidence(processor_ratio=0.0)),
                 )
             )
             await trio.sleep(PROGRESS_S)
@@ -160,7 +160,8 @@ class _Send:
             "flows": counters.flows,
             "nodes": dict(sorted(counters.node_bytes.items())),
             "encodings": counters.encodings,
-            "bound_by": bound_by(Evidence(counters.waits_s, processor_ratio)),
+            "bound_by": bound_by(counters.evidence(processor_ratio)),
+            "timeline": counters.timeline,
             "receipt": result.receipt,
             "ignored_files": [str(outcome.source.path) for outcome in ignored[:NAMED_MAX]],
             "failures": reasons[:NAMED_MAX],

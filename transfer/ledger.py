@@ -26,7 +26,8 @@ class Ledger:
         self.work = Work()
         self.budget = Budget(BODIES_BYTES_MAX)
         self.outcomes: list[Outcome] = []
-        self.nodes: set[str] = set()  # that have a flow, so that objects can go there
+        self.nodes: set[str] = set()  # where objects can go
+        self.total_bytes: int | None = None  # of all files, when known beforehand
         self._items: dict[str, Item] = {}  # wanted, until they are settled
         self._settled: dict[str, FascicleError | None] = {}  # None: durable
         self._patience_s = patience_s
@@ -36,6 +37,11 @@ class Ledger:
     def patient(self) -> bool:
         """Whether something has moved within the patience."""
         return trio.current_time() - self._moved_s < self._patience_s
+
+    @property
+    def remaining_bytes(self) -> int | None:
+        """How much is still to go at most, None when that is not known."""
+        return None if self.total_bytes is None else max(0, self.total_bytes - self.counters.bytes)
 
     def moved(self) -> None:
         """Note that something moves, so that patience begins anew."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import trio
 
 from transfer.api import CommitReceipt
+from transfer.control.bounds import Evidence
 from transfer.control.priority import Priority
 from transfer.errors import FascicleError, NotDicomError
 from transfer.inspection import SourceFile
@@ -40,6 +41,27 @@ class Outcome:
         return isinstance(self.error, NotDicomError) and not self.source.named
 
 
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """How far a transfer was after `t_s`: durable `bytes`, bytes handed to flows, flows, objects by encoding."""
+
+    t_s: float
+    bytes: int
+    wire_bytes: int
+    flows: int
+    encodings: dict[str, int]
+
+
+@dataclass(slots=True)
+class Kernel:
+    """What TCP_INFO told in all: seconds summed over flows, and samples of them all."""
+
+    busy_s: float = 0.0
+    rwnd_limited_s: float = 0.0
+    samples: int = 0
+    with_backlog: int = 0
+
+
 @dataclass(slots=True)
 class Counters:
     """How far a transfer is; read by whoever shows progress, written by the sender only."""
@@ -52,11 +74,21 @@ class Counters:
     node_bytes: dict[str, int] = field(default_factory=dict)
     encodings: dict[str, int] = field(default_factory=dict)
     flows: int = 0
+    timeline: list[Moment] = field(default_factory=list)
+    kernel: Kernel = field(default_factory=Kernel)
     waits_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("source", "receiver", "link"), 0.0))
 
     def wait(self, what: str, since_s: float) -> None:
         """Add the time since `since_s` to what flows waited for."""
         self.waits_s[what] += trio.current_time() - since_s
+
+    def evidence(self, processor_ratio: float) -> Evidence:
+        """Return what tells what bound the transfer; `processor_ratio`: processor time per elapsed time."""
+        kernel = self.kernel
+        if not kernel.samples:
+            return Evidence(self.waits_s, processor_ratio)
+        backlog_ratio = kernel.with_backlog / kernel.samples
+        return Evidence(self.waits_s, processor_ratio, kernel.busy_s, kernel.rwnd_limited_s, backlog_ratio)
 
 
 @dataclass(frozen=True, slots=True)

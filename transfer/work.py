@@ -5,6 +5,7 @@ under way goes back to the front. Refuses to do: I/O, deciding what a refusal me
 """
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import trio
@@ -43,7 +44,7 @@ class Work:
         """Take one more object."""
         self._unsettled += 1
         self._ready.append(item)
-        self._wake()
+        self.wake()
 
     def no_more(self) -> None:
         """Say that nothing more is added."""
@@ -53,7 +54,7 @@ class Work:
     def give_back(self, item: Item) -> None:
         """Put an object that was taken back to the front."""
         self._ready.appendleft(item)
-        self._wake()
+        self.wake()
 
     def settle(self) -> None:
         """Count one object as stored or failed for good."""
@@ -63,7 +64,7 @@ class Work:
     def pause(self, paused: bool) -> None:
         """Stop or go on giving out objects and turns; what is under way stays so."""
         self.paused = paused
-        self._wake()
+        self.wake()
 
     async def wait_turn(self) -> None:
         """Wait while paused, before each share of an object that is sent."""
@@ -79,9 +80,12 @@ class Work:
                 return item
         return None
 
-    async def take(self, node_id: str) -> Item | None:
-        """Take the next object for this node, waiting for one; None when everything is settled."""
-        while not self.settled.is_set():
+    async def take(self, node_id: str, leaving: Callable[[], bool] = lambda: False) -> Item | None:
+        """Take the next object for this node, waiting for one; None when everything is settled.
+
+        Also None when the taker is `leaving`, which is asked again after each `wake`.
+        """
+        while not self.settled.is_set() and not leaving():
             item = None if self.paused else self.take_nowait(node_id)
             if item is not None:
                 return item
@@ -102,9 +106,10 @@ class Work:
     def _check(self) -> None:
         if self._complete and not self._unsettled:
             self.settled.set()
-            self._wake()
+            self.wake()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Let all who wait look again."""
         self._changed.set()
         self._changed = trio.Event()
 
