@@ -24,6 +24,7 @@ _WANTED: Final = frozenset(
 )
 _PIXEL_DATA: Final = 0x7FE00010
 _LAYOUTS: Final = {syntaxes.IMPLICIT_LITTLE: IMPLICIT_LITTLE, syntaxes.EXPLICIT_LITTLE: EXPLICIT_LITTLE}
+_PREAMBLE_BYTES: Final = 132  # with "DICM"
 FRAMES_MAX: Final = 1 << 24
 
 
@@ -82,7 +83,8 @@ def locate_pixels(head: Buffer) -> Pixels:
 
 
 def _locate(view: memoryview) -> Pixels:
-    meta = read_file_meta(view)
+    if view.nbytes <= _PREAMBLE_BYTES or (meta := read_file_meta(view)).data_set_offset == view.nbytes:
+        raise TruncatedError("the file meta information does not end within these bytes")
     layout = _LAYOUTS.get(meta.transfer_syntax_uid)
     if layout is None:
         raise NotSuitableError("not an image here: compressed, deflated or big endian")

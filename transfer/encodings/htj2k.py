@@ -2,7 +2,8 @@
 
     the lowered strip's three bytes (`transfer.encodings.lowered`), then a codestream of one tile
 
-Refuses to do: codestreams whose SIZ marker segment, right behind SOC, is not that of the strip.
+Refuses to do: codestreams whose SIZ marker segment, right behind SOC, is not that of the strip, and main headers that
+hold more than ours do, or precincts of their own: a million tiny ones would take memory.
 """
 
 import struct
@@ -18,6 +19,12 @@ from transfer.encodings.strip import Strip
 from transfer.errors import CorruptError, NotSuitableError
 
 _SIZ: Final = struct.Struct(">HHHHLLLLLLLLH")  # ISO/IEC 15444-1 A.5.1, with SOC before it
+
+
+_SEGMENT: Final = struct.Struct(">HHB")  # marker, length, first byte
+_COD, _SOT = 0xFF52, 0xFF90
+_ALLOWED: Final = (0xFF50, _COD, 0xFF5C, 0xFF64)  # CAP, COD, QCD, COM
+_PRECINCTS: Final = 1  # of Scod
 
 
 class Htj2k:
@@ -62,3 +69,17 @@ def _check(codestream: memoryview, form: Form) -> None:
     )
     if not sound:
         raise CorruptError("a strip's HTJ2K codestream is of another image")
+    _check_rest(codestream, _SIZ.size + 3 * form.components)
+
+
+def _check_rest(codestream: memoryview, offset: int) -> None:
+    """Step over the main header's other segments, to the first tile-part."""
+    try:
+        marker, length, first = _SEGMENT.unpack_from(codestream, offset)
+        while marker in _ALLOWED and not (marker == _COD and first & _PRECINCTS):
+            offset += 2 + length
+            marker, length, first = _SEGMENT.unpack_from(codestream, offset)
+    except struct.error as error:
+        raise CorruptError("a strip's HTJ2K codestream is cut") from error
+    if marker != _SOT:
+        raise CorruptError("a strip's HTJ2K codestream has a header that ours have not")
