@@ -40,9 +40,18 @@ Renew = Callable[[str], Awaitable[Go]]
 class Fleet:
     """The flows of one transfer; `serve` runs them until everything is settled."""
 
-    def __init__(self, ledger: Ledger, go: Go, *, converse: Converse, renew: Renew) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        go: Go,
+        *,
+        converse: Converse,
+        renew: Renew,
+        patience_s: Callable[[int], float] = lambda _: 0.0,
+    ) -> None:
         self._ledger, self._go = ledger, go
         self._converse, self._renew = converse, renew
+        self.patience_s = patience_s  # how long a flow waits for an encoder before it takes an object as it is
         self._routes = Routes(go.nodes)
         self._places: list[Place] = []
         self._renewing = trio.Lock()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import trio
 
@@ -23,6 +24,8 @@ class SendOptions:
     congestion: str | None = "auto"  # None: the system's default
     priority: Priority = Priority.ROUTINE
     any_file: bool = False
+    workers: int | None = None  # encoders at once; None: one for each processor
+    memory: Path | None = None  # where it is remembered what worked on which path
     patience_s: float = 60.0
 
 

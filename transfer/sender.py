@@ -16,22 +16,24 @@ import trio
 
 from transfer import merkle
 from transfer.api import OFFER_OBJECTS_MAX, Commit, CommitReceipt, Go, Node, Offered, OpenTransfer, SignedReceipts
+from transfer.chooser import open_chooser
 from transfer.client import GatewayClient
 from transfer.control import sockets
 from transfer.control.flows import Limits
 from transfer.control.gate import Gate
+from transfer.encoders import Encoders, default_workers
 from transfer.errors import ProtocolError
 from transfer.fleet import Fleet, Place
 from transfer.groups import first_error_only
 from transfer.inspection import SourceFile
 from transfer.ledger import Ledger
 from transfer.outcomes import Counters, SendOptions, SendResult
+from transfer.paths import KnownPath
 from transfer.preparing import prepare
 from transfer.sending import converse
 from transfer.steering import Steering
 from transfer.work import Item
 
-FLOWS_FIRST: Final = 4  # until it is known what the link takes
 OFFER_PAUSE_S: Final = 0.1  # so that a fast source makes few large offers
 OFFER_LOW_COUNT: Final = 16  # objects still to send: an offer is answered before flows have nothing left
 RECEIPTS_PAUSE_S: Final = 0.5  # the same for receipts; the last ones do not wait
@@ -75,6 +77,12 @@ class _Transfer:
 
     def __init__(self, client: GatewayClient, options: SendOptions, context: ssl.SSLContext, ledger: Ledger) -> None:
         self._client, self._options, self._context, self._ledger = client, options, context, ledger
+        self._started_s = trio.current_time()
+        self._path = KnownPath(options.memory, client.gateway, options.congestion)
+        workers = options.workers or default_workers()
+        self._chooser = open_chooser(options.encoding, self._path.link, workers=workers)
+        self._encoders = Encoders(ledger, self._chooser, self._path.link, workers=workers)
+        ledger.encodes = self._chooser.encodes
         self._receipts: list[SignedReceipts] = []  # not handed on yet
         self._receipts_left = trio.Event()  # some were handed on
         self._posting = trio.Lock()
@@ -84,6 +92,7 @@ class _Transfer:
         send_item, receive_item = trio.open_memory_channel[Item](math.inf)  # bounded by the budget of bodies
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._prepare, files, send_item)
+            nursery.start_soon(self._path.recall)
             go = await self._client.open_transfer(wish)
             self._transfer_id = go.transfer_id
             nursery.start_soon(self._offer_all, receive_item)
@@ -125,19 +134,31 @@ class _Transfer:
 
     async def _serve_flows(self, go: Go) -> None:
         """Keep the flows, and steer their number, until everything is settled and they have ended."""
-        fixed = self._options.flows
-        limits = Limits(first=fixed or FLOWS_FIRST, loss_based=sockets.is_loss_based(self._options.congestion or ""))
-        fleet = Fleet(self._ledger, go, converse=self._converse, renew=self._client.renew)
-        steering = Steering(fleet, self._ledger, limits, fixed=fixed is not None)
+        options, path = self._options, self._path
+        limits = Limits(first=options.flows or path.flows, loss_based=sockets.is_loss_based(options.congestion or ""))
+        fleet = Fleet(
+            self._ledger, go, converse=self._converse, renew=self._client.renew, patience_s=self._chooser.patience_s
+        )
+        steering = Steering(fleet, self._ledger, limits, path.link, fixed=options.flows is not None)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(steering.serve)
+            if self._ledger.encodes:
+                nursery.start_soon(self._encoders.serve)
             await fleet.serve(limits.first)
             nursery.cancel_scope.cancel()
+        await path.remember(steering.state, trio.current_time() - self._started_s)
 
     async def _converse(self, fleet: Fleet, place: Place, node: Node) -> None:
         with first_error_only():
             await converse(
-                self._ledger, fleet, place, node, options=self._options, context=self._context, post=self._take_receipts
+                self._ledger,
+                fleet,
+                place,
+                node,
+                chooser=self._chooser,
+                congestion=self._options.congestion,
+                context=self._context,
+                post=self._take_receipts,
             )
 
     # Receipts

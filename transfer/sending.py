@@ -7,6 +7,7 @@ the transfer, retries of the flow itself (`transfer.sender`).
 import contextlib
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from pathlib import Path
 from typing import Final
 
 import trio
@@ -15,12 +16,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from transfer import inspection, receipts
 from transfer.addresses import Address
 from transfer.api import Node, SignedReceipts
+from transfer.chooser import Chooser
 from transfer.encodings import get_encoding
-from transfer.errors import FascicleError, UnreachableError, UnusableFileError, from_code
+from transfer.errors import FascicleError, NotSuitableError, UnreachableError, UnusableFileError, from_code
 from transfer.fleet import Fleet, Place
 from transfer.flow import Flow, open_flow
 from transfer.ledger import Ledger
-from transfer.outcomes import SendOptions
 from transfer.protocol.messages import Put, Refused, Stored
 from transfer.refusals import Fate
 from transfer.work import Item
@@ -37,7 +38,8 @@ async def converse(
     place: Place,
     node: Node,
     *,
-    options: SendOptions,
+    chooser: Chooser,
+    congestion: str | None,
     context: ssl.SSLContext,
     post: PostReceipts,
 ) -> None:
@@ -50,13 +52,9 @@ async def converse(
     """
     address, go = Address(node.host, node.port), fleet.go
     secured = context if node.tls else None
-    async with open_flow(
-        address, secured, go.ticket, congestion=options.congestion, turn=ledger.work.wait_turn
-    ) as flow:
+    async with open_flow(address, secured, go.ticket, congestion=congestion, turn=ledger.work.wait_turn) as flow:
         place.flow = flow
-        conversation = _Conversation(
-            ledger, fleet, place, node, flow, replicas=go.replicas, encoding=options.encoding, post=post
-        )
+        conversation = _Conversation(ledger, fleet, place, node, flow, replicas=go.replicas, chooser=chooser, post=post)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(conversation.read, nursery)
@@ -77,11 +75,11 @@ class _Conversation:
         flow: Flow,
         *,
         replicas: int,
-        encoding: str,
+        chooser: Chooser,
         post: PostReceipts,
     ) -> None:
         self._ledger, self._fleet, self._place, self._node, self._flow = ledger, fleet, place, node, flow
-        self._replicas, self._encoding, self._post = replicas, encoding, post
+        self._replicas, self._chooser, self._post = replicas, chooser, post
         self._key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(node.public_key))
         self._under_way: dict[bytes, Item] = {}
         self._answered = trio.Event()  # something that was under way has been answered for
@@ -105,7 +103,7 @@ class _Conversation:
         await self._flow.wait_credit()
         counters.wait("receiver", since_s)
         since_s = trio.current_time()
-        item = await self._ledger.work.take(self._node.node_id, lambda: self._place.leaving)
+        item = await self._ledger.work.take(self._node.node_id, lambda: self._place.leaving, self._fleet.patience_s)
         counters.wait("source", since_s)
         return item
 
@@ -142,22 +140,21 @@ class _Conversation:
         except UnusableFileError as error:
             if self._under_way.pop(bytes.fromhex(item.object_id), None) is not None:
                 self._ledger.failed(item, error)
+        except NotSuitableError:  # found out in the middle of a large object, which has been abandoned
+            item.raw_only = True
+            if self._under_way.pop(bytes.fromhex(item.object_id), None) is not None:
+                self._ledger.work.give_back(item)
 
     async def _send_small(self, item: Item) -> None:
-        body = item.body if item.body is not None else await self._ledger.reload(item)
-        name, stored = await self._encode(item, body)
+        if item.encoded is not None and not item.raw_only:
+            name, stored = item.encoded.encoding, item.encoded.stored
+        else:
+            name, stored = "raw", item.body if item.body is not None else await self._ledger.reload(item)
         await self._flow.put(self._put(item, name), stored)
         self._ledger.release(item)
 
-    async def _encode(self, item: Item, body: bytes) -> tuple[str, bytes]:
-        name = self._encoding_of(item)
-        if name == "raw":
-            return name, body
-        stored = bytes(await trio.to_thread.run_sync(get_encoding(name).encode, body))
-        return (name, stored) if len(stored) < len(body) else ("raw", body)
-
     async def _send_large(self, item: Item) -> None:
-        name = self._encoding_of(item)
+        name = await self._choose_large(item)
         put = self._put(item, name, resumable=True)
         async with contextlib.aclosing(self._blocks(item, name)) as blocks:
             await self._flow.put_stream(put, blocks)
@@ -173,9 +170,17 @@ class _Conversation:
                     item.furthest_block = number
                     self._ledger.moved()
 
-    def _encoding_of(self, item: Item) -> str:
-        wished = self._encoding
-        return "raw" if item.raw_only or wished == "auto" else wished
+    async def _choose_large(self, item: Item) -> str:
+        """Return the encoding of a large object: the same each time, so that what a node has of it is of use."""
+        if item.raw_only:
+            return "raw"
+        if not item.chosen:
+            item.chosen = await trio.to_thread.run_sync(self._choose, item.sources[0].path)
+        return item.chosen
+
+    def _choose(self, path: Path) -> str:
+        _, name = self._chooser.choose(inspection.head(path))
+        return name
 
     def _put(self, item: Item, encoding: str, *, resumable: bool = False) -> Put:
         encodings = self._ledger.counters.encodings

@@ -15,6 +15,7 @@ from transfer.control.tcp_info import TcpInfo
 from transfer.fleet import Fleet
 from transfer.flow import Flow
 from transfer.ledger import Ledger
+from transfer.link import Link
 from transfer.outcomes import Moment
 
 SAMPLE_S: Final = 0.1
@@ -24,10 +25,9 @@ MOMENTS_MAX: Final = 600  # of the timeline; then every second one goes
 class Steering:
     """Samples a fleet until it is cancelled; `fixed`: the number of flows is not to be changed."""
 
-    def __init__(self, fleet: Fleet, ledger: Ledger, limits: Limits, *, fixed: bool) -> None:
-        self._fleet, self._ledger, self._limits, self._fixed = fleet, ledger, limits, fixed
+    def __init__(self, fleet: Fleet, ledger: Ledger, limits: Limits, link: Link, *, fixed: bool) -> None:
+        self._fleet, self._ledger, self._limits, self._link, self._fixed = fleet, ledger, limits, link, fixed
         self.state = control.begin(limits)
-        self.goodput_bytes_s = 0.0  # on the wire, of late
         self._before: dict[Flow, TcpInfo] = {}
         self._sent_bytes = 0
         self._every = 1
@@ -48,8 +48,7 @@ class Steering:
     def _take(self, now_s: float, span_s: float) -> None:
         flows = self._fleet.flows()
         found = self._read(flows, now_s, span_s)
-        smooth = 0.3 if self.goodput_bytes_s else 1.0
-        self.goodput_bytes_s += smooth * (found.goodput_bytes_s - self.goodput_bytes_s)
+        self._link.take(found.goodput_bytes_s, busy=found.link_ratio >= control.LINK_RATIO_MIN)
         if self._ledger.work.paused or self._fixed or not flows:
             return
         wanted = self.state.flows

@@ -1,0 +1,137 @@
+"""The encoding of each object: one by name, or the choice by measurement on the present link.
+
+Refuses to do: the optimum (`transfer.choice`), encoding.
+"""
+
+import math
+import time
+from collections.abc import Hashable
+from threading import Lock
+from typing import Final, Protocol
+
+from typing_extensions import Buffer
+
+from transfer.choice import RAW, Choice
+from transfer.dicom import read_file_meta
+from transfer.dicom.pixels import locate_pixels
+from transfer.encodings import get_encoding
+from transfer.errors import NotDicomError, NotSuitableError, TruncatedError
+from transfer.link import Link
+
+AUTO: Final = "auto"
+NO_DICOM: Final = "no DICOM"
+PATIENCE_S_MAX: Final = 1.0
+
+
+class Chooser(Protocol):
+    """Chooses; called from several threads at once, each call short."""
+
+    encodes: bool  # whether anything may be encoded at all
+
+    def choose(self, head: Buffer) -> tuple[Hashable, str]:
+        """Return the kind of the object that `head` is, or begins, and the encoding for it now."""
+
+    def learn(self, kind: Hashable, name: str, *, size_bytes: int, stored_bytes: int, seconds: float) -> None:
+        """Take in how an encoding did."""
+
+    def failed(self, kind: Hashable, name: str) -> None:
+        """Note that an encoder failed, was too slow, or gained nothing."""
+
+    def seconds_max(self, kind: Hashable, name: str, size_bytes: int) -> float:
+        """Return after how long an encoder is too slow to go on."""
+
+    def patience_s(self, size_bytes: int) -> float:
+        """Return for how long an object is better waited for, until it is encoded, than sent as it is."""
+
+
+def open_chooser(encoding: str, link: Link, *, workers: int) -> Chooser:
+    """Return what chooses: `auto`, or always `encoding` where it is suitable.
+
+    Raises:
+        SettingsError: no such encoding.
+    """
+    if encoding == AUTO:
+        return _Auto(link, workers)
+    return _Fixed(get_encoding(encoding).name)
+
+
+def kind_of(head: Buffer) -> tuple[Hashable, bool]:
+    """Return what sort of object begins with `head`, and whether it is an image that can be encoded as such."""
+    try:
+        return locate_pixels(head).kind, True
+    except (NotSuitableError, TruncatedError):
+        return _syntax_of(head), False
+
+
+def _syntax_of(head: Buffer) -> str:
+    with memoryview(head) as raw, raw.cast("B") as view:
+        try:
+            return read_file_meta(view).transfer_syntax_uid
+        except (NotDicomError, TruncatedError):
+            return NO_DICOM
+
+
+class _Fixed:
+    """One encoding; objects that it does not suit go raw, or as zstd where that was asked for."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.encodes = name != RAW
+
+    def choose(self, head: Buffer) -> tuple[Hashable, str]:
+        return "", self._name
+
+    def learn(self, kind: Hashable, name: str, *, size_bytes: int, stored_bytes: int, seconds: float) -> None:
+        return
+
+    def failed(self, kind: Hashable, name: str) -> None:
+        return
+
+    def seconds_max(self, kind: Hashable, name: str, size_bytes: int) -> float:
+        return math.inf
+
+    def patience_s(self, size_bytes: int) -> float:
+        return math.inf if self.encodes else 0.0
+
+
+class _Auto:
+    """The choice by measurement."""
+
+    encodes = True
+
+    def __init__(self, link: Link, workers: int) -> None:
+        self._link = link
+        self._choice = Choice(workers)
+        self._lock = Lock()
+        self._ratio = 1.0  # of the latest choice
+
+    def choose(self, head: Buffer) -> tuple[Hashable, str]:
+        kind, is_image = kind_of(head)
+        now_s = time.monotonic()
+        with self._lock:
+            name = self._choice.pick(kind, self._link.bytes_s, now_s, is_image=is_image)
+            self._ratio = self._choice.ratio(kind, now_s)
+        return kind, name
+
+    def learn(self, kind: Hashable, name: str, *, size_bytes: int, stored_bytes: int, seconds: float) -> None:
+        with self._lock:
+            self._choice.learn(
+                kind,
+                name,
+                size_bytes=size_bytes,
+                stored_bytes=stored_bytes,
+                seconds=seconds,
+                now_s=time.monotonic(),
+            )
+
+    def failed(self, kind: Hashable, name: str) -> None:
+        with self._lock:
+            self._choice.failed(kind, name)
+
+    def seconds_max(self, kind: Hashable, name: str, size_bytes: int) -> float:
+        with self._lock:
+            return self._choice.seconds_max(kind, name, size_bytes)
+
+    def patience_s(self, size_bytes: int) -> float:
+        saved_bytes = size_bytes * (1 - 1 / max(self._ratio, 1.0))
+        return min(saved_bytes / self._link.bytes_s, PATIENCE_S_MAX)
