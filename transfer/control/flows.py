@@ -56,7 +56,8 @@ class Sample:
 
     `goodput_bytes_s`: acknowledged by TCP on all flows. `retransmit_ratio`: bytes retransmitted per byte sent.
     `link_ratio`: share of the flows' time spent waiting for the link, not for source or credit. `open_flows`: that may
-    send. `remaining_bytes`: None when not known.
+    send. `remaining_bytes`: None when not known. `min_rtt_s`: the least round trip of all flows so far, which the first
+    handshake knows before a queue stands; 0 when not known.
     """
 
     at_s: float
@@ -67,6 +68,7 @@ class Sample:
     link_ratio: float
     open_flows: int
     remaining_bytes: int | None = None
+    min_rtt_s: float = 0.0
 
 
 class Phase(Enum):
@@ -153,9 +155,8 @@ def begin(limits: Limits) -> State:
 def advance(state: State, sample: Sample, limits: Limits) -> State:
     """Take in one sample; `flows` of the result is the number wanted from now on."""
     if sample.rtt_s > 0:
-        state = replace(
-            state, rtt_s_min=min(state.rtt_s_min, sample.rtt_s), rtt_s_max=max(state.rtt_s_max, sample.rtt_s)
-        )
+        least_s = min(state.rtt_s_min, sample.rtt_s, sample.min_rtt_s or sample.rtt_s)
+        state = replace(state, rtt_s_min=least_s, rtt_s_max=max(state.rtt_s_max, sample.rtt_s))
     if sample.link_ratio < LINK_RATIO_MIN:
         state = _abandon(state, sample)
     elif state.phase is Phase.HOLD:
