@@ -15,7 +15,8 @@ import trio
 
 from tests.control.link import PROFILES, Link, controlled
 from transfer.control import sockets, tcp_info
-from transfer.control.flows import Limits, advance, begin
+from transfer.control.flows import advance, begin
+from transfer.control.readings import Limits
 from transfer.control.sampling import sample
 
 SEEDS = range(5)

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.control.link import ADSL, LAN, MSS, PROFILES, TANET, WAN, Link, Path, changed, controlled, fixed
-from transfer.control.flows import Limits, Phase, Reading, Sample, State, advance, begin
+from transfer.control.flows import Phase, State, advance, begin
+from transfer.control.readings import Limits, Reading, Sample
 
 FIXED = (1, 2, 4, 8, 16, 24, 32, 48, 64)
 

@@ -6,7 +6,7 @@ system has no TCP_INFO, bytes handed to the kernel stand for bytes acknowledged.
 
 from collections.abc import Mapping
 
-from transfer.control.flows import Sample
+from transfer.control.readings import Sample
 from transfer.control.tcp_info import TcpInfo
 
 
