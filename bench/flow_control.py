@@ -8,12 +8,15 @@ python -m bench.flow_control --blast 10.0.0.2 --congestion cubic    at the near 
 
 import argparse
 import contextlib
+import struct
+import time
 
 import trio
 
 from tests.control.link import PROFILES, Link, controlled
 from transfer.control import sockets, tcp_info
-from transfer.control.flows import Limits, advance, begin
+from transfer.control.flows import advance, begin
+from transfer.control.readings import Limits
 from transfer.control.sampling import sample
 
 SEEDS = range(5)
@@ -90,6 +93,8 @@ class Blast:
     async def flow(self, number: int) -> None:
         stream = await trio.open_tcp_stream(self.host, PORT)
         sockets.prepare(stream.socket, self.congestion)
+        linger = struct.pack("ii", 1, 0)  # at the end nothing unsent stays for the next run to meet
+        stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, linger)
         self.open[number] = stream
         while True:
             while number >= self.wanted:
@@ -133,6 +138,7 @@ def blast(host: str, congestion: str, flows: int, total_bytes: float) -> None:
         what = f"{flows} flows" if flows else f"controller, {turn}, {changes}, best {best}"
         print(f"{congestion} {took_s:.2f} s, {total_bytes / took_s / 1e6:.2f} MB/s: {what}", flush=True)
         first = best
+        time.sleep(1)  # what is on its way arrives
         if flows:
             return
 

@@ -9,6 +9,7 @@ import random
 from dataclasses import dataclass, field, replace
 
 from transfer.control import flows as control
+from transfer.control.readings import Limits, Sample
 
 MSS = 1448
 CUBIC_C, CUBIC_BETA = 0.4, 0.7
@@ -198,13 +199,13 @@ def controlled(
     *,
     seconds: float = 60.0,
     total_bytes: float = float("inf"),
-    limits: control.Limits | None = None,
+    limits: Limits | None = None,
     state: control.State | None = None,
     link_ratio: float = 1.0,
     sample_s: float = 0.1,
 ) -> Trace:
     """Let the controller choose, until `seconds` or `total_bytes`."""
-    limits = limits or control.Limits(loss_based=link.kind == "cubic")
+    limits = limits or Limits(loss_based=link.kind == "cubic")
     state = state or control.begin(limits)
     start_s, start = link.now_s, link.delivered
     trace = Trace(changes=[(0.0, state.flows)])
@@ -214,7 +215,7 @@ def controlled(
         link.run(sample_s)
         sent = link.delivered - before
         remaining = None if total_bytes == float("inf") else int(max(0, total_bytes - (link.delivered - start)))
-        sample = control.Sample(
+        sample = Sample(
             at_s=link.now_s,
             span_s=sample_s,
             goodput_bytes_s=sent / sample_s,

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.control.link import ADSL, LAN, MSS, PROFILES, TANET, WAN, Link, Path, changed, controlled, fixed
-from transfer.control.flows import Limits, Phase, Reading, Sample, State, advance, begin
+from transfer.control.flows import Phase, State, advance, begin
+from transfer.control.readings import Limits, Reading, Sample
 
 FIXED = (1, 2, 4, 8, 16, 24, 32, 48, 64)
 
@@ -129,6 +130,19 @@ def test_flows_that_never_come_are_not_waited_for() -> None:
     assert state.base is not None and state.phase is Phase.HOLD
 
 
+def test_a_queue_that_stands_from_the_first_sample_on_is_seen_by_the_least_round_trip() -> None:
+    limits = Limits(loss_based=True)
+
+    def grown(min_rtt_s: float) -> int:
+        state = begin(limits)
+        for number in range(1, 8):
+            found = Sample(number * 0.1, 0.1, 1e6, 0.04, 0.2, 1.0, state.flows, min_rtt_s=min_rtt_s)
+            state = advance(state, found, limits)
+        return state.flows
+
+    assert (grown(0.2), grown(0.04)) == (16, 4)
+
+
 def test_a_reading_is_an_average() -> None:
     reading = Reading(4).plus(sample(0, 100.0, 4, retransmit_ratio=0.5)).plus(sample(0.1, 300.0, 4))
     assert reading.goodput_bytes_s == pytest.approx(200.0)
@@ -146,6 +160,7 @@ samples = st.builds(
     link_ratio=st.floats(0, 1),
     open_flows=st.integers(0, 100),
     remaining_bytes=st.none() | st.integers(0, 1 << 40),
+    min_rtt_s=st.floats(0, 5),
 )
 
 

@@ -89,6 +89,7 @@ def test_a_sample_is_the_difference_and_new_flows_count_from_their_beginning() -
     assert found.retransmit_ratio == pytest.approx(510 / 3000)
     assert found.link_ratio == pytest.approx(0.75)
     assert (found.at_s, found.span_s, found.open_flows, found.rtt_s, found.remaining_bytes) == (9.0, 1.0, 2, 0.01, 7)
+    assert found.min_rtt_s == 0.01
 
 
 def test_a_full_window_of_the_peer_is_not_the_link() -> None:

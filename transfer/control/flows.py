@@ -16,6 +16,8 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
+from transfer.control.readings import Limits, Reading, Sample
+
 EARN_RATIO: Final = 0.02  # goodput that one more flow must earn
 EARN_RATIO_MAX: Final = 0.10  # for a whole step: more than this is not left lying
 LOSE_RATIO: Final = 0.02  # goodput that fewer flows may cost, with noise
@@ -37,38 +39,6 @@ PAUSE_S_MAX: Final = 60.0
 WORTH_S: Final = 1.0  # a transfer that ends sooner gains nothing by more flows
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of the number of flows. `first`: remembered from the path, or 4.
-
-    `loss_based`: the flows' congestion control takes each loss for congestion (CUBIC, Reno; not BBR).
-    """
-
-    first: int = 4
-    least: int = 2
-    most: int = 64
-    loss_based: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """What was measured since the last sample (suggested: every 0.1 s).
-
-    `goodput_bytes_s`: acknowledged by TCP on all flows. `retransmit_ratio`: bytes retransmitted per byte sent.
-    `link_ratio`: share of the flows' time spent waiting for the link, not for source or credit. `open_flows`: that may
-    send. `remaining_bytes`: None when not known.
-    """
-
-    at_s: float
-    span_s: float
-    goodput_bytes_s: float
-    retransmit_ratio: float
-    rtt_s: float
-    link_ratio: float
-    open_flows: int
-    remaining_bytes: int | None = None
-
-
 class Phase(Enum):
     """What the number of flows is doing."""
 
@@ -76,43 +46,6 @@ class Phase(Enum):
     CLIMB = "climb"
     TRIM = "trim"
     HOLD = "hold"
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """Goodput at one number of flows, as an average over `span_s`."""
-
-    flows: int
-    span_s: float = 0.0
-    sent_bytes: float = 0.0
-    resent_bytes: float = 0.0
-    rtt_s2: float = 0.0  # the round trip, integrated over `span_s`
-
-    @property
-    def goodput_bytes_s(self) -> float:
-        """Return the average."""
-        return self.sent_bytes / self.span_s if self.span_s else 0.0
-
-    @property
-    def retransmit_ratio(self) -> float:
-        """Return the share that was retransmitted."""
-        return self.resent_bytes / self.sent_bytes if self.sent_bytes else 0.0
-
-    @property
-    def rtt_s(self) -> float:
-        """Return the average round trip."""
-        return self.rtt_s2 / self.span_s if self.span_s else 0.0
-
-    def plus(self, sample: Sample) -> "Reading":
-        """Return the reading with one more sample."""
-        sent_bytes = sample.goodput_bytes_s * sample.span_s
-        return Reading(
-            self.flows,
-            self.span_s + sample.span_s,
-            self.sent_bytes + sent_bytes,
-            self.resent_bytes + sent_bytes * sample.retransmit_ratio,
-            self.rtt_s2 + sample.rtt_s * sample.span_s,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +86,8 @@ def begin(limits: Limits) -> State:
 def advance(state: State, sample: Sample, limits: Limits) -> State:
     """Take in one sample; `flows` of the result is the number wanted from now on."""
     if sample.rtt_s > 0:
-        state = replace(
-            state, rtt_s_min=min(state.rtt_s_min, sample.rtt_s), rtt_s_max=max(state.rtt_s_max, sample.rtt_s)
-        )
+        least_s = min(state.rtt_s_min, sample.rtt_s, sample.min_rtt_s or sample.rtt_s)
+        state = replace(state, rtt_s_min=least_s, rtt_s_max=max(state.rtt_s_max, sample.rtt_s))
     if sample.link_ratio < LINK_RATIO_MIN:
         state = _abandon(state, sample)
     elif state.phase is Phase.HOLD:

@@ -22,7 +22,7 @@ from transfer.control.priority import Priority
 from transfer.log import get_logger
 
 log = get_logger()
-LOOK_S: Final = 0.25
+LOOK_S: Final = 0.1
 
 
 def default_folder(environment: Mapping[str, str]) -> Path:

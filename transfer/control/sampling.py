@@ -6,7 +6,7 @@ system has no TCP_INFO, bytes handed to the kernel stand for bytes acknowledged.
 
 from collections.abc import Mapping
 
-from transfer.control.flows import Sample
+from transfer.control.readings import Sample
 from transfer.control.tcp_info import TcpInfo
 
 
@@ -35,6 +35,7 @@ def sample(
         link_ratio=min(link_ratio, _busy_ratio(before, now, span_s, open_flows)),
         open_flows=open_flows,
         remaining_bytes=remaining_bytes,
+        min_rtt_s=min((info.min_rtt_s for info in now.values() if info.min_rtt_s > 0), default=0.0),
     )
 
 
