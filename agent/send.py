@@ -18,6 +18,7 @@ from agent.sources import list_sources
 from transfer import credentials as credentials_file
 from transfer import memory
 from transfer.client import GatewayClient
+from transfer.control import path_memory
 from transfer.control.bounds import bound_by
 from transfer.control.gate import Gate
 from transfer.control.presence import default_folder, serve_presence
@@ -44,6 +45,7 @@ def run(
     replicas: int | None = None,
     congestion: str = AUTO,
     priority: str = "routine",
+    workers: int | None = None,
     any_file: bool = False,
     as_json: bool = False,
 ) -> int:
@@ -60,6 +62,8 @@ def run(
         congestion=congestion,
         priority=Priority[priority.upper()],
         any_file=any_file,
+        workers=workers,
+        memory=path_memory.default_path(os.environ),
     )
     memory.tune()
     command = _Send(options, as_json=as_json)

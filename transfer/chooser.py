@@ -14,13 +14,15 @@ from typing_extensions import Buffer
 from transfer.choice import RAW, Choice
 from transfer.dicom import read_file_meta
 from transfer.dicom.pixels import locate_pixels
-from transfer.encodings import get_encoding
+from transfer.encodings import IMAGE_ENCODINGS, get_encoding
 from transfer.errors import NotDicomError, NotSuitableError, TruncatedError
 from transfer.link import Link
 
 AUTO: Final = "auto"
+ZSTD: Final = "zstd"
 NO_DICOM: Final = "no DICOM"
 PATIENCE_S_MAX: Final = 1.0
+PATIENCE_UNKNOWN_S: Final = 0.25  # one object sent as it is may hold a slow link for seconds
 
 
 class Chooser(Protocol):
@@ -72,14 +74,17 @@ def _syntax_of(head: Buffer) -> str:
 
 
 class _Fixed:
-    """One encoding; objects that it does not suit go raw, or as zstd where that was asked for."""
+    """One encoding; what is no image for one of images goes as zstd."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self.encodes = name != RAW
 
     def choose(self, head: Buffer) -> tuple[Hashable, str]:
-        return "", self._name
+        if self._name not in IMAGE_ENCODINGS:
+            return "", self._name
+        kind, is_image = kind_of(head)
+        return kind, self._name if is_image else ZSTD
 
     def learn(self, kind: Hashable, name: str, *, size_bytes: int, stored_bytes: int, seconds: float) -> None:
         return
@@ -133,5 +138,7 @@ class _Auto:
             return self._choice.seconds_max(kind, name, size_bytes)
 
     def patience_s(self, size_bytes: int) -> float:
+        if not self._link.is_known:
+            return PATIENCE_UNKNOWN_S
         saved_bytes = size_bytes * (1 - 1 / max(self._ratio, 1.0))
         return min(saved_bytes / self._link.bytes_s, PATIENCE_S_MAX)

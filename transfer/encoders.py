@@ -16,7 +16,7 @@ import trio
 from typing_extensions import Buffer
 
 from transfer.chooser import Chooser
-from transfer.encodings import encode_checked, get_encoding
+from transfer.encodings import IMAGE_ENCODINGS, encode_checked, get_encoding
 from transfer.errors import NotSuitableError
 from transfer.ledger import Ledger
 from transfer.link import Link
@@ -88,6 +88,19 @@ def encode_as_chosen(chooser: Chooser, body: Buffer) -> Encoded | None:
     seconds = time.perf_counter() - started_s
     chooser.learn(kind, name, size_bytes=size_bytes, stored_bytes=len(stored), seconds=seconds)
     return Encoded(name, stored)
+
+
+def choose_for_large(chooser: Chooser, head: Buffer) -> str:
+    """Return the encoding for a large object that begins with `head`; raw where that would gain nothing (blocks)."""
+    kind, name = chooser.choose(head)
+    if name in IMAGE_ENCODINGS or name == "raw":
+        return name
+    try:
+        encode_checked(get_encoding(name), head, prove=False)
+    except NotSuitableError:
+        chooser.failed(kind, name)
+        return "raw"
+    return name
 
 
 def _give_way() -> None:

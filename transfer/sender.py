@@ -19,8 +19,8 @@ from transfer.api import OFFER_OBJECTS_MAX, Commit, CommitReceipt, Go, Node, Off
 from transfer.chooser import open_chooser
 from transfer.client import GatewayClient
 from transfer.control import sockets
-from transfer.control.flows import Limits
 from transfer.control.gate import Gate
+from transfer.control.readings import Limits
 from transfer.encoders import Encoders, default_workers
 from transfer.errors import ProtocolError
 from transfer.fleet import Fleet, Place
@@ -34,6 +34,8 @@ from transfer.sending import converse
 from transfer.steering import Steering
 from transfer.work import Item
 
+FLOWS_MAX: Final = 64
+FLOWS_MAX_NODE: Final = 40  # a node takes 48 in all
 OFFER_PAUSE_S: Final = 0.1  # so that a fast source makes few large offers
 OFFER_LOW_COUNT: Final = 16  # objects still to send: an offer is answered before flows have nothing left
 RECEIPTS_PAUSE_S: Final = 0.5  # the same for receipts; the last ones do not wait
@@ -135,7 +137,11 @@ class _Transfer:
     async def _serve_flows(self, go: Go) -> None:
         """Keep the flows, and steer their number, until everything is settled and they have ended."""
         options, path = self._options, self._path
-        limits = Limits(first=options.flows or path.flows, loss_based=sockets.is_loss_based(options.congestion or ""))
+        limits = Limits(
+            first=options.flows or path.flows,
+            most=min(FLOWS_MAX, FLOWS_MAX_NODE * len(go.nodes)),
+            loss_based=sockets.is_loss_based(sockets.effective(options.congestion)),
+        )
         fleet = Fleet(
             self._ledger, go, converse=self._converse, renew=self._client.renew, patience_s=self._chooser.patience_s
         )

@@ -17,6 +17,7 @@ from transfer import inspection, receipts
 from transfer.addresses import Address
 from transfer.api import Node, SignedReceipts
 from transfer.chooser import Chooser
+from transfer.encoders import choose_for_large
 from transfer.encodings import get_encoding
 from transfer.errors import FascicleError, NotSuitableError, UnreachableError, UnusableFileError, from_code
 from transfer.fleet import Fleet, Place
@@ -179,8 +180,7 @@ class _Conversation:
         return item.chosen
 
     def _choose(self, path: Path) -> str:
-        _, name = self._chooser.choose(inspection.head(path))
-        return name
+        return choose_for_large(self._chooser, inspection.head(path))
 
     def _put(self, item: Item, encoding: str, *, resumable: bool = False) -> Put:
         encodings = self._ledger.counters.encodings

@@ -9,7 +9,7 @@ from typing import Final
 import trio
 
 from transfer.control import flows as control
-from transfer.control.flows import Limits, Sample
+from transfer.control.readings import Limits, Sample
 from transfer.control.sampling import has_backlog, sample, sample_of_bytes
 from transfer.control.tcp_info import TcpInfo
 from transfer.fleet import Fleet
@@ -48,7 +48,8 @@ class Steering:
     def _take(self, now_s: float, span_s: float) -> None:
         flows = self._fleet.flows()
         found = self._read(flows, now_s, span_s)
-        self._link.take(found.goodput_bytes_s, busy=found.link_ratio >= control.LINK_RATIO_MIN)
+        if flows and not self._ledger.work.paused:
+            self._link.take(found.goodput_bytes_s, is_full=self._is_full())
         if self._ledger.work.paused or self._fixed or not flows:
             return
         wanted = self.state.flows
@@ -80,6 +81,11 @@ class Steering:
             open_flows=len(flows),
             remaining_bytes=remaining_bytes,
         )
+
+    def _is_full(self) -> bool:
+        """Tell whether bytes wait for the link, on half of the flows at least; without TCP_INFO they are said to."""
+        waiting = [info.notsent_bytes > 0 for info in self._before.values()]
+        return 2 * sum(waiting) >= len(waiting)
 
     def _keep_evidence(self, before: dict[Flow, TcpInfo], now: dict[Flow, TcpInfo]) -> None:
         kernel = self._ledger.counters.kernel

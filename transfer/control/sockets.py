@@ -15,6 +15,7 @@ from transfer.errors import SettingsError
 
 AUTO: Final = "auto"
 AVAILABLE: Final = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
+DEFAULT: Final = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 UNSENT_BYTES: Final = 128 << 10  # until a flow's rate is known
 UNSENT_BYTES_MIN: Final = 16 << 10
 UNSENT_BYTES_MAX: Final = 512 << 10  # on a fast link each wake-up costs more than the bytes it sends
@@ -55,6 +56,17 @@ def congestion_of(socket: trio.socket.SocketType) -> str:
     with contextlib.suppress(OSError):
         raw: bytes = socket.getsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_CONGESTION, NAME_BYTES_MAX)
         return raw.rstrip(b"\0").decode("ascii", "replace")
+    return ""
+
+
+def effective(congestion: str | None) -> str:
+    """Return the name of what `prepare` sets a socket to, as far as the system tells; "" where it does not."""
+    if congestion == AUTO and "bbr" in available():
+        return "bbr"
+    if congestion not in {AUTO, None}:
+        return congestion or ""
+    with contextlib.suppress(OSError):
+        return DEFAULT.read_text().strip()
     return ""
 
 
