@@ -141,8 +141,8 @@ def frame(*, last=1, crop=0, patches=0, modular=1, kind=0):
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        ({"crop": 1}, "crop"), ({"last": 0}, "further frames"), ({"patches": 2}, "patches"), ({"modular": 0}, "modular"),
-        ({"kind": 2}, "regular"),
+        ({"crop": 1}, "crop"), ({"last": 0}, "further frames"), ({"patches": 2}, "patches"),
+        ({"modular": 0}, "modular"), ({"kind": 2}, "regular"),
     ],
 )  # fmt: skip
 def test_headers_of_jpeg_xl_that_would_take_memory(change, what):

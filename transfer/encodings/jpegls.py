@@ -1,9 +1,10 @@
 """`jpegls`: JPEG-LS (ISO/IEC 14495-1), lossless, by CharLS.
 
-    the lowered strip's three bytes (`transfer.encodings.lowered`), then what follows the scan header in a JPEG-LS file
+    the lowered strip's three bytes (`transfer.encodings.lowered`), then the coded data of a JPEG-LS file's only scan
 
-The segments before are the same for all strips of a form, so they are not stored but written anew: a peer's could
-declare another image, or coding parameters that keep CharLS busy for minutes. Refuses to do: near-lossless.
+All else in such a file is the same for all strips of a form, so it is not stored but written anew: a peer's could
+declare another image, or coding parameters that keep CharLS busy for minutes, as does an end without its marker.
+Refuses to do: near-lossless.
 """
 
 import struct
@@ -18,7 +19,7 @@ from transfer.encodings.lowered import front, lower, raised
 from transfer.encodings.strip import Strip
 from transfer.errors import CorruptError, NotSuitableError
 
-_SOI: Final = b"\xff\xd8"
+_SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
 _FRAME: Final = struct.Struct(">HHBHHB")  # SOF55, C.2.2
 # LSE with the thresholds that C.2.4.1.1 gives for 16 bits; decoders differ in what they take when it is absent.
 _PRESET_16: Final = struct.pack(">HHBHHHHH", 0xFFF8, 13, 1, 65535, 18, 67, 276, 64)
@@ -36,16 +37,16 @@ class JpegLs:
         except (RuntimeError, ValueError) as error:
             raise NotSuitableError(f"JPEG-LS failed: {error}") from error
         _, header, scan = file.partition(_header(Form(strip.shape[0], strip.shape[1], strip.shape[2], strip.itemsize)))
-        if not header:
+        if not header or not scan.endswith(_EOI):
             raise NotSuitableError("JPEG-LS failed: a file with other segments than expected")
-        return head + scan
+        return head + scan.removesuffix(_EOI)
 
     def decode(self, stored: Buffer, form: Form) -> Strip:
         """Return the strip."""
         least, _, scan = front(stored, form)
         out = np.zeros((form.rows, form.columns, form.components), f"<u{form.sample_bytes}")
         try:
-            file = b"".join((_SOI, _header(form), scan))
+            file = b"".join((_SOI, _header(form), scan, _EOI))
             imagecodecs.jpegls_decode(file, out=out if form.components > 1 else out[:, :, 0])
         except (RuntimeError, ValueError) as error:
             raise CorruptError(f"a strip is not JPEG-LS: {error}") from error
