@@ -1,134 +1,233 @@
-"""Which encoding is best now, for one kind of image: a measured optimum (design section 6). Pure; time is a number.
+"""The choice of an encoding: a measured optimum per kind of image, not a setting.
 
-An encoding of ratio r at a speed of s, with w workers on a link that takes g, moves the lesser of
+With W workers that encode S bytes a second each, at a ratio R, over a link that carries G bytes a second:
 
-    g * r                         all encoded: the link is full, and denser is better
-    g + w * s * (1 - 1/r)         as much encoded as the workers manage, the rest raw in the room that is left
+    rate = min(W * S, G * R)                      every object is encoded
+    rate = min(G * R, G + W * S * (1 - 1 / R))    what the workers do not manage goes raw: the link is never idle
 
-original bytes a second. Both are known from what was measured on this machine for this kind of image, and until then
-from the table below, scaled by how the kind's other encodings do. One encoding follows another only when it is better
-by `HYSTERESIS_RATIO`. Refuses to do: encoding, measuring time.
+in bytes of original a second; the encoding with the highest rate is taken. Speeds and ratios begin with a built-in
+table and are learnt, with old samples forgotten. What is in use stays in use until another is better by a margin, and
+for some objects after each change. Now and then another that could be better is tried. Pure: no clock, no threads, no
+randomness; for one thread. Refuses to do: encoding, measuring the link.
 """
 
-from collections.abc import Hashable
-from dataclasses import dataclass, field, replace
-from typing import Final
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from transfer.dicom.pixels import Kind
 
 RAW: Final = "raw"
-HYSTERESIS_RATIO: Final = 1.06
-SMOOTH: Final = 0.25  # of each new measurement
-STALE_S: Final = 30.0  # what was measured longer ago counts no more than the table
-FAILURES_MAX: Final = 3  # in a row; then the encoding is not tried for the kind again
-SCALE_MIN, SCALE_MAX = 0.1, 3.0
-SLOW_RATIO: Final = 20.0  # an encoder that takes so many times longer than expected is given up
-SLOW_S: Final = 2.0
+LADDER: Final = ("raw", "zstd", "shuffle-lz4", "gradient-zstd", "jxl-1", "htj2k", "jpegls", "jxl-3", "jxl-7")
+MARGIN_RATIO: Final = 1.08
+FAR_RATIO: Final = 1.15  # so much better is better at once: at the start nothing is known of the link
+DWELL_OBJECTS: Final = 32
+PROBE_OBJECTS: Final = 64
+PROBE_FIRST_OBJECTS: Final = 8  # while there is one of which only the table tells
+PROBE_RATE_RATIO: Final = 0.5  # of the best rate: what is further off is not worth a try
+SLOW_RATIO: Final = 8.0
+SLOW_S: Final = 0.25  # a short delay is the machine's
+GIVE_UP_RATIO: Final = 20.0  # of the expected time: then the object goes as it is
+GIVE_UP_S: Final = 2.0
+BARRED_OBJECTS: Final = 512
+FORGET_RATIO: Final = 0.97  # a sample counts half after 23 others
+PRIOR_RATIO: Final = 0.1  # the table counts as a tenth of an object
+WORTH_RATIO: Final = 1.03  # what makes objects less smaller than this is not worth the processor
+KINDS_MAX: Final = 256
+_MB: Final = 1e6
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """How an encoding does: original bytes a second for one worker, original bytes for each stored one."""
+class Prior(NamedTuple):
+    """Ratio, and MB of original a second on one core, before anything has been measured."""
 
-    speed_bytes_s: float
     ratio: float
-    at_s: float = float("-inf")
+    speed_mb_s: float
 
 
-# Head CT and MR on one core (docs/encodings.md): where nothing has been measured yet.
-IMAGES: Final = {
-    "shuffle-lz4": Fact(270e6, 2.1),
-    "gradient-zstd": Fact(170e6, 3.2),
-    "jxl-1": Fact(100e6, 3.1),
-    "htj2k": Fact(80e6, 3.5),
-    "jpegls": Fact(45e6, 3.7),
-    "jxl-3": Fact(15e6, 4.2),
-    "jxl-7": Fact(1.4e6, 4.4),
-}
-OTHERS: Final = {"zstd": Fact(300e6, 2.0)}  # reports, structures: what holds no pixels
+# Design, section 6, on real images; measured on a busy machine, so lower bounds. `zstd` and `raw` are ours.
+_CROPPED_CT: Final = {
+    "zstd": Prior(1.7, 150), "shuffle-lz4": Prior(1.82, 384), "gradient-zstd": Prior(2.28, 172),
+    "jxl-1": Prior(2.37, 80), "htj2k": Prior(2.35, 69), "jpegls": Prior(2.49, 34),
+    "jxl-3": Prior(2.57, 11), "jxl-7": Prior(2.61, 1.0),
+}  # fmt: skip
+_HEAD_CT: Final = {
+    "zstd": Prior(2.3, 150), "shuffle-lz4": Prior(2.27, 271), "gradient-zstd": Prior(3.97, 177),
+    "jxl-1": Prior(3.72, 155), "htj2k": Prior(4.19, 86), "jpegls": Prior(4.50, 49),
+    "jxl-3": Prior(5.22, 18), "jxl-7": Prior(5.39, 1.4),
+}  # fmt: skip
+_MR: Final = {
+    "zstd": Prior(1.7, 150), "shuffle-lz4": Prior(1.87, 298), "gradient-zstd": Prior(2.55, 123),
+    "jxl-1": Prior(2.52, 53), "htj2k": Prior(2.64, 58), "jpegls": Prior(2.67, 34),
+    "jxl-3": Prior(3.12, 10), "jxl-7": Prior(3.18, 1.4),
+}  # fmt: skip
+_PRIORS: Final = {"CT": _HEAD_CT, "MR": _MR}
+_ANY_BYTES: Final = {"zstd": Prior(1.2, 150)}  # no image: what it holds is not known
 
 
 @dataclass(slots=True)
-class _Known:
-    """What is known of one kind."""
+class Estimate:
+    """What is known of one encoding on one kind of image: decaying sums over samples."""
 
-    table: dict[str, Fact]
-    measured: dict[str, Fact] = field(default_factory=dict)
-    failures: dict[str, int] = field(default_factory=dict)
+    original_bytes: float
+    stored_bytes: float
+    seconds: float
+    measured: bool = False
+    asked_for: int = 0  # how many objects of the kind had been chosen for when it was used last
+    barred_until: float = 0
+
+    @property
+    def ratio(self) -> float:
+        """Original over stored bytes."""
+        return self.original_bytes / self.stored_bytes
+
+    @property
+    def speed_bytes_s(self) -> float:
+        """Original bytes that one worker encodes in a second."""
+        return self.original_bytes / self.seconds
+
+    def note(self, original_bytes: int, stored_bytes: int, seconds: float) -> None:
+        """Take a sample."""
+        if not self.measured:
+            self.measured = True
+            self._weigh(original_bytes * PRIOR_RATIO / self.original_bytes)
+        self.original_bytes = self.original_bytes * FORGET_RATIO + original_bytes
+        self.stored_bytes = self.stored_bytes * FORGET_RATIO + max(1, stored_bytes)
+        self.seconds = self.seconds * FORGET_RATIO + max(1e-6, seconds)
+
+    def _weigh(self, weight: float) -> None:
+        self.original_bytes *= weight
+        self.stored_bytes *= weight
+        self.seconds *= weight
+
+
+@dataclass(slots=True)
+class _State:
+    """One kind of image."""
+
+    estimates: dict[str, Estimate]
     current: str = ""
+    changed_at: int = 0
+    objects: int = 0
+
+
+def rate_bytes_s(estimate: Estimate, *, workers: int, goodput_bytes_s: float, fill_with_raw: bool) -> float:
+    """Return how many bytes of original a second arrive; see the module."""
+    encoded = workers * estimate.speed_bytes_s
+    linked = goodput_bytes_s * estimate.ratio
+    if not fill_with_raw:
+        return min(encoded, linked)
+    return min(linked, goodput_bytes_s + encoded * (1 - 1 / estimate.ratio))
 
 
 class Choice:
-    """The choices of one sender, by kind of image; any hashable value is a kind."""
+    """Chooses for one path, from `names` (any of `LADDER`), with `workers` that encode at a time."""
 
-    def __init__(self, workers: int) -> None:
-        self._workers = workers
-        self._kinds: dict[Hashable, _Known] = {}
+    def __init__(self, workers: int, *, names: Sequence[str] = LADDER, fill_with_raw: bool = True) -> None:
+        self._workers, self._fill_with_raw = max(1, workers), fill_with_raw
+        self._names = tuple(names)
+        self._states: dict[Kind | str, _State] = {}
 
-    def pick(self, kind: Hashable, goodput_bytes_s: float, now_s: float, *, is_image: bool = True) -> str:
-        """Return the best encoding for an object of `kind` on a link that takes `goodput_bytes_s`."""
-        known = self._known(kind, is_image)
-        scores = {name: self._score(fact, goodput_bytes_s) for name, fact in self._facts(known, now_s).items()}
-        scores[RAW] = goodput_bytes_s
-        best = max(scores, key=lambda name: scores[name])
-        if known.current not in scores or scores[best] > HYSTERESIS_RATIO * scores[known.current]:
-            known.current = best
-        return known.current
+    def choose(self, kind: Kind | str, goodput_bytes_s: float) -> str:
+        """Return the encoding for the next object of `kind` (a name: no image) at this goodput, above 0, of the link.
 
-    def learn(
-        self, kind: Hashable, name: str, *, size_bytes: int, stored_bytes: int, seconds: float, now_s: float
-    ) -> None:
-        """Take in how an encoding did; `seconds` as they passed, so that a busy machine counts."""
-        known = self._kinds.get(kind)
-        if known is None or not size_bytes:
+        The goodput must be what the link carries while it is busy: what it carried while it waited for encoders
+        would make the choice ever denser.
+        """
+        state = self._state(kind)
+        state.objects += 1
+        rates = self.rates(kind, goodput_bytes_s)
+        best = max(rates, key=rates.__getitem__)
+        self._settle(state, rates, best)
+        chosen = self._probe(state, rates, rates[best]) or state.current
+        if chosen != RAW:
+            state.estimates[chosen].asked_for = state.objects
+        return chosen
+
+    def rates(self, kind: Kind | str, goodput_bytes_s: float) -> dict[str, float]:
+        """Return the rate of each encoding that may be chosen, in bytes of original a second."""
+        state = self._state(kind)
+        rates = {RAW: goodput_bytes_s}
+        for name, estimate in state.estimates.items():
+            if estimate.barred_until <= state.objects:
+                rates[name] = rate_bytes_s(
+                    estimate,
+                    workers=self._workers,
+                    goodput_bytes_s=goodput_bytes_s,
+                    fill_with_raw=self._fill_with_raw,
+                )
+        return rates
+
+    def note(self, kind: Kind | str, encoding: str, original_bytes: int, stored_bytes: int, seconds: float) -> None:
+        """Learn from an object: `seconds` of one worker. One that did not become smaller is noted as it is, too.
+
+        What took far longer than it should is not chosen for a while.
+        """
+        state = self._state(kind)
+        estimate = state.estimates.get(encoding)
+        if estimate is None:
             return
-        new = Fact(size_bytes / max(seconds, 1e-6), size_bytes / max(stored_bytes, 1), now_s)
-        old = known.measured.get(name)
-        if old is not None and now_s - old.at_s < STALE_S:
-            new = replace(
-                new,
-                speed_bytes_s=old.speed_bytes_s + SMOOTH * (new.speed_bytes_s - old.speed_bytes_s),
-                ratio=old.ratio + SMOOTH * (new.ratio - old.ratio),
-            )
-        known.measured[name] = new
-        known.failures.pop(name, None)
+        expected_s = original_bytes / estimate.speed_bytes_s
+        if seconds > SLOW_S + SLOW_RATIO * expected_s:
+            estimate.barred_until = state.objects + BARRED_OBJECTS
+        estimate.note(original_bytes, stored_bytes, seconds)
+        if estimate.ratio < WORTH_RATIO:
+            estimate.barred_until = max(estimate.barred_until, state.objects + BARRED_OBJECTS)
 
-    def failed(self, kind: Hashable, name: str) -> None:
-        """Note that an encoder failed, was too slow, or gained nothing."""
-        if kind in self._kinds:
-            failures = self._kinds[kind].failures
-            failures[name] = failures.get(name, 0) + 1
+    def ratio(self, kind: Kind | str, encoding: str) -> float:
+        """Return the ratio that is expected of `encoding`, 1.0 of raw."""
+        estimate = self._state(kind).estimates.get(encoding)
+        return estimate.ratio if estimate else 1.0
 
-    def seconds_max(self, kind: Hashable, name: str, size_bytes: int) -> float:
+    def seconds_max(self, kind: Kind | str, encoding: str, original_bytes: int) -> float:
         """Return after how long an encoder is too slow to go on."""
-        known = self._kinds.get(kind)
-        fact = known and (known.measured.get(name) or known.table.get(name))
-        return SLOW_S + SLOW_RATIO * size_bytes / fact.speed_bytes_s if fact else SLOW_S
+        estimate = self._state(kind).estimates.get(encoding)
+        return GIVE_UP_S + GIVE_UP_RATIO * original_bytes / estimate.speed_bytes_s if estimate else GIVE_UP_S
 
-    def ratio(self, kind: Hashable, now_s: float) -> float:
-        """Return the ratio expected of the present choice for `kind`."""
-        known = self._kinds.get(kind)
-        fact = known and self._facts(known, now_s).get(known.current)
-        return fact.ratio if fact else 1.0
+    def failed(self, kind: Kind | str, encoding: str) -> None:
+        """Never choose `encoding` for this kind again: it gave other bytes back."""
+        self._bar(kind, encoding, math.inf)
 
-    def _known(self, kind: Hashable, is_image: bool) -> _Known:
-        if kind not in self._kinds:
-            self._kinds[kind] = _Known(IMAGES if is_image else OTHERS)
-        return self._kinds[kind]
+    def set_aside(self, kind: Kind | str, encoding: str) -> None:
+        """Do not choose `encoding` for this kind for a while: it gained nothing, or its encoder gave up."""
+        self._bar(kind, encoding, BARRED_OBJECTS)
 
-    def _facts(self, known: _Known, now_s: float) -> dict[str, Fact]:
-        """Return measured facts, and the table's scaled by them; without what has failed."""
-        fresh = {name: fact for name, fact in known.measured.items() if now_s - fact.at_s < STALE_S}
-        speed = _scale([fact.speed_bytes_s / known.table[name].speed_bytes_s for name, fact in fresh.items()])
-        gain = _scale([(fact.ratio - 1) / (known.table[name].ratio - 1) for name, fact in fresh.items()])
-        facts = {
-            name: fresh.get(name) or Fact(fact.speed_bytes_s * speed, 1 + (fact.ratio - 1) * gain)
-            for name, fact in known.table.items()
-        }
-        return {name: fact for name, fact in facts.items() if known.failures.get(name, 0) < FAILURES_MAX}
+    def _bar(self, kind: Kind | str, encoding: str, objects: float) -> None:
+        state = self._state(kind)
+        estimate = state.estimates.get(encoding)
+        if estimate is not None:
+            estimate.barred_until = state.objects + objects
 
-    def _score(self, fact: Fact, goodput_bytes_s: float) -> float:
-        ratio = max(fact.ratio, 1.0)
-        return min(goodput_bytes_s * ratio, goodput_bytes_s + self._workers * fact.speed_bytes_s * (1 - 1 / ratio))
+    def _settle(self, state: _State, rates: dict[str, float], best: str) -> None:
+        """Change what is in use if another is better by a margin, which is larger soon after the last change."""
+        held = rates.get(state.current)
+        if held is not None:
+            settled = state.objects - state.changed_at >= DWELL_OBJECTS
+            if rates[best] <= held * (MARGIN_RATIO if settled else FAR_RATIO):
+                return
+        state.current, state.changed_at = best, state.objects
+
+    def _probe(self, state: _State, rates: dict[str, float], best_rate: float) -> str | None:
+        """Every so many objects, return the one longest unused of those that come near the best."""
+        if state.objects % PROBE_FIRST_OBJECTS:
+            return None
+        near = [
+            name
+            for name, rate in rates.items()
+            if rate >= PROBE_RATE_RATIO * best_rate and name not in (RAW, state.current)
+        ]
+        if state.objects % PROBE_OBJECTS:
+            near = [name for name in near if not state.estimates[name].measured]
+        return min(near, key=lambda name: state.estimates[name].asked_for, default=None)
+
+    def _state(self, kind: Kind | str) -> _State:
+        if kind not in self._states and len(self._states) >= KINDS_MAX:  # so many are names that somebody made up
+            kind = Kind("", kind.bits_allocated, kind.samples, "") if isinstance(kind, Kind) else ""
+        if kind not in self._states:
+            priors = _PRIORS.get(kind.modality, _CROPPED_CT) if isinstance(kind, Kind) else _ANY_BYTES
+            self._states[kind] = _State({name: _begin(priors[name]) for name in self._names if name in priors})
+        return self._states[kind]
 
 
-def _scale(found: list[float]) -> float:
-    return min(max(sum(found) / len(found), SCALE_MIN), SCALE_MAX) if found else 1.0
+def _begin(prior: Prior) -> Estimate:
+    return Estimate(_MB, _MB / prior.ratio, 1 / prior.speed_mb_s)

@@ -4,8 +4,6 @@ Refuses to do: the optimum (`transfer.choice`), encoding.
 """
 
 import math
-import time
-from collections.abc import Hashable
 from threading import Lock
 from typing import Final, Protocol
 
@@ -13,7 +11,7 @@ from typing_extensions import Buffer
 
 from transfer.choice import RAW, Choice
 from transfer.dicom import read_file_meta
-from transfer.dicom.pixels import locate_pixels
+from transfer.dicom.pixels import Kind, locate_pixels
 from transfer.encodings import IMAGE_ENCODINGS, get_encoding
 from transfer.errors import NotDicomError, NotSuitableError, TruncatedError
 from transfer.link import Link
@@ -30,16 +28,16 @@ class Chooser(Protocol):
 
     encodes: bool  # whether anything may be encoded at all
 
-    def choose(self, head: Buffer) -> tuple[Hashable, str]:
+    def choose(self, head: Buffer) -> tuple[Kind | str, str]:
         """Return the kind of the object that `head` is, or begins, and the encoding for it now."""
 
-    def learn(self, kind: Hashable, name: str, *, size_bytes: int, stored_bytes: int, seconds: float) -> None:
+    def learn(self, kind: Kind | str, name: str, *, size_bytes: int, stored_bytes: int, seconds: float) -> None:
         """Take in how an encoding did."""
 
-    def failed(self, kind: Hashable, name: str) -> None:
-        """Note that an encoder failed, was too slow, or gained nothing."""
+    def set_aside(self, kind: Kind | str, name: str) -> None:
+        """Note that an encoder gave up, was too slow, or gained nothing."""
 
-    def seconds_max(self, kind: Hashable, name: str, size_bytes: int) -> float:
+    def seconds_max(self, kind: Kind | str, name: str, size_bytes: int) -> float:
         """Return after how long an encoder is too slow to go on."""
 
     def patience_s(self, size_bytes: int) -> float:
@@ -57,7 +55,7 @@ def open_chooser(encoding: str, link: Link, *, workers: int) -> Chooser:
     return _Fixed(get_encoding(encoding).name)
 
 
-def kind_of(head: Buffer) -> tuple[Hashable, bool]:
+def kind_of(head: Buffer) -> tuple[Kind | str, bool]:
     """Return what sort of object begins with `head`, and whether it is an image that can be encoded as such."""
     try:
         return locate_pixels(head).kind, True
@@ -80,19 +78,19 @@ class _Fixed:
         self._name = name
         self.encodes = name != RAW
 
-    def choose(self, head: Buffer) -> tuple[Hashable, str]:
+    def choose(self, head: Buffer) -> tuple[Kind | str, str]:
         if self._name not in IMAGE_ENCODINGS:
             return "", self._name
         kind, is_image = kind_of(head)
         return kind, self._name if is_image else ZSTD
 
-    def learn(self, kind: Hashable, name: str, *, size_bytes: int, stored_bytes: int, seconds: float) -> None:
+    def learn(self, kind: Kind | str, name: str, *, size_bytes: int, stored_bytes: int, seconds: float) -> None:
         return
 
-    def failed(self, kind: Hashable, name: str) -> None:
+    def set_aside(self, kind: Kind | str, name: str) -> None:
         return
 
-    def seconds_max(self, kind: Hashable, name: str, size_bytes: int) -> float:
+    def seconds_max(self, kind: Kind | str, name: str, size_bytes: int) -> float:
         return math.inf
 
     def patience_s(self, size_bytes: int) -> float:
@@ -110,30 +108,22 @@ class _Auto:
         self._lock = Lock()
         self._ratio = 1.0  # of the latest choice
 
-    def choose(self, head: Buffer) -> tuple[Hashable, str]:
-        kind, is_image = kind_of(head)
-        now_s = time.monotonic()
+    def choose(self, head: Buffer) -> tuple[Kind | str, str]:
+        kind, _ = kind_of(head)
         with self._lock:
-            name = self._choice.pick(kind, self._link.bytes_s, now_s, is_image=is_image)
-            self._ratio = self._choice.ratio(kind, now_s)
+            name = self._choice.choose(kind, self._link.bytes_s)
+            self._ratio = self._choice.ratio(kind, name)
         return kind, name
 
-    def learn(self, kind: Hashable, name: str, *, size_bytes: int, stored_bytes: int, seconds: float) -> None:
+    def learn(self, kind: Kind | str, name: str, *, size_bytes: int, stored_bytes: int, seconds: float) -> None:
         with self._lock:
-            self._choice.learn(
-                kind,
-                name,
-                size_bytes=size_bytes,
-                stored_bytes=stored_bytes,
-                seconds=seconds,
-                now_s=time.monotonic(),
-            )
+            self._choice.note(kind, name, size_bytes, stored_bytes, seconds)
 
-    def failed(self, kind: Hashable, name: str) -> None:
+    def set_aside(self, kind: Kind | str, name: str) -> None:
         with self._lock:
-            self._choice.failed(kind, name)
+            self._choice.set_aside(kind, name)
 
-    def seconds_max(self, kind: Hashable, name: str, size_bytes: int) -> float:
+    def seconds_max(self, kind: Kind | str, name: str, size_bytes: int) -> float:
         with self._lock:
             return self._choice.seconds_max(kind, name, size_bytes)
 

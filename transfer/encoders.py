@@ -83,7 +83,7 @@ def encode_as_chosen(chooser: Chooser, body: Buffer) -> Encoded | None:
             get_encoding(name), body, seconds_max=chooser.seconds_max(kind, name, size_bytes), prove=False
         )
     except NotSuitableError:
-        chooser.failed(kind, name)
+        chooser.set_aside(kind, name)
         return None
     seconds = time.perf_counter() - started_s
     chooser.learn(kind, name, size_bytes=size_bytes, stored_bytes=len(stored), seconds=seconds)
@@ -98,7 +98,7 @@ def choose_for_large(chooser: Chooser, head: Buffer) -> str:
     try:
         encode_checked(get_encoding(name), head, prove=False)
     except NotSuitableError:
-        chooser.failed(kind, name)
+        chooser.set_aside(kind, name)
         return "raw"
     return name
 

@@ -216,7 +216,7 @@ def test_importing_the_encodings_imports_no_numpy():
     import subprocess
     import sys
 
-    code = "import sys, transfer.encodings, nodes.digests; sys.exit(bool({'numpy', 'imagecodecs'} & set(sys.modules)))"
+    code = "import sys, transfer.encodings, nodes.digests; sys.exit(bool({'numpy', 'imagecodecs'} & {*sys.modules}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

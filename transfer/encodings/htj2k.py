@@ -43,7 +43,7 @@ class Htj2k:
         """Return the strip."""
         least, _, codestream = front(stored, form)
         _check(codestream, form)
-        out = np.empty((form.rows, form.columns, form.components), f"<u{form.sample_bytes}")
+        out = np.zeros((form.rows, form.columns, form.components), f"<u{form.sample_bytes}")
         try:
             imagecodecs.htj2k_decode(codestream, out=out if form.components > 1 else out[:, :, 0])
         except (RuntimeError, ValueError) as error:

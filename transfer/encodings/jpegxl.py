@@ -47,7 +47,7 @@ class JpegXl:
         """Return the strip."""
         least, bits, codestream = front(stored, form)
         check_header(codestream, form, bits)
-        out = np.empty((form.rows, form.columns, form.components), f"<u{form.sample_bytes}")
+        out = np.zeros((form.rows, form.columns, form.components), f"<u{form.sample_bytes}")
         try:
             imagecodecs.jpegxl_decode(codestream, numthreads=1, out=out if form.components > 1 else out[:, :, 0])
         except (RuntimeError, ValueError) as error:
