@@ -37,7 +37,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 def add_report(parser: argparse.ArgumentParser) -> None:
     """Add the options of `fascicle experiment report`."""
-    parser.add_argument("folder", type=Path, metavar="DIR", help="where results.json is; tables and plots go there, too")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="of results.json; table and plots go there")
 
 
 def profiles(given: argparse.Namespace) -> list[Profile]:

@@ -4,9 +4,9 @@ Refuses to do: writing them down (`experiments.table`, `experiments.plots`).
 """
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
 
 from experiments.profiles import Profile
 from experiments.results import Results, Run, good
@@ -74,16 +74,16 @@ def floors(runs: Sequence[Run]) -> float | None:
     return statistics.median(multiples) if multiples else None
 
 
-def median(runs: Sequence[Run], of: Callable[[Run], Any]) -> float:
-    """Return the median of something of each run."""
-    return statistics.median(float(of(run)) for run in runs)
+def median(runs: Sequence[Run], name: str) -> float:
+    """Return the median of the figure `name`."""
+    return statistics.median(float(run[name]) for run in runs)
 
 
 def goodput_series(run: Run) -> list[tuple[float, float]]:
-    """Return (seconds, bit/s up on the link) between every two samples of a run."""
+    """Return (seconds, bit/s that came out of the link) between every two samples of a run."""
     samples = run["goodput"]
-    pairs = zip(samples, samples[1:], strict=False)
-    return [((a[0] + b[0]) / 2, (b[1] - a[1]) * 8 / (b[0] - a[0])) for a, b in pairs if b[0] > a[0]]
+    pairs = ((a, b) for a, b in pairwise(samples) if b[0] > a[0])
+    return [((a[0] + b[0]) / 2, (b[1] - a[1]) * 8 / (b[0] - a[0])) for a, b in pairs]
 
 
 def median_run(runs: Sequence[Run]) -> Run:

@@ -14,11 +14,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from typing import Any, Final
 
 from experiments import congestion
+from experiments.accounting import open_groups
 from experiments.namespaces import (
     CLIENT_ADDRESS,
     SERVER_ADDRESS,
@@ -80,9 +81,17 @@ def open_link(profile: Profile, *, seed: int = 0, algorithm: str = "") -> Iterat
             f"the profile {profile.name!r} cannot be made: {reason}. Without it `fascicle experiment run loop` works, "
             "and `fascicle experiment report` of what was measured before"
         )
-    with open_namespaces() as names, congestion.allowed(algorithm), _open_shaped(profile, names, seed) as link:
+    with (
+        open_namespaces() as names,
+        open_groups(names) as groups,
+        congestion.allowed(algorithm),
+        _open_shaped(profile, names, seed) as link,
+    ):
         congestion.choose((link.client, link.server), algorithm)
         link.notes |= congestion.observed(link.client)
+        link.client, link.server = (
+            replace(end, group=group) for end, group in zip((link.client, link.server), groups, strict=True)
+        )
         yield link
 
 

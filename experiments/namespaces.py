@@ -1,7 +1,8 @@
 """Two network namespaces, the ends of a link: made, named after this process, and removed whatever happens.
 
-Names carry the process id (`fxp123n0c`: the client's end of process 123's first link), so that what a killed process left is known
-as such and removed by the next one. Refuses to do: shaping (`experiments.links`).
+Names of namespaces and control groups carry the process id (`fxp123n0c`: the client's end of process 123's first link),
+so that what a killed process left is known as such and removed by the next one. Refuses to do: shaping
+(`experiments.links`).
 """
 
 import ctypes
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from experiments import accounting
 from transfer.errors import FascicleError, SettingsError
 
 PATH: Final = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
@@ -42,10 +44,13 @@ class Side:
     device: str
     namespace: str = ""  # "": the machine's own
     framed: bool = True  # the device counts Ethernet frames; a TUN device counts what is in them
+    group: Path | None = None  # the control group of everything that runs here
 
     def command(self, *words: object) -> list[str]:
         """Return the command line that runs `words` at this end."""
-        prefix = [program("ip"), "netns", "exec", self.namespace] if self.namespace else []
+        prefix = accounting.entering(self.group) if self.group else []
+        if self.namespace:
+            prefix += [program("ip"), "netns", "exec", self.namespace]
         return [*prefix, *map(str, words)]
 
     def open(self, path: str) -> int:
@@ -67,10 +72,13 @@ class Side:
     def _open_there(self, path: str, opened: list[int | OSError]) -> None:
         try:
             namespace = os.open(NAMED / self.namespace, os.O_RDONLY | os.O_CLOEXEC)
-            if _libc.setns(namespace, CLONE_NEWNET):
-                raise OSError(ctypes.get_errno(), f"setns {self.namespace}")
+            moved = _libc.setns(namespace, CLONE_NEWNET)
             os.close(namespace)
-            opened.append(os.open(f"/proc/thread-self/net/{path}", os.O_RDONLY | os.O_CLOEXEC))
+            opened.append(
+                OSError(ctypes.get_errno(), f"setns {self.namespace}")
+                if moved
+                else os.open(f"/proc/thread-self/net/{path}", os.O_RDONLY | os.O_CLOEXEC)
+            )
         except OSError as error:
             opened.append(error)
 
@@ -138,10 +146,14 @@ def remove(name: str) -> None:
 
 
 def remove_stale() -> list[str]:
-    """Remove the namespaces that dead processes left, and return their names."""
-    stale = [path.name for path in NAMED.glob(f"{PREFIX}*") if _is_stale(path.name)] if NAMED.is_dir() else []
+    """Remove the namespaces and control groups that dead processes left, and return their names."""
+    groups = accounting.mount_point()
+    places = [place for place in (NAMED, groups) if place is not None and place.is_dir()]
+    stale = sorted({path.name for place in places for path in place.glob(f"{PREFIX}*") if _is_stale(path.name)})
     for name in stale:
         remove(name)
+        if groups is not None:
+            accounting.remove(groups / name)
     return stale
 
 

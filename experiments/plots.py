@@ -18,7 +18,12 @@ from experiments.results import Results, Run
 WIDTH_IN, HEIGHT_IN, DPI = 8.0, 4.5, 120
 COLOURS: Final = mpl.colormaps["tab10"].colors  # type: ignore[attr-defined]
 PAPER_COLOUR: Final = "#9a9a9a"
-STYLE: Final = {"font.size": 9.5, "axes.spines.top": False, "axes.spines.right": False, "axes.titlelocation": "left"}
+STYLE: Final[dict[Any, Any]] = {
+    "font.size": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+}
 
 
 def draw(results: Results, folder: Path) -> list[Path]:
@@ -70,7 +75,11 @@ def time_bars(runs: dict[Case, list[Run]], title: str, colours: dict[str, Any]) 
     if floor_s:
         axes.axvline(floor_s, color="black", linestyle=":", linewidth=1)
         axes.annotate(
-            f"floor {floor_s:.2f} s", (floor_s, 1), xycoords=("data", "axes fraction"), xytext=(3, 2), textcoords="offset points"
+            f"floor {floor_s:.2f} s",
+            (floor_s, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(3, 2),
+            textcoords="offset points",
         )
     axes.invert_yaxis()
     axes.margins(x=0.12)
@@ -113,24 +122,32 @@ def time_by_nodes(runs: dict[Case, list[Run]], title: str, colours: dict[str, An
 
 
 def goodput(runs: dict[Case, list[Run]], title: str, rate_bit_s: float, colours: dict[str, Any]) -> Figure | None:
-    """Draw what went up the link over time: of each peer the median run of its fastest node count."""
-    picture, axes = _picture(f"{title}: bits up the link over time (median run of the fastest node count)")
-    for peer, case in _fastest(runs).items():
-        series = smooth(figures.goodput_series(figures.median_run(runs[case])))
-        if series:
-            label = case.label()
-            axes.plot(*zip(*series, strict=True), label=label, color=colours[peer], linewidth=1.2)
-    if rate_bit_s:
-        axes.axhline(rate_bit_s / 1e6, color="black", linestyle=":", linewidth=1)
-    axes.set_ylim(bottom=0)
-    axes.set_xlim(left=0)
-    axes.set_xlabel("seconds since the client was started")
-    axes.set_ylabel("Mb/s")
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    """Draw what came out of the link over time, a strip for each peer: the median run of its fastest node count."""
+    found = {
+        case: series
+        for case in _fastest(runs).values()
+        if (series := smooth(figures.goodput_series(figures.median_run(runs[case]))))
+    }
+    if not found:
+        return None
+    picture = Figure(figsize=(WIDTH_IN, 1.1 + 0.75 * len(found)), layout="constrained")
+    strips = picture.subplots(len(found), sharex=True, sharey=True, squeeze=False)[:, 0]
+    for axes, (case, series) in zip(strips, found.items(), strict=True):
+        times, rates = zip(*series, strict=True)
+        axes.fill_between(times, rates, color=colours[case.peer], alpha=0.35, linewidth=0)
+        axes.plot(times, rates, color=colours[case.peer], linewidth=1)
+        axes.annotate(case.label(), (1.01, 0.5), xycoords="axes fraction", va="center")
+        if rate_bit_s:
+            axes.axhline(rate_bit_s / 1e6, color="black", linestyle=":", linewidth=1)
+    strips[0].set_title(f"{title}\nout of the link over time: the median run of each one's fastest node count")
+    strips[0].set_ylim(0, rate_bit_s * 1.1 / 1e6 or None)
+    strips[0].set_xlim(left=0)
+    strips[-1].set_xlabel("seconds since the client was started")
+    picture.supylabel("Mb/s", fontsize="medium")
     return picture
 
 
-def smooth(series: list[tuple[float, float]], points: int = 150) -> list[tuple[float, float]]:
+def smooth(series: list[tuple[float, float]], points: int = 100) -> list[tuple[float, float]]:
     """Return at most about `points` means of neighbours, in Mb/s."""
     step = max(1, len(series) // points)
     groups = [series[start : start + step] for start in range(0, len(series), step)]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from experiments import processes
+from experiments.accounting import processor_s
 from experiments.lane import LINK_HEADER_BYTES
 from experiments.links import Link
 from experiments.namespaces import Side
@@ -23,10 +24,11 @@ SEGMENT_HEADER_BYTES: Final = LINK_HEADER_BYTES + 20 + 32  # Ethernet, IPv4, TCP
 
 @dataclass(frozen=True)
 class Counts:
-    """Totals of one end: what its device sent, and what TCP did."""
+    """Totals of one end: what its device sent and received, and what TCP did."""
 
     sent_bytes: int
     sent_packets: int
+    received_bytes: int
     segments: int
     retransmitted: int
 
@@ -42,9 +44,15 @@ class Counters:
     def read(self) -> Counts:
         """Return the totals now."""
         device, tcp = (os.pread(file, 1 << 16, 0).decode() for file in self._files)
-        sent_bytes, sent_packets = parse_device(device, self._device)
+        sent, sent_packets, received, received_packets = parse_device(device, self._device)
         segments, retransmitted = parse_tcp(tcp)
-        return Counts(sent_bytes + self._frame_bytes * sent_packets, sent_packets, segments, retransmitted)
+        return Counts(
+            sent + self._frame_bytes * sent_packets,
+            sent_packets,
+            received + self._frame_bytes * received_packets,
+            segments,
+            retransmitted,
+        )
 
     def close(self) -> None:
         """Close the files."""
@@ -52,14 +60,14 @@ class Counters:
             os.close(file)
 
 
-def parse_device(text: str, device: str) -> tuple[int, int]:
-    """Return bytes and packets sent by `device` according to /proc/net/dev."""
+def parse_device(text: str, device: str) -> tuple[int, int, int, int]:
+    """Return bytes and packets sent, then received, by `device` according to /proc/net/dev."""
     for line in text.splitlines():
         name, _, numbers = line.partition(":")
         if name.strip() == device:
             fields = numbers.split()
-            return int(fields[8]), int(fields[9])
-    return 0, 0
+            return int(fields[8]), int(fields[9]), int(fields[0]), int(fields[1])
+    return 0, 0, 0, 0
 
 
 def parse_tcp(text: str) -> tuple[int, int]:
@@ -70,7 +78,7 @@ def parse_tcp(text: str) -> tuple[int, int]:
 
 
 def wire_bytes(before: Counts, after: Counts) -> int:
-    """Return the bytes that went out as frames: a device counts the headers of a packet that it cuts later only once."""
+    """Return the bytes that went out as frames; a device counts the headers of a packet that is cut later only once."""
     uncounted = (after.segments - before.segments) - (after.sent_packets - before.sent_packets)
     return after.sent_bytes - before.sent_bytes + max(0, uncounted) * SEGMENT_HEADER_BYTES
 
@@ -79,7 +87,7 @@ class Sampler:
     """Samples one transfer; `roots` are the server's processes, and the client's are added when they start."""
 
     def __init__(self, link: Link, roots: Sequence[int]) -> None:
-        self.series: list[tuple[float, int]] = []  # seconds, bytes up since the start
+        self.series: list[tuple[float, int]] = []  # seconds, bytes that came out at the server's end
         self._link = link
         self._roots = {"server": list(roots), "client": list[int]()}
         self._peaks: dict[str, dict[int, int]] = {"server": {}, "client": {}}
@@ -91,7 +99,8 @@ class Sampler:
         """Take the totals before the transfer, and begin to sample."""
         self._begin_s = time.monotonic()
         self._before = {end: counters.read() for end, counters in self._counters.items()}
-        self._server_s = processes.processor_s(processes.tree(self._roots["server"]))
+        self._server_s = self._server_processor_s()
+        self._client_s = processor_s(self._link.client.group) if self._link.client.group else None
         self._link_s = self._link.processor_s()
         self._thread.start()
 
@@ -107,7 +116,9 @@ class Sampler:
         after = {end: counters.read() for end, counters in self._counters.items()}
         for counters in self._counters.values():
             counters.close()
-        server_s = processes.processor_s(processes.tree(self._roots["server"])) - self._server_s
+        server_s = self._server_processor_s() - self._server_s
+        client = self._link.client.group
+        client_s = processor_s(client) - self._client_s if client and self._client_s is not None else None
         up, down = (wire_bytes(self._before[end], after[end]) for end in ("client", "server"))
         lost = {end: after[end].retransmitted - self._before[end].retransmitted for end in after}
         shared = self._link.client == self._link.server  # one loopback for both: count it once
@@ -115,6 +126,7 @@ class Sampler:
             "wire_up_bytes": up,
             "wire_down_bytes": 0 if shared else down,
             "retransmitted": lost["client"] if shared else sum(lost.values()),
+            **({} if client_s is None else {"client_processor_s": round(client_s, 3)}),
             "server_processor_s": round(server_s, 3),
             "link_processor_s": round(self._link.processor_s() - self._link_s, 3),
             "client_peak_bytes": sum(self._peaks["client"].values()),
@@ -122,11 +134,15 @@ class Sampler:
             "goodput": self.series,
         }
 
+    def _server_processor_s(self) -> float:
+        group = self._link.server.group
+        return processor_s(group) if group else processes.processor_s(processes.tree(self._roots["server"]))
+
     def _run(self) -> None:
         number = 0
         while not self._stop.wait(max(0.0, self._begin_s + number * EVERY_S - time.monotonic())):
-            sent = self._counters["client"].read().sent_bytes - self._before["client"].sent_bytes
-            self.series.append((round(time.monotonic() - self._begin_s, 3), sent))
+            came = self._counters["server"].read().received_bytes - self._before["server"].received_bytes
+            self.series.append((round(time.monotonic() - self._begin_s, 3), came))
             if number % PROCESSES_EVERY == 0 or number < PROCESSES_EVERY:
                 self._sample_processes()
             number += 1

@@ -44,10 +44,16 @@ def _head(results: Results) -> str:
         f"{results['started']} to {results['finished']}; {machine['processors']} x {machine['processor']}, "
         f"{memory:.0f} GB, {machine['system']}, kernel {machine['kernel']}, commit {machine['commit'] or 'unknown'}.",
         f"Workload `{options['workload']}`, seed {options['seed']}, encoding {options['encoding']}, "
-        f"{'plain' if options['plain'] else 'TLS'}, congestion control {options['algorithm'] or 'as the kernel has it'}.",
+        f"{'plain' if options['plain'] else 'TLS'}, congestion control {_algorithms(results)}.",
         "Client, server and link share this machine's processors.",
     ]
     return "\n".join(lines)
+
+
+def _algorithms(results: Results) -> str:
+    """Return what TCP used at both ends, as the kernel told."""
+    found = {link.get("sysctl", {}).get("tcp_congestion_control", "unknown") for link in results["links"].values()}
+    return ", ".join(sorted(found)) or "unknown"
 
 
 def _paper_table(results: Results, runs: dict[Case, list[Run]]) -> str:
@@ -97,18 +103,16 @@ def _link(results: Results, name: str, runs: dict[Case, list[Run]]) -> str:
 
 def _row(case: Case, runs: list[Run]) -> list[str]:
     time, floors = figures.seconds(runs), figures.floors(runs)
-    first, second = (figures.median(runs, lambda run, end=end: run[f"{end}_processor_s"]) for end in ("client", "server"))  # type: ignore[misc]
-    peaks = [figures.median(runs, lambda run, end=end: run[f"{end}_peak_bytes"] / 1e6) for end in ("client", "server")]  # type: ignore[misc]
     return [
         case.label(),
         _plus_minus(time.mean, time.deviation),
         number(time.median),
         f"{floors:.2f}" if floors else "",
         f"{1 / floors:.1%}" if floors else "",
-        f"{figures.median(runs, lambda run: run['wire_up_bytes'] / 1e6):.1f}",
-        f"{first:.2f} + {second:.2f}",
-        f"{peaks[0]:.0f} + {peaks[1]:.0f}",
-        f"{figures.median(runs, lambda run: run['retransmitted']):.0f}",
+        f"{figures.median(runs, 'wire_up_bytes') / 1e6:.1f}",
+        " + ".join(f"{figures.median(runs, f'{end}_processor_s'):.2f}" for end in ("client", "server")),
+        " + ".join(f"{figures.median(runs, f'{end}_peak_bytes') / 1e6:.0f}" for end in ("client", "server")),
+        f"{figures.median(runs, 'retransmitted'):.0f}",
         str(time.count),
     ]
 

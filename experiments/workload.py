@@ -48,7 +48,7 @@ class Workload:
         try:
             from experiments.generate import write_series  # noqa: PLC0415  # numpy, for this workload only
         except ImportError as error:
-            raise SettingsError(f"the workload {PAPER!r} needs {error.name}: pip install fascicle[experiments]") from error
+            raise SettingsError(f"workload {PAPER!r} needs {error.name}: pip install fascicle[experiments]") from error
         return write_series(folder, objects or PAPER_OBJECTS, seed=seed)
 
     def _copy(self, folder: Path, objects: int, seed: int) -> list[Path]:

@@ -82,7 +82,8 @@ class Lftp:
         """Start vsftpd."""
         with open_vsftpd(job) as (port, pid):
             mirror = f"mirror -R --parallel={CONNECTIONS} --no-perms {job.files[0].parent} incoming"
-            script = f"set ftp:ssl-allow no; set cmd:fail-exit yes; open ftp://{job.link.server.address}:{port}; {mirror}"
+            address = f"ftp://{job.link.server.address}:{port}"
+            script = f"set ftp:ssl-allow no; set cmd:fail-exit yes; open {address}; {mirror}"
             yield Running([pid], [[program("lftp"), "-c", script]], lambda: arrived(job), _read_nothing)
 
 
@@ -119,4 +120,3 @@ def open_vsftpd(job: Job) -> Iterator[tuple[int, int]]:
     with open_process(job.link.server.command(program("vsftpd"), file), log) as process:
         wait_listening(job, [port], process, log)
         yield port, process.pid
-

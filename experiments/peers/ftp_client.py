@@ -1,6 +1,6 @@
 """Sends files by FTP over one connection, one after another, and prints the seconds from connect to quit (S2).
 
-    python -m experiments.peers.ftp_client ADDRESS PORT FILE...
+python -m experiments.peers.ftp_client ADDRESS PORT FILE...
 """
 
 import ftplib
