@@ -15,12 +15,12 @@ from experiments.profiles import Profile, rate_text
 
 DATAGRAM_RATE_MAX_BIT_S: Final = 200e6  # what Python sends and receives in datagrams with a processor to spare
 RATE_S, STREAM_S = 0.5, 0.6
-LOSS_PACKETS, LOSS_PACKETS_FEW, LOSS_PACKET_BYTES = 3000, 500, 64
+LOSS_PACKETS, LOSS_PACKETS_FEW, LOSS_PACKET_BYTES = 3000, 1000, 64
 LOSS_RATE_MAX_BIT_S: Final = 4e6
 ECHOES: Final = 9
 RATE_BELOW, RATE_ABOVE = 0.08, 0.04
 TIMER_MS: Final = 2.0
-STRAY_LOSS_RATIO: Final = 0.004
+STRAY_LOSS_RATIO: Final = 0.001
 TRIES: Final = 3
 Figures = dict[str, Any]
 
@@ -50,9 +50,9 @@ def complaints(profile: Profile, figures: Figures) -> list[str]:
         measured = figures.get(f"{way}_bit_s")
         if rate_bit_s and measured is not None and not 1 - RATE_BELOW <= measured / rate_bit_s <= 1 + RATE_ABOVE:
             found.append(f"{rate_text(round(measured, -3))} {way}, not {rate_text(rate_bit_s)}")
-        loss, packets = figures.get(f"{way}_loss_ratio", 0.0), LOSS_PACKETS if profile.loss_ratio else LOSS_PACKETS_FEW
-        spread = 4 * math.sqrt(profile.loss_ratio * (1 - profile.loss_ratio) / packets) + STRAY_LOSS_RATIO
-        if abs(loss - profile.loss_ratio) > spread:
+        loss = figures.get(f"{way}_loss_ratio", 0.0)
+        deviation = math.sqrt(profile.loss_ratio * (1 - profile.loss_ratio) / LOSS_PACKETS)
+        if abs(loss - profile.loss_ratio) > 4 * deviation + STRAY_LOSS_RATIO:
             found.append(f"{loss:.2%} of packets lost {way}, not {profile.loss_ratio:.2%}")
     return found
 

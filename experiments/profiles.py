@@ -46,12 +46,15 @@ class Profile:
         """Return the link in words."""
         if not self.shaped:
             return "unshaped"
-        rates = [rate_text(self.up_bit_s)] if self.up_bit_s == self.down_bit_s else self._both_rates()
-        parts = [*rates, f"{self.delay_ms:g} ms" * bool(self.delay_ms), f"{self.loss_ratio:.3%} loss"]
-        return ", ".join(part for part in parts if part and not part.startswith("0.000%"))
-
-    def _both_rates(self) -> list[str]:
-        return [f"{rate_text(self.up_bit_s)} up", f"{rate_text(self.down_bit_s)} down"]
+        rates = [rate_text(self.up_bit_s)] * bool(self.up_bit_s)
+        if self.up_bit_s != self.down_bit_s:
+            rates = [f"{rate_text(self.up_bit_s)} up", f"{rate_text(self.down_bit_s)} down"]
+        parts = [
+            *rates,
+            f"{self.delay_ms:g} ms" * bool(self.delay_ms),
+            f"{self.loss_ratio * 100:g}% loss" * bool(self.loss_ratio),
+        ]
+        return ", ".join(part for part in parts if part)
 
 
 PROFILES: Final = {
