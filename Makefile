@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: setup packages demo test check fmt cov bench campaign test-large clean
+.PHONY: setup packages demo test check fmt cov bench experiments experiments-setup paper-table campaign test-large clean
 
 setup: packages $(INSTALLED)
 
@@ -16,7 +16,7 @@ $(INSTALLED): pyproject.toml constraints.txt | packages
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed (make PYTHON=/path/to/python3)" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt setuptools
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[gateway,dev]'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[gateway,dev,experiments]'
 	@touch $@
 
 demo: setup
@@ -36,11 +36,24 @@ fmt: setup
 
 cov: setup
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt coverage
-	$(BIN)/coverage run --source agent,fascicle,gateway,nodes,transfer -m pytest -m 'not campaign' $(ARGS)
+	$(BIN)/coverage run --source agent,experiments,fascicle,gateway,nodes,transfer -m pytest -m 'not campaign' $(ARGS)
 	$(BIN)/coverage report --skip-covered
 
 bench: setup
 	@$(BIN)/python -m bench.data_path $(ARGS)
+
+# Quick, under 15 minutes: every link and everything that is compared, once or twice. ARGS go to `fascicle experiment run`.
+experiments: experiments-setup
+	@$(BIN)/fascicle experiment run lan tanet adsl wan --runs 2 --nodes 1,5 --objects 60,lan=360,adsl=4 \
+		--out experiments-results/$$(date -u +%Y%m%dT%H%M%SZ) $(ARGS)
+
+# The paper's table: 30 runs with 1, 5 and 30 nodes. A day and a half; adsl with a tenth of the images.
+paper-table: experiments-setup
+	@$(BIN)/fascicle experiment run lan tanet adsl --runs 30 --nodes 1,5,30 --objects 360,adsl=36 \
+		--out experiments-results/paper-$$(date -u +%Y%m%dT%H%M%SZ) $(ARGS)
+
+experiments-setup: setup
+	@.ci/packages experiments
 
 # 20 random kills at a time, seeds printed; the short form of it is part of `make test`.
 campaign: setup

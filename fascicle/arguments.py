@@ -1,7 +1,7 @@
 """The command line's grammar (design section 12): commands, options, and which values make sense.
 
 A nonsensical value is a `SettingsError` before any work is done. Refuses to do: work, and imports beyond the standard
-library and the errors, because every command pays for them at start.
+library, the errors and other grammars, because every command pays for them at start.
 """
 
 import argparse
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NoReturn, TypeAlias
 
+from experiments.arguments import add_report, add_run
 from transfer.errors import SettingsError
 
 CONGESTION: Final = ("auto", "bbr", "cubic")
@@ -100,6 +101,7 @@ def make_parser() -> Parser:
     _add_serving(commands, "agent", "run", "the workstation's daemon: watched folders, C-STORE SCP, durable queue")
     _add_serving(commands, "gateway", "serve", "the gateway: transfers, placement, catalogue")
     _add_serving(commands, "node", "serve", "a storage node")
+    _add_experiment(commands)
     return parser
 
 
@@ -172,6 +174,14 @@ def _add_serving(commands: Commands, name: str, action: str, text: str) -> None:
     actions = _add(commands, name, text).add_subparsers(dest="action", required=True, metavar=action)
     parser = _add(actions, action, text)
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="TOML; see docs/operations.md")
+
+
+def _add_experiment(commands: Commands) -> None:
+    tasks = _add(commands, "experiment", "compare with FTP and others over link profiles").add_subparsers(
+        dest="task", required=True, metavar="run|report"
+    )
+    add_run(_add(tasks, "run", "measure over the links PROFILE..., and write results, table and plots"))
+    add_report(_add(tasks, "report", "make table and plots of earlier results again"))
 
 
 def _add_to(parser: Parser) -> None:

@@ -130,6 +130,12 @@ def _node(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _experiment(arguments: argparse.Namespace) -> int:
+    from experiments import command
+
+    return {"run": command.run, "report": command.report}[arguments.task](arguments)
+
+
 COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "up": _up,
     "send": _send,
@@ -139,6 +145,7 @@ COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "agent": _agent,
     "gateway": _gateway,
     "node": _node,
+    "experiment": _experiment,
 }
 
 

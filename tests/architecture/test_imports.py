@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LAYERS = [{"fascicle"}, {"agent", "gateway"}, {"nodes"}, {"transfer"}]
+LAYERS = [{"fascicle"}, {"experiments"}, {"agent", "gateway"}, {"nodes"}, {"transfer"}]
 OURS = set().union(*LAYERS)
 IMPURE = {"socket", "ssl", "trio", "asyncio", "time", "random", "select", "selectors", "threading", "subprocess"}
 MODULES = sorted(path for package in OURS for path in (ROOT / package).rglob("*.py"))
@@ -44,6 +44,15 @@ def test_imports_point_downwards_only(path: Path) -> None:
     assert tops(path) & OURS - allowed(package) == set()
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments").rglob("*.py")), ids=named)
+def test_experiments_know_what_they_measure_only_from_outside(path: Path) -> None:
+    """They start the commands, as they do with every other program; errors are the one thing that they share."""
+    assert {name for name in imported(path) if name.partition(".")[0] in OURS - {"experiments"}} <= {
+        "transfer.errors.FascicleError",
+        "transfer.errors.SettingsError",
+    }
+
+
 @pytest.mark.parametrize("path", MODULES, ids=named)
 def test_a_runtime_stays_where_it_belongs(path: Path) -> None:
     package = path.relative_to(ROOT).parts[0]
@@ -65,7 +74,7 @@ def test_the_protocol_needs_no_socket_clock_or_runtime(path: Path) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=named)
 def test_libraries_do_not_print(path: Path) -> None:
     """Commands speak to people; everything else logs events."""
-    if path.relative_to(ROOT).parts[0] in {"fascicle", "agent"}:
+    if path.relative_to(ROOT).parts[0] in {"fascicle", "agent", "experiments"}:
         return
     calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
     assert [call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"] == []

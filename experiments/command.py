@@ -1,0 +1,102 @@
+"""`fascicle experiment run` and `report`: from the command line to results, table and plots.
+
+An end by a signal is like any error: what is being run is stopped, namespaces and devices go, results stay and are
+marked as not complete. Refuses to do: anything else.
+"""
+
+import argparse
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from experiments import arguments, campaign, namespaces, results, workload
+from experiments.peers import registry
+from experiments.peers.base import Options
+from experiments.report import write_report
+from transfer.errors import SettingsError
+
+
+def run(given: argparse.Namespace) -> int:
+    """Run a campaign, report it, and return the exit code: 1 when a run failed.
+
+    Raises:
+        FascicleError: nonsense on the command line, or a link that cannot be had.
+    """
+    plan, skipped = make_plan(given)
+    for entry in skipped:
+        _say(f"skipped: {entry['peer']}: {entry['reason']}")
+    if stale := namespaces.remove_stale():
+        _say(f"removed what a killed run had left: {', '.join(stale)}")
+    with _signals_interrupt():
+        kept = campaign.conduct(plan, skipped)
+    return _report(kept, plan.out)
+
+
+def report(given: argparse.Namespace) -> int:
+    """Make table and plots of earlier results anew.
+
+    Raises:
+        SettingsError: there are none.
+    """
+    return _report(results.load(given.folder), given.folder)
+
+
+def make_plan(given: argparse.Namespace) -> tuple[campaign.Plan, list[dict[str, str]]]:
+    """Return what the command line asks for, and the peers that cannot run here.
+
+    Raises:
+        SettingsError: something makes no sense.
+    """
+    profiles = arguments.profiles(given)
+    peers, skipped = registry.choose([name for name in given.peers.split(",") if name])
+    if not peers:
+        raise SettingsError(f"none of the peers is installed: {'; '.join(entry['reason'] for entry in skipped)}")
+    _check_folder(given.out)
+    plan = campaign.Plan(
+        profiles=profiles,
+        peers=peers,
+        nodes=arguments.node_counts(given.nodes),
+        runs=arguments.whole(given.runs, "--runs", 1, arguments.RUNS_MAX),
+        workload=workload.choose(given.workload, arguments.whole(given.at_least_mb, "--at-least-mb", 1, 1_000_000)),
+        objects=arguments.objects(given.objects, profiles),
+        options=Options(encoding=given.encoding, congestion=given.congestion or "auto", plain=given.plain),
+        algorithm=given.congestion,
+        seed=arguments.whole(given.seed, "--seed", 0, arguments.SEED_MAX),
+        out=given.out,
+    )
+    return plan, skipped
+
+
+def _check_folder(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise SettingsError(f"--out {out}: not a folder")
+    if (out / results.NAME).exists():
+        raise SettingsError(f"--out {out}: has results already; name another folder")
+
+
+def _report(kept: results.Results, folder: Path) -> int:
+    for path in write_report(kept, folder):
+        _say(f"wrote {path}")
+    print((folder / "table.md").read_text())
+    return 1 if any("error" in one for one in kept["runs"]) else 0
+
+
+@contextmanager
+def _signals_interrupt() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the work as Ctrl-C does."""
+
+    def interrupt(number: int, _: object) -> None:
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

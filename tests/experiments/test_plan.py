@@ -1,0 +1,82 @@
+"""The command line and what is made of it: orders that alternate, seeds that repeat, nonsense that is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from experiments.campaign import Case, cases, order
+from experiments.command import make_plan, report
+from experiments.peers import registry
+from fascicle.arguments import make_parser
+from fascicle.cli import main
+from transfer.errors import SettingsError
+
+
+def plan(*words: object):
+    return make_plan(make_parser().parse_args(["experiment", "run", *map(str, words)]))[0]
+
+
+def test_every_peer_with_every_node_count_that_it_has(tmp_path: Path) -> None:
+    chosen = plan("adsl", "own", "--rate", "1M", "--peers", "fascicle,ftp", "--objects", "9,adsl=3", "--out", tmp_path)
+    assert [(case.peer.name, case.nodes) for case in cases(chosen.peers, chosen.nodes)] == [
+        ("fascicle", 1),
+        ("fascicle", 5),
+        ("fascicle", 30),
+        ("ftp", 0),
+    ]
+    assert chosen.objects == {"": 9, "adsl": 3}
+
+
+def test_the_order_alternates_and_forgets_nobody() -> None:
+    every = [Case(peer, 0) for peer in registry.ALL[:3]]
+    orders = [[case.peer.name for case in order(every, run)] for run in range(4)]
+    assert orders[0] == ["fascicle", "fascicle-raw", "ftp"]
+    assert orders[1] == orders[0][::-1]
+    assert orders[2] == ["fascicle-raw", "ftp", "fascicle"]
+    assert all(sorted(one) == sorted(orders[0]) for one in orders)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["moon"],
+        ["lan", "--nodes", "0"],
+        ["lan", "--nodes", "1,1"],
+        ["lan", "--nodes", "five"],
+        ["lan", "--runs", "0"],
+        ["lan", "--peers", "ftp,rsync"],
+        ["lan", "--objects", "adsl=3"],
+        ["lan", "--objects", "-1"],
+        ["lan", "--objects", "2,3"],
+        ["lan", "--rate", "1M"],
+        ["own"],
+        ["lan", "--workload", "/no/such/folder"],
+    ],
+)
+def test_nonsense_ends_with_code_2_before_anything_is_done(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["experiment", "run", *words, "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.startswith("fascicle: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_earlier_results_are_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(SettingsError, match="has results already"):
+        plan("lan", "--peers", "fascicle", "--out", tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{}", "[", '{"format": 99}', "[]"])
+def test_what_is_not_results_is_not_reported(text: str, tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(text)
+    with pytest.raises(SettingsError, match=r"results\.json"):
+        report(make_parser().parse_args(["experiment", "report", str(tmp_path)]))
+
+
+def test_a_peer_whose_program_is_absent_is_skipped_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("experiments.peers.base.PATH", "/nowhere")
+    peers, skipped = registry.choose(["fascicle", "lftp", "orthanc"])
+    assert [peer.name for peer in peers] == ["fascicle"]
+    assert [entry["peer"] for entry in skipped] == ["lftp", "orthanc"]
+    assert skipped[0]["reason"] == "not installed: vsftpd (Debian: vsftpd), lftp (Debian: lftp)"
