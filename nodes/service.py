@@ -30,7 +30,7 @@ from nodes.node import Node
 from nodes.paper import Paper, serve_paper
 from nodes.server import serve_flows
 from nodes.store import Store
-from transfer import addresses, log, memory, pki, settings, tls
+from transfer import addresses, encodings, log, memory, pki, settings, tls
 from transfer.errors import SettingsError
 from transfer.protocol.messages import NodeId
 from transfer.stream import listen, port_of
@@ -109,6 +109,7 @@ async def _start(loaded: NodeSettings, store: Store, nursery: trio.Nursery) -> N
         nursery.start_soon(serve_metrics, node.metrics.registry, metrics_listener)
     if loaded.paper_listen:
         await _start_paper(loaded, node, nursery)
+    nursery.start_soon(trio.to_thread.run_sync, encodings.load)  # or the first image would wait for libraries
     logger.info("node_ready", address=str(advertised), objects=node.objects(), free_bytes=node.free_bytes())
 
 

@@ -30,6 +30,7 @@ SLOW_RATIO: Final = 8.0
 SLOW_S: Final = 0.25  # a short delay is the machine's
 GIVE_UP_RATIO: Final = 20.0  # of the expected time: then the object goes as it is
 GIVE_UP_S: Final = 2.0
+PROBE_SPEED_RATIO: Final = 0.25
 BARRED_OBJECTS: Final = 512
 FORGET_RATIO: Final = 0.97  # a sample counts half after 23 others
 PRIOR_RATIO: Final = 0.1  # the table counts as a tenth of an object
@@ -139,7 +140,7 @@ class Choice:
         rates = self.rates(kind, goodput_bytes_s)
         best = max(rates, key=rates.__getitem__)
         self._settle(state, rates, best)
-        chosen = self._probe(state, rates, rates[best]) or state.current
+        chosen = self._probe(state, rates, goodput_bytes_s) or state.current
         if chosen != RAW:
             state.estimates[chosen].asked_for = state.objects
         return chosen
@@ -207,18 +208,29 @@ class Choice:
                 return
         state.current, state.changed_at = best, state.objects
 
-    def _probe(self, state: _State, rates: dict[str, float], best_rate: float) -> str | None:
+    def _probe(self, state: _State, rates: dict[str, float], goodput_bytes_s: float) -> str | None:
         """Every so many objects, return the one longest unused of those that come near the best."""
         if state.objects % PROBE_FIRST_OBJECTS:
             return None
+        least = PROBE_RATE_RATIO * max(rates.values())
         near = [
             name
             for name, rate in rates.items()
-            if rate >= PROBE_RATE_RATIO * best_rate and name not in (RAW, state.current)
+            if name not in (RAW, state.current)
+            and rate >= least
+            and self._is_cheap(state, name, goodput_bytes_s, least)
         ]
         if state.objects % PROBE_OBJECTS:
             near = [name for name in near if not state.estimates[name].measured]
         return min(near, key=lambda name: state.estimates[name].asked_for, default=None)
+
+    def _is_cheap(self, state: _State, name: str, goodput_bytes_s: float, least_bytes_s: float) -> bool:
+        """Tell whether a try takes little: raw beside it fills the link, and hides how slow an encoder is."""
+        tried, held = state.estimates[name], state.estimates.get(state.current)
+        if held is None or tried.speed_bytes_s >= PROBE_SPEED_RATIO * held.speed_bytes_s:
+            return True
+        alone = rate_bytes_s(tried, workers=self._workers, goodput_bytes_s=goodput_bytes_s, fill_with_raw=False)
+        return alone >= least_bytes_s
 
     def _state(self, kind: Kind | str) -> _State:
         if kind not in self._states and len(self._states) >= KINDS_MAX:  # so many are names that somebody made up

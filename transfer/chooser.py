@@ -13,11 +13,13 @@ from transfer.choice import RAW, Choice
 from transfer.dicom import read_file_meta
 from transfer.dicom.pixels import Kind, locate_pixels
 from transfer.encodings import IMAGE_ENCODINGS, get_encoding
+from transfer.encodings.codecs import load_codec
 from transfer.errors import NotDicomError, NotSuitableError, TruncatedError
 from transfer.link import Link
 
 AUTO: Final = "auto"
 ZSTD: Final = "zstd"
+LIKELY: Final = "htj2k"  # the middle of the ladder: the others need little more
 NO_DICOM: Final = "no DICOM"
 PATIENCE_S_MAX: Final = 1.0
 PATIENCE_UNKNOWN_S: Final = 0.25  # one object sent as it is may hold a slow link for seconds
@@ -27,6 +29,9 @@ class Chooser(Protocol):
     """Chooses; called from several threads at once, each call short."""
 
     encodes: bool  # whether anything may be encoded at all
+
+    def prepare(self) -> None:
+        """Load what encoding will need, if that is known."""
 
     def choose(self, head: Buffer) -> tuple[Kind | str, str]:
         """Return the kind of the object that `head` is, or begins, and the encoding for it now."""
@@ -78,6 +83,10 @@ class _Fixed:
         self._name = name
         self.encodes = name != RAW
 
+    def prepare(self) -> None:
+        if self._name in IMAGE_ENCODINGS:
+            load_codec(self._name)
+
     def choose(self, head: Buffer) -> tuple[Kind | str, str]:
         if self._name not in IMAGE_ENCODINGS:
             return "", self._name
@@ -107,6 +116,9 @@ class _Auto:
         self._choice = Choice(workers)
         self._lock = Lock()
         self._ratio = 1.0  # of the latest choice
+
+    def prepare(self) -> None:
+        load_codec(LIKELY)
 
     def choose(self, head: Buffer) -> tuple[Kind | str, str]:
         kind, _ = kind_of(head)

@@ -43,8 +43,9 @@ class Encoders:
         self._ledger, self._chooser, self._link, self._workers = ledger, chooser, link, workers
 
     async def serve(self) -> None:
-        """Encode what waits for it."""
+        """Encode what waits for it; the libraries are loaded while the transfer is being opened."""
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="encode", initializer=_give_way)
+        pool.submit(self._chooser.prepare)
         try:
             async with trio.open_nursery() as nursery:
                 for _ in range(self._workers):

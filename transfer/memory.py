@@ -8,6 +8,7 @@ once is the business of credits and budgets.
 
 import ctypes
 import gc
+import os
 import sys
 from typing import Final
 
@@ -20,6 +21,7 @@ COLLECT_EVERY: Final = 50_000
 
 def tune() -> None:
     """Tune this process; once, when its modules are loaded. Without glibc only the collector is."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's, never used here: each has buffers, and spins at start
     gc.collect()
     gc.freeze()
     gc.set_threshold(COLLECT_EVERY)

@@ -95,6 +95,7 @@ class _Transfer:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._prepare, files, send_item)
             nursery.start_soon(self._path.recall)
+            nursery.start_soon(self._encode)
             go = await self._client.open_transfer(wish)
             self._transfer_id = go.transfer_id
             nursery.start_soon(self._offer_all, receive_item)
@@ -107,6 +108,15 @@ class _Transfer:
 
     async def _prepare(self, files: AsyncIterable[SourceFile], items: trio.MemorySendChannel[Item]) -> None:
         await prepare(files, self._ledger, items, any_file=self._options.any_file)
+
+    async def _encode(self) -> None:
+        """Encode until everything is settled; not at all where nothing is encoded."""
+        if not self._ledger.encodes:
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._encoders.serve)
+            await self._ledger.work.settled.wait()
+            nursery.cancel_scope.cancel()
 
     async def _offer_all(self, items: trio.MemoryReceiveChannel[Item]) -> None:
         """Offer what has gathered while the last offer was under way."""
@@ -148,8 +158,6 @@ class _Transfer:
         steering = Steering(fleet, self._ledger, limits, path.link, fixed=options.flows is not None)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(steering.serve)
-            if self._ledger.encodes:
-                nursery.start_soon(self._encoders.serve)
             await fleet.serve(limits.first)
             nursery.cancel_scope.cancel()
         await path.remember(steering.state, trio.current_time() - self._started_s)

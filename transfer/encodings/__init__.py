@@ -9,6 +9,7 @@ cheap to dense) only uncompressed images, and raise NotSuitableError for all els
 
 from typing import Final
 
+from transfer.encodings.codecs import load_codec
 from transfer.encodings.image import ImageEncoding
 from transfer.encodings.interface import BLOCK_BYTES, Decoder, Encoder, Encoding
 from transfer.encodings.proof import encode_checked
@@ -44,3 +45,9 @@ def get_encoding(name: str) -> Encoding:
     if encoding is None:
         raise SettingsError(f"unknown encoding `{name}`; known: {', '.join((*ENCODINGS, *IMAGE_ENCODINGS))}")
     return encoding
+
+
+def load() -> None:
+    """Load what images need, some 20 MB: else the first one waits for it (blocks)."""
+    for name in IMAGE_ENCODINGS:
+        load_codec(name)
