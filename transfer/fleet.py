@@ -158,6 +158,11 @@ class Fleet:
         async with self._renewing:
             if self._go.ticket != ticket:
                 return
-            self._go = await self._renew(self._go.transfer_id)
+            try:
+                self._go = await self._renew(self._go.transfer_id)
+            except FascicleError:
+                if self._ledger.work.settled.is_set():
+                    return  # committed meanwhile: nothing is to be renewed
+                raise
         self._routes.update(self._go.nodes)
         self._ledger.nodes = self._routes.node_ids

@@ -50,8 +50,8 @@ class Steering:
         found = self._read(flows, now_s, span_s)
         if flows and not self._ledger.work.paused:
             self._link.take(found.goodput_bytes_s, is_full=self._is_full())
-        if self._ledger.work.paused or self._fixed or not flows:
-            return
+        if self._ledger.work.paused or self._ledger.work.is_empty or self._fixed or not flows:
+            return  # also at the end, when flows have nothing more to send: that says nothing of the link
         wanted = self.state.flows
         self.state = control.advance(self.state, found, self._limits)
         if self.state.flows != wanted:

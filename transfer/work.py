@@ -75,6 +75,11 @@ class Work:
         self.wake()
 
     @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits, neither for flows nor for encoders."""
+        return not self._ready and not self._plain
+
+    @property
     def ready_bytes(self) -> int:
         """How much could go at once, as it would go."""
         return sum(item.wire_bytes for item in self._ready)

@@ -35,8 +35,10 @@ class Ours:
             raise PeerError(str(error)) from error
         words = ["send", job.files[0].parent, "--to", cluster.credentials, "--json"]
         words += ["--encoding", self.encoding or options.encoding, "--congestion", options.congestion]
+        # What other runs learnt of their links is not this one's to know.
+        command = ["env", f"XDG_STATE_HOME={job.folder / 'state'}", *FASCICLE, *words]
         try:
-            yield Running([cluster.process.pid], [[*FASCICLE, *words]], lambda: len(job.files), _Reader(job).read)
+            yield Running([cluster.process.pid], [command], lambda: len(job.files), _Reader(job).read)
         finally:
             left = cluster.stop()
         if left:
