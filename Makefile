@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: setup packages demo test check fmt cov bench campaign test-large clean
+.PHONY: setup packages demo test check fmt cov bench bench-micro campaign test-large clean
 
 setup: packages $(INSTALLED)
 
@@ -41,6 +41,10 @@ cov: setup
 
 bench: setup
 	@$(BIN)/python -m bench.data_path $(ARGS)
+
+# The parts alone; ARGS="--against FILE" compares with a former run's JSON in bench/results.
+bench-micro: setup
+	@$(BIN)/python -m bench.micro $(ARGS)
 
 # 20 random kills at a time, seeds printed; the short form of it is part of `make test`.
 campaign: setup
