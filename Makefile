@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: setup packages demo test check fmt cov bench experiments experiments-setup paper-table campaign test-large clean
+.PHONY: setup packages demo test check fmt cov bench bench-micro experiments experiments-setup paper-table campaign test-large clean
 
 setup: packages $(INSTALLED)
 
@@ -41,6 +41,10 @@ cov: setup
 
 bench: setup
 	@$(BIN)/python -m bench.data_path $(ARGS)
+
+# The parts alone; ARGS="--against FILE" compares with a former run's JSON in bench/results.
+bench-micro: setup
+	@$(BIN)/python -m bench.micro $(ARGS)
 
 # Quick, under 15 minutes: every link and everything that is compared, once or twice. ARGS go to `fascicle experiment run`.
 experiments: experiments-setup

