@@ -7,7 +7,7 @@ mistaken for a slow link. Refuses to do: measuring.
 
 from typing import Final
 
-UNKNOWN_BYTES_S: Final = 12.5e6  # 100 Mb/s, before anything is known
+UNKNOWN_BYTES_S: Final = 2e6  # before anything is known: to take a slow link for a fast one costs the most
 MOST_BYTES_S: Final = 12.5e9
 SMOOTH: Final = 0.3
 GROWTH: Final = 1.5  # a sample
@@ -19,7 +19,7 @@ class Link:
 
     def __init__(self, remembered_bytes_s: float = 0.0) -> None:
         self.bytes_s = remembered_bytes_s or UNKNOWN_BYTES_S
-        self.is_known = remembered_bytes_s > 0
+        self.is_known = self._is_remembered = remembered_bytes_s > 0
         self._best_bytes_s = 0.0
         self._is_measured = False
 
@@ -33,7 +33,7 @@ class Link:
         if not self._is_measured and self._best_bytes_s < bytes_s < self.bytes_s:
             self._best_bytes_s = bytes_s  # flows are still speeding up: that says nothing yet
             return
-        if not self.is_known:
+        if not self._is_measured and not self._is_remembered:
             self.bytes_s = max(bytes_s, self._best_bytes_s)
         self.is_known = self._is_measured = True
         self.bytes_s += SMOOTH * (bytes_s - self.bytes_s)

@@ -1,0 +1,46 @@
+"""The estimate of the link: only what waits for it says how fast it is."""
+
+import pytest
+
+from transfer.link import MOST_BYTES_S, UNKNOWN_BYTES_S, Link
+
+
+def take(link: Link, rates: list[float], *, is_full: bool) -> float:
+    for rate in rates:
+        link.take(rate, is_full=is_full)
+    return link.bytes_s
+
+
+def test_the_first_measure_of_a_full_link_counts_whole() -> None:
+    link = Link()
+    assert not link.is_known
+    assert take(link, [230e3, 225e3], is_full=True) == pytest.approx(230e3, rel=0.02)
+    assert link.is_known
+
+
+def test_flows_that_are_still_speeding_up_do_not_say_that_the_link_is_slow() -> None:
+    link = Link()
+    assert take(link, [0.1e6, 0.4e6, 1.6e6], is_full=True) == UNKNOWN_BYTES_S
+    assert take(link, [6.4e6], is_full=True) == 6.4e6
+
+
+def test_a_link_that_nothing_waits_for_could_take_more() -> None:
+    link = Link(10e6)
+    assert take(link, [8e6] * 3, is_full=False) == pytest.approx(10e6 * 1.5**3)
+    assert take(link, [8e6] * 40, is_full=False) <= 80e6 * 1.5
+
+
+def test_a_pause_says_nothing() -> None:
+    link = Link(10e6)
+    assert take(link, [0.0, 0.2e6, 0.0], is_full=False) == 10e6
+
+
+def test_a_known_link_is_followed_smoothly() -> None:
+    link = Link(10e6)
+    assert take(link, [20e6], is_full=True) == pytest.approx(13e6)
+    assert take(link, [20e6] * 20, is_full=True) == pytest.approx(20e6, rel=0.01)
+    assert take(link, [1e6] * 20, is_full=True) == pytest.approx(1e6, rel=0.02)
+
+
+def test_the_estimate_is_bounded() -> None:
+    assert take(Link(), [1e12], is_full=False) == MOST_BYTES_S
