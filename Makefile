@@ -42,9 +42,10 @@ cov: setup
 bench: setup
 	@$(BIN)/python -m bench.data_path $(ARGS)
 
-# Quick, under 15 minutes: every link and everything that is compared, once or twice. ARGS go to `fascicle experiment run`.
+# Quick, under 15 minutes: every link, twice, with fewer images than the paper's. ARGS go to `fascicle experiment run`.
 experiments: experiments-setup
-	@$(BIN)/fascicle experiment run lan tanet adsl wan --runs 2 --nodes 1,5 --objects 60,lan=360,adsl=4 \
+	@$(BIN)/fascicle experiment run lan tanet adsl wan --runs 2 --nodes 1,5 --objects 40,lan=120,adsl=2 \
+		--peers fascicle,ftp,lftp,storescu-4,erlang,orthanc \
 		--out experiments-results/$$(date -u +%Y%m%dT%H%M%SZ) $(ARGS)
 
 # The paper's table: 30 runs with 1, 5 and 30 nodes. A day and a half; adsl with a tenth of the images.

@@ -64,7 +64,8 @@ def _paper_table(results: Results, runs: dict[Case, list[Run]]) -> str:
         return ""
     head = ["link", "design", *(f"{count} node{'s' * (count > 1)}" for count in counts), "FTP, 1 server"]
     text = "## The paper's table: seconds, mean +- standard deviation (and median)\n\n" + markdown(head, rows)
-    return text + "\n\n" + "\n".join(_scaling(results, runs))
+    notes = "\n".join(_scaling(results, runs))
+    return f"{text}\n\n{notes}" if notes else text
 
 
 def _paper_rows(name: str, counts: Sequence[int], runs: dict[Case, list[Run]]) -> Iterator[list[str]]:
@@ -105,7 +106,7 @@ def _row(case: Case, runs: list[Run]) -> list[str]:
     time, floors = figures.seconds(runs), figures.floors(runs)
     return [
         case.label(),
-        _plus_minus(time.mean, time.deviation),
+        _spread(time),
         number(time.median),
         f"{floors:.2f}" if floors else "",
         f"{1 / floors:.1%}" if floors else "",
@@ -164,11 +165,15 @@ def _plus_minus(mean: float, deviation: float) -> str:
     return f"{number(mean)} +- {number(deviation)}"
 
 
+def _spread(found: Spread) -> str:
+    return _plus_minus(found.mean, found.deviation) if found.count > 1 else number(found.mean)
+
+
 def _seconds_cell(runs: list[Run]) -> str:
     if not runs:
         return ""
-    found: Spread = figures.seconds(runs)
-    return f"{_plus_minus(found.mean, found.deviation)} ({number(found.median)})"
+    found = figures.seconds(runs)
+    return f"{_spread(found)} ({number(found.median)})" if found.count > 1 else _spread(found)
 
 
 def _range(values: Sequence[float]) -> str:
