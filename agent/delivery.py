@@ -1,9 +1,10 @@
 """Delivers to one destination for ever, batch after batch; a slow or dead destination holds up no other.
 
-A batch takes what is ready by priority while it runs, and ends after `BATCH_FILES` or `BATCH_S`, or when urgent
-objects have gone, so that their commit does not wait for the rest. An item is done only when `deliver` has returned
-with its object id, which is after the commit's receipt. A batch that fails as a whole backs the destination off; an
-item that fails alone is tried again later, or parked when its file is no DICOM or truncated. Refuses to
+Each destination has two lanes, each with its own transfers: stat, and all else. They run side by side, and while the
+stat lane sends, the other pauses (`transfer.control.gate`), so that a stat study overtakes a batch under way. A batch
+takes what is ready by priority while it runs, and ends after `BATCH_FILES` or `BATCH_S`. An item is done only when
+`deliver` has returned with its object id, which is after the commit's receipt. A batch that fails as a whole backs its
+lane off; an item that fails alone is tried again later, or parked when its file is no DICOM or truncated. Refuses to
 do: the sending.
 """
 
@@ -12,7 +13,7 @@ import os
 import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,7 @@ from agent.items import Item, Outcome, Priority
 from agent.queue import Queue
 from agent.retry import back_off_s, unusable_s
 from transfer.errors import FascicleError, NotDicomError, StorageError, TruncatedError, UnusableFileError
+from transfer.groups import first_error_only
 from transfer.log import get_logger
 
 log = get_logger()
@@ -29,6 +31,7 @@ BATCH_FILES: Final = 1000
 BATCH_S: Final = 30.0
 PAGE_FILES: Final = 128
 PAGE_BYTES: Final = 32 * 1024 * 1024
+LANES: Final = ((Priority.STAT,), (Priority.NORMAL, Priority.BULK))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ class Sent:
     error: FascicleError | None = None
 
 
-Deliver = Callable[[AsyncIterator[Item]], Awaitable[Sequence[Sent]]]
+Deliver = Callable[[AsyncIterator[Item], Priority], Awaitable[Sequence[Sent]]]  # files, and their lane's priority
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +57,6 @@ class DestinationStatistics:
     next_try_s: float | None
     delivered_objects: int
     delivered_bytes: int
-
-
-def fits(page: Sequence[Item], most_urgent: Priority | None) -> list[Item]:
-    """Return those of `page` (most urgent first) that join a batch whose most urgent item so far is `most_urgent`.
-
-    Beside and after a stat item nothing less urgent joins.
-    """
-    urgent = [item for item in page if item.priority is Priority.STAT]
-    return urgent if urgent or most_urgent is Priority.STAT else list(page)
 
 
 def portion(page: Sequence[Item], limit_bytes: int = PAGE_BYTES) -> Iterator[Item]:
@@ -91,66 +85,94 @@ def outcome(sent: Sent, attempts: int, now_s: float, draw: float) -> Outcome:
 class Batch:
     """The items that one transfer takes, chosen while it runs."""
 
-    def __init__(self, queue: Queue, destination: str) -> None:
-        self._queue, self._destination = queue, destination
+    def __init__(self, queue: Queue, destination: str, priorities: Sequence[Priority] = tuple(Priority)) -> None:
+        self._queue, self._destination, self._priorities = queue, destination, priorities
         self._ends_s = trio.current_time() + BATCH_S
         self.taken: dict[int, Item] = {}
-        self._most_urgent: Priority | None = None
 
     async def files(self) -> AsyncGenerator[Item, None]:
         """Yield what is ready, the most urgent first, until the batch is full."""
         while page := await self._page():
             for item in portion(page):
                 self.taken[item.item_id] = item
-                self._most_urgent = (
-                    item.priority if self._most_urgent is None else min(self._most_urgent, item.priority)
-                )
                 yield item
 
     async def _page(self) -> list[Item]:
         room = min(PAGE_FILES, BATCH_FILES - len(self.taken))
         if room <= 0 or (self.taken and trio.current_time() >= self._ends_s):
             return []
-        page = await self._queue.ready(self._destination, time.time(), room, without=self.taken)
-        return fits(page, self._most_urgent)
+        return await self._queue.ready(
+            self._destination, time.time(), room, without=self.taken, priorities=self._priorities
+        )
 
 
 class Destination:
-    """One destination's task: takes from the queue, hands batches to `deliver`, records what became of them."""
+    """One destination's task: its lanes, side by side."""
 
     def __init__(self, name: str, queue: Queue, deliver: Deliver, locate: Callable[[Item], Path]) -> None:
+        self.name = name
+        self._lanes = [_Lane(name, queue, deliver, locate, priorities) for priorities in LANES]
+
+    async def serve(self) -> None:
+        """Deliver what is ready; wait when nothing is."""
+        with first_error_only():
+            async with trio.open_nursery() as nursery:
+                for lane in self._lanes:
+                    nursery.start_soon(lane.serve)
+
+    def statistics(self) -> DestinationStatistics:
+        """Return how the destination does: as its worse lane, with what both have delivered."""
+        found = [lane.statistics() for lane in self._lanes]
+        worst = max(found, key=lambda each: (each.failures, each.last_error != "", each.state != "idle"))
+        return replace(
+            worst,
+            delivered_objects=sum(each.delivered_objects for each in found),
+            delivered_bytes=sum(each.delivered_bytes for each in found),
+        )
+
+
+class _Lane:
+    """Takes its priorities from the queue, hands batches to `deliver`, records what became of them."""
+
+    def __init__(
+        self,
+        name: str,
+        queue: Queue,
+        deliver: Deliver,
+        locate: Callable[[Item], Path],
+        priorities: Sequence[Priority],
+    ) -> None:
         self.name, self._queue, self._deliver, self._locate = name, queue, deliver, locate
+        self._priorities = priorities
         self._failures = 0
         self._state, self._last_error = "idle", ""
         self._next_try_s: float | None = None
         self._objects = self._bytes = 0
 
     async def serve(self) -> None:
-        """Deliver what is ready; wait when nothing is."""
         while True:
             news = self._queue.news
-            if await self._queue.ready(self.name, time.time(), 1):
+            if await self._queue.ready(self.name, time.time(), 1, priorities=self._priorities):
                 await self._attempt()
             else:
                 await self._wait(news)
 
     def statistics(self) -> DestinationStatistics:
-        """Return how the destination does."""
         return DestinationStatistics(
             self.name, self._state, self._failures, self._last_error, self._next_try_s, self._objects, self._bytes
         )
 
     async def _wait(self, news: trio.Event) -> None:
-        next_try_s = await self._queue.next_try_s(self.name)
+        next_try_s = await self._queue.next_try_s(self.name, self._priorities)
         with trio.move_on_after(float("inf") if next_try_s is None else max(0.0, next_try_s - time.time())):
             await news.wait()
 
     async def _attempt(self) -> None:
-        batch = Batch(self._queue, self.name)
+        batch = Batch(self._queue, self.name, self._priorities)
         self._state = "sending"
         try:
             async with contextlib.aclosing(batch.files()) as files:
-                sent = await self._deliver(files)
+                sent = await self._deliver(files, self._priorities[0])
         except FascicleError as error:
             await self._back_off(error)
             return

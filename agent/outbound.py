@@ -4,24 +4,35 @@ Credentials are read anew for each batch, so that renewed certificates need no r
 goes, retrying, remembering.
 """
 
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import trio
 
 from agent.delivery import Deliver, Sent
-from agent.items import Item
+from agent.items import Item, Priority
 from agent.settings import AgentSettings, DestinationSettings
 from transfer import credentials
 from transfer.client import GatewayClient
+from transfer.control import priority as urgency
+from transfer.control.gate import Gate
+from transfer.control.presence import default_folder, serve_presence
 from transfer.errors import StorageError
+from transfer.groups import first_error_only
 from transfer.inspection import SourceFile
 from transfer.outcomes import SendOptions, SendResult
 from transfer.sender import send_files
 from transfer.tls import client_context
 
+URGENCY: Final = {
+    Priority.STAT: urgency.Priority.STAT,
+    Priority.NORMAL: urgency.Priority.ROUTINE,
+    Priority.BULK: urgency.Priority.ROUTINE,
+}
 PATIENCE_S: Final = 30.0  # then the batch failed, and the destination is backed off and shown as failing
 
 
@@ -42,6 +53,8 @@ class _Outbound:
 
     def __init__(self, settings: DestinationSettings, spool: Path) -> None:
         self._credentials, self._spool = Path(settings.credentials), spool
+        self._gate = Gate()
+        self._running = default_folder(os.environ)
         self._options = SendOptions(
             encoding=settings.encoding,
             flows=settings.flows or None,
@@ -49,7 +62,8 @@ class _Outbound:
             patience_s=PATIENCE_S,
         )
 
-    async def deliver(self, files: AsyncIterator[Item]) -> Sequence[Sent]:
+    async def deliver(self, files: AsyncIterator[Item], priority: Priority) -> Sequence[Sent]:
+        """Send a batch as one transfer; while a stat batch runs, others to this destination pause."""
         loaded = await trio.to_thread.run_sync(credentials.load, self._credentials)
         context = client_context(loaded)
         items: dict[Path, int] = {}
@@ -57,7 +71,12 @@ class _Outbound:
             GatewayClient(loaded, patience_s=PATIENCE_S, context=context) as client,
             aclosing(self._sources(files, items)) as sources,
         ):
-            result = await send_files(client, sources, self._options, context=context)
+            options = replace(self._options, priority=URGENCY[priority])
+            with first_error_only():
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(serve_presence, self._gate, self._running, loaded.gateway, options.priority)
+                    result = await send_files(client, sources, options, context=context, gate=self._gate)
+                    nursery.cancel_scope.cancel()
         return sent(result, items)
 
     async def _sources(self, files: AsyncIterator[Item], items: dict[Path, int]) -> AsyncGenerator[SourceFile, None]:

@@ -19,6 +19,7 @@ from agent.database import connect, database_errors, transaction
 from agent.items import Backlog, File, Item, NewItem, Outcome, Priority
 
 T = TypeVar("T")
+EVERY: Final = tuple(Priority)  # neighbours only, such as all, or all but the most urgent
 COLUMNS: Final = "item.id, source, path, name, size_bytes, mtime_ns, item.priority, added_at_s, object_id"
 
 
@@ -42,16 +43,27 @@ class Queue:
         """
         return await self._write(self._add, items)
 
-    async def ready(self, destination: str, now_s: float, limit: int, without: Iterable[int] = ()) -> list[Item]:
+    async def ready(
+        self,
+        destination: str,
+        now_s: float,
+        limit: int,
+        without: Iterable[int] = (),
+        priorities: Sequence[Priority] = EVERY,
+    ) -> list[Item]:
         """Return what may go to `destination` now: by priority, then in order of arrival, at most `limit`."""
         known = set(without)
-        found = await self._read(self._ready, destination, now_s, limit + len(known))
+        found = await self._read(self._ready, destination, now_s, limit + len(known), priorities)
         return [item for item in found if item.item_id not in known][:limit]
 
-    async def next_try_s(self, destination: str) -> float | None:
+    async def next_try_s(self, destination: str, priorities: Sequence[Priority] = EVERY) -> float | None:
         """Return when the next waiting item may go, None when nothing waits."""
-        query = "SELECT min(next_try_s) FROM delivery WHERE destination = ? AND state = 'waiting'"
-        found: float | None = (await self._read(lambda: self._db.execute(query, (destination,)).fetchone()))[0]
+        query = (
+            "SELECT min(next_try_s) FROM delivery"
+            " WHERE destination = ? AND state = 'waiting' AND priority BETWEEN ? AND ?"
+        )
+        values = (destination, int(min(priorities)), int(max(priorities)))
+        found: float | None = (await self._read(lambda: self._db.execute(query, values).fetchone()))[0]
         return found
 
     async def attempts(self, item_id: int, destination: str) -> int:
@@ -147,13 +159,14 @@ class Queue:
         )
         return True
 
-    def _ready(self, destination: str, now_s: float, limit: int) -> list[Item]:
+    def _ready(self, destination: str, now_s: float, limit: int, priorities: Sequence[Priority]) -> list[Item]:
         query = (
             f"SELECT {COLUMNS} FROM delivery JOIN item ON item.id = item_id"  # noqa: S608 - constants
-            " WHERE destination = ? AND state = 'waiting' AND next_try_s <= ?"
+            " WHERE destination = ? AND state = 'waiting' AND delivery.priority BETWEEN ? AND ? AND next_try_s <= ?"
             " ORDER BY delivery.priority, item_id LIMIT ?"
         )
-        return [_item(row) for row in self._db.execute(query, (destination, now_s, limit))]
+        values = (destination, int(min(priorities)), int(max(priorities)), now_s, limit)
+        return [_item(row) for row in self._db.execute(query, values)]
 
     def _record(self, destination: str, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:

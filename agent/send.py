@@ -18,6 +18,11 @@ from agent.sources import list_sources
 from transfer import credentials as credentials_file
 from transfer import memory
 from transfer.client import GatewayClient
+from transfer.control import path_memory
+from transfer.control.bounds import bound_by
+from transfer.control.gate import Gate
+from transfer.control.presence import default_folder, serve_presence
+from transfer.control.priority import Priority
 from transfer.errors import SettingsError, UnusableFileError
 from transfer.inspection import SourceFile
 from transfer.outcomes import Counters, SendOptions, SendResult
@@ -28,7 +33,6 @@ PROGRESS_S: Final = 0.25
 RATE_S: Final = 1.0
 AUTO: Final = "auto"
 NAMED_MAX: Final = 1000  # of what went wrong, in the summary; the rest is counted
-PROCESSOR_BOUND: Final = 0.8  # of one core: then it was the processor that kept flows waiting
 
 
 def run(
@@ -40,6 +44,8 @@ def run(
     nodes: int | None = None,
     replicas: int | None = None,
     congestion: str = AUTO,
+    priority: str = "routine",
+    workers: int | None = None,
     any_file: bool = False,
     as_json: bool = False,
 ) -> int:
@@ -53,8 +59,11 @@ def run(
         flows=flows,
         nodes=nodes,
         replicas=replicas,
-        congestion=None if congestion == AUTO else congestion,
+        congestion=congestion,
+        priority=Priority[priority.upper()],
         any_file=any_file,
+        workers=workers,
+        memory=path_memory.default_path(os.environ),
     )
     memory.tune()
     command = _Send(options, as_json=as_json)
@@ -71,6 +80,7 @@ class _Send:
         self._options = options
         self._as_json = as_json
         self._counters = Counters()
+        self._gate = Gate()
         self._unlisted: list[UnusableFileError] = []
 
     async def run(self, paths: list[Path], credentials: Path) -> dict[str, Any]:
@@ -82,9 +92,10 @@ class _Send:
                 GatewayClient(loaded, patience_s=self._options.patience_s) as client,
                 trio.open_nursery() as nursery,
             ):
-                context = client_context(loaded)
+                context, folder = client_context(loaded), default_folder(os.environ)
                 started_s, processor_s = time.monotonic(), time.process_time()  # right before the first read
                 nursery.start_soon(self._show, progress, totals, started_s)
+                nursery.start_soon(serve_presence, self._gate, folder, loaded.gateway, self._options.priority)
                 result = await send_files(
                     client,
                     _each(sources),
@@ -92,6 +103,7 @@ class _Send:
                     context=context,
                     counters=self._counters,
                     totals=totals,
+                    gate=self._gate,
                 )
                 seconds = time.monotonic() - started_s
                 nursery.cancel_scope.cancel()
@@ -128,12 +140,12 @@ class _Send:
                     bytes_total=totals[1],
                     rate_now_bytes_s=(counters.bytes - samples[0][1]) / span_s,
                     node_bytes=dict(counters.node_bytes),
-                    bound_by=bound_by(counters.waits_s, processor_share=0.0),
+                    bound_by=bound_by(counters.evidence(processor_ratio=0.0)),
                 )
             )
             await trio.sleep(PROGRESS_S)
 
-    def _summary(self, result: SendResult, seconds: float, processor_share: float) -> dict[str, Any]:
+    def _summary(self, result: SendResult, seconds: float, processor_ratio: float) -> dict[str, Any]:
         ignored = [outcome for outcome in result.outcomes if outcome.ignored]
         failed = [outcome for outcome in result.outcomes if outcome.error is not None and not outcome.ignored]
         reasons = [
@@ -152,21 +164,12 @@ class _Send:
             "flows": counters.flows,
             "nodes": dict(sorted(counters.node_bytes.items())),
             "encodings": counters.encodings,
-            "bound_by": bound_by(counters.waits_s, processor_share=processor_share),
+            "bound_by": bound_by(counters.evidence(processor_ratio)),
+            "timeline": counters.timeline,
             "receipt": result.receipt,
             "ignored_files": [str(outcome.source.path) for outcome in ignored[:NAMED_MAX]],
             "failures": reasons[:NAMED_MAX],
         }
-
-
-def bound_by(waits_s: dict[str, float], *, processor_share: float) -> str:
-    """Say what flows waited for most: link, receiver, or the source, which is the processor when that was busy."""
-    longest = max(waits_s, key=lambda what: waits_s[what])
-    if waits_s[longest] <= 0:
-        return ""
-    if longest != "source":
-        return longest
-    return "processor" if processor_share > PROCESSOR_BOUND else "disk"
 
 
 async def _each(sources: list[SourceFile]) -> AsyncIterator[SourceFile]:

@@ -14,6 +14,7 @@ from experiments.arguments import add_report, add_run
 from transfer.errors import SettingsError
 
 CONGESTION: Final = ("auto", "bbr", "cubic")
+PRIORITIES: Final = ("stat", "routine", "background")
 NODES_MAX: Final = 1024  # api.OpenTransfer
 FLOWS_MAX: Final = 256
 REPLICAS_MAX: Final = 16
@@ -124,11 +125,20 @@ def _add_send(commands: Commands) -> None:
     parser = _add(commands, "send", "send files and folders, and wait until they are durable")
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="DICOM files, or folders of them")
     _add_to(parser)
-    parser.add_argument("--encoding", default="auto", metavar="NAME", help="auto (raw for now), raw or zstd")
+    parser.add_argument(
+        "--encoding",
+        default="auto",
+        metavar="NAME",
+        help="auto: the best by measurement; or raw, zstd, htj2k, jpegls, jxl-3 ... (docs/encodings.md)",
+    )
     parser.add_argument("--flows", type=auto_or_whole(1, FLOWS_MAX), metavar="auto|N", help="TCP connections")
     parser.add_argument("--nodes", type=auto_or_whole(1, NODES_MAX), metavar="auto|N", help="storage nodes to use")
     parser.add_argument("--replicas", type=whole(1, REPLICAS_MAX), metavar="R", help="default: the cluster's")
     parser.add_argument("--congestion", choices=CONGESTION, default="auto", help="default: %(default)s")
+    parser.add_argument(
+        "--workers", type=whole(1, 64), metavar="N", help="encoders at once, which give way; default: one a processor"
+    )
+    parser.add_argument("--priority", choices=PRIORITIES, default="routine", help="default: %(default)s")
     parser.add_argument("--any-file", action="store_true", help="send what is not DICOM, too")
     _add_json(parser)
 

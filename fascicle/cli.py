@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from fascicle.arguments import make_parser
-from transfer.errors import FascicleError, SettingsError
+from transfer.errors import FascicleError
 
 INTERRUPTED: Final = 130  # as shells report a process that SIGINT ended
 FAULT: Final = 1
@@ -62,10 +62,10 @@ def _up(arguments: argparse.Namespace) -> int:
 
 
 def _send(arguments: argparse.Namespace) -> int:
-    from transfer.encodings import ENCODINGS
+    from transfer.encodings import get_encoding
 
-    if arguments.encoding not in ("auto", *ENCODINGS):
-        raise SettingsError(f"--encoding {arguments.encoding!r} is not one of auto, {', '.join(ENCODINGS)}")
+    if arguments.encoding != "auto":
+        get_encoding(arguments.encoding)
     from agent import send
 
     return send.run(
@@ -76,6 +76,8 @@ def _send(arguments: argparse.Namespace) -> int:
         nodes=arguments.nodes,
         replicas=arguments.replicas,
         congestion=arguments.congestion,
+        priority=arguments.priority,
+        workers=arguments.workers,
         any_file=arguments.any_file,
         as_json=arguments.json,
     )

@@ -27,7 +27,8 @@ from sqlalchemy import (
 
 VERSION: Final = 1
 metadata: Final = MetaData()
-# SQLite alone: rows live in the primary key's tree; others ignore the option.
+# SQLite alone: rows live in the primary key's tree; others ignore the option. Not for long rows under random keys:
+# each would make a page of its own dirty, twice until it is visible, where new rows of `object` share few.
 _CLUSTERED: Final[dict[str, Any]] = {"sqlite_with_rowid": False}
 # SQLite gives 64 bits to INTEGER PRIMARY KEY only, not to BIGINT.
 _Key: Final = BigInteger().with_variant(Integer, "sqlite")
@@ -92,7 +93,6 @@ object_: Final = Table(
     Column("encoding", Text, nullable=False),
     Column("identity", LargeBinary, nullable=False),  # JSON of transfer.objects.Identity
     Column("visible", Boolean, nullable=False, server_default=false()),
-    **_CLUSTERED,
 )
 
 object_name: Final = Table(
@@ -136,7 +136,6 @@ instance: Final = Table(
     Index("instance_by_sop_instance_uid", "sop_instance_uid"),
     Index("instance_by_series", "series_instance_uid", "object_id"),
     Index("instance_by_study", "study_instance_uid", "object_id"),
-    **_CLUSTERED,
 )
 
 patient: Final = Table(

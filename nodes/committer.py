@@ -1,11 +1,11 @@
 """The committer: gathers the objects that flows have received, and makes them durable in groups.
 
-While one group is being flushed the next one gathers, so the busier the node, the larger the group that one flush
-serves. Two workers: one writes its group's files while the other waits for the disk. Refuses to do: deciding what is
-stored, answering peers.
+A group is what came within a moment of its first object, or half of what one flow may have in memory: each flush, each
+signature and each request to the gateway serves all of it. Two workers take groups in turn: one writes its group's
+files while the other waits for the disk. Refuses to do: deciding what is stored, answering peers.
 """
 
-import math
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -19,8 +19,8 @@ from transfer.errors import FascicleError
 WORKERS: Final = 2
 GROUP_OBJECTS_MAX: Final = 512
 GROUP_BYTES_MAX: Final = 16 << 20
-QUIET_S: Final = 0.005
-GATHER_S_MAX: Final = 0.05
+ENOUGH_BYTES: Final = 8 << 20  # half of a lone flow's window: while it becomes durable the other half may come
+GATHER_S: Final = 0.03
 
 Outcome = Record | FascicleError
 OnDone = Callable[[Outcome], None]
@@ -32,11 +32,19 @@ class Committer:
     def __init__(self, store: Store) -> None:
         self._store = store
         # Unbounded, but never long: what is in it is on credit (nodes.credit), and flows bound their open objects.
-        self._send, self._receive = trio.open_memory_channel[tuple[Incoming, OnDone]](math.inf)
+        self._waiting: deque[tuple[Incoming, OnDone]] = deque()
+        self._waiting_bytes = 0
+        self._some = trio.Event()
+        self._enough = trio.Event()
+        self._gathering = trio.Lock()  # or the workers would share what could be one group
 
     def submit(self, incoming: Incoming, on_done: OnDone) -> None:
         """Queue an upload; `on_done` is called once, in the trio thread, and must not block or raise."""
-        self._send.send_nowait((incoming, on_done))
+        self._waiting.append((incoming, on_done))
+        self._waiting_bytes += incoming.stored_bytes
+        self._some.set()
+        if self._waiting_bytes >= ENOUGH_BYTES or len(self._waiting) >= GROUP_OBJECTS_MAX:
+            self._enough.set()
 
     async def commit(self, incoming: Incoming) -> Record:
         """Queue an upload and wait until it is durable.
@@ -64,28 +72,27 @@ class Committer:
                 nursery.start_soon(self._work)
 
     async def _work(self) -> None:
-        async for first in self._receive:
-            group = await self._gather(first)
+        while True:
+            async with self._gathering:
+                group = await self._gather()
             uploads = [incoming for incoming, _ in group]
             outcomes = await trio.to_thread.run_sync(self._store.commit, uploads)
             for (_, on_done), outcome in zip(group, outcomes, strict=True):
                 on_done(outcome)
 
-    async def _gather(self, first: tuple[Incoming, OnDone]) -> list[tuple[Incoming, OnDone]]:
-        """Return what comes close behind `first`: a group ends when nothing came for a moment, or it is large."""
-        group = [first]
-        size_bytes = first[0].stored_bytes
-        ends_s = trio.current_time() + GATHER_S_MAX
-        came = True
-        while came and trio.current_time() < ends_s:
-            await trio.sleep(QUIET_S)
-            came = False
-            while size_bytes < GROUP_BYTES_MAX and len(group) < GROUP_OBJECTS_MAX:
-                try:
-                    item = self._receive.receive_nowait()
-                except trio.WouldBlock:
-                    break
-                group.append(item)
-                size_bytes += item[0].stored_bytes
-                came = True
+    async def _gather(self) -> list[tuple[Incoming, OnDone]]:
+        """Wait for the next group and take it."""
+        await self._some.wait()
+        with trio.move_on_after(GATHER_S):
+            await self._enough.wait()
+        group: list[tuple[Incoming, OnDone]] = []
+        size_bytes = 0
+        while self._waiting and size_bytes < GROUP_BYTES_MAX and len(group) < GROUP_OBJECTS_MAX:
+            group.append(self._waiting.popleft())
+            size_bytes += group[-1][0].stored_bytes
+        self._waiting_bytes -= size_bytes
+        if not self._waiting:
+            self._some = trio.Event()
+        if self._waiting_bytes < ENOUGH_BYTES:
+            self._enough = trio.Event()
         return group

@@ -61,8 +61,9 @@ class Digests:
         return self._stored.digest()
 
     def identity(self) -> Identity:
-        """Return what the original's first bytes say it is; what is not DICOM is any file."""
+        """Return what the original's first bytes say it is; what is not DICOM is any file. Once: they are let go."""
         head = self._head[0] if len(self._head) == 1 else memoryview(b"".join(self._head))
+        self._head = []  # parts of decoded strips, which would stay whole while the object waits for its flush
         try:
             return read_identity(head)
         except (NotDicomError, TruncatedError):

@@ -73,7 +73,7 @@ class GatewayClient:
         """
         self._patience_s = patience_s
         self._jitter = jitter
-        self._url = credentials.gateway
+        self._url = self.gateway = credentials.gateway
         self._http = httpx.AsyncClient(
             base_url=credentials.gateway,
             verify=context or client_context(credentials),

@@ -82,6 +82,12 @@ class CorruptError(FascicleError):
     retryable = True
 
 
+class NotSuitableError(FascicleError):
+    """An object that an encoding cannot make smaller, or not in time: another encoding, or none, is the answer."""
+
+    code = "not_suitable"
+
+
 class NotStoredError(FascicleError):
     """An object, study or transfer that is not known here."""
 

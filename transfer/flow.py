@@ -6,7 +6,7 @@ by senders, by readers, and by nodes that make replicas. Refuses to do: retries,
 
 import contextlib
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final
 
 import trio
@@ -14,6 +14,9 @@ from typing_extensions import Buffer
 
 from transfer import errors
 from transfer.addresses import Address
+from transfer.control.shares import SHARE_BYTES, next_share_bytes
+from transfer.control.sockets import UNSENT_BYTES_MAX
+from transfer.control.tcp_info import TcpInfo
 from transfer.errors import FascicleError, ProtocolError, UnreachableError
 from transfer.protocol.connection import ClientConnection, State
 from transfer.protocol.frames import ABANDONED, LAST, PAYLOAD_BYTES_MAX, Frame, encode_control
@@ -22,16 +25,23 @@ from transfer.stream import Stream, connect
 
 GREETING_S: Final = 10.0
 LEAST_PAYLOAD_BYTES: Final = 64 << 10  # less credit than this is worth waiting for more
+Turn = Callable[[], Awaitable[None]]  # returns when more may be sent
 
 
 class Flow:
     """An open flow; made by `open_flow`."""
 
-    def __init__(self, stream: Stream, connection: ClientConnection, welcome: Welcome) -> None:
+    def __init__(
+        self, stream: Stream, connection: ClientConnection, welcome: Welcome, turn: Turn | None = None
+    ) -> None:
         self.welcome = welcome
         self.sent_bytes = 0
         self._stream = stream
         self._connection = connection
+        self._turn = turn
+        self._share_bytes = PAYLOAD_BYTES_MAX if turn is None else SHARE_BYTES
+        if turn is not None:
+            stream.limit_unsent(SHARE_BYTES)
         self._more_credit = trio.Event()
         self._awaited = b""  # the resumable object whose RESUME, or answer, `put_stream` waits for
         self._resume_bytes: int | None = None
@@ -58,11 +68,10 @@ class Flow:
         before: tuple[Buffer, ...] = (self._connection.put(put),)
         offset = 0
         while True:
-            await self.wait_credit(len(view) - offset)
-            length = min(len(view) - offset, self._connection.credit_bytes, PAYLOAD_BYTES_MAX)
+            length = await self._wait_share(len(view) - offset)
             flags = LAST if offset + length == len(view) else 0
             header = self._connection.data_header(offset, length, flags)
-            await self._send(*before, header, view[offset : offset + length])
+            await self._send_share(*before, header, view[offset : offset + length])
             before = ()
             offset += length
             if flags:
@@ -93,10 +102,31 @@ class Flow:
 
     async def _send_block(self, view: memoryview, offset: int) -> None:
         while view:
-            await self.wait_credit(len(view))
-            length = min(len(view), self._connection.credit_bytes, PAYLOAD_BYTES_MAX)
-            await self._send(self._connection.data_header(offset, length), view[:length])
+            length = await self._wait_share(len(view))
+            await self._send_share(self._connection.data_header(offset, length), view[:length])
             view, offset = view[length:], offset + length
+
+    async def _wait_share(self, wanted_bytes: int) -> int:
+        """Wait for credit and for the flow's turn; returns how much of `wanted_bytes` goes next."""
+        await self.wait_credit(wanted_bytes)
+        if self._turn is not None:
+            await self._turn()
+        return min(wanted_bytes, self._connection.credit_bytes, self._share_bytes)
+
+    async def _send_share(self, *parts: Buffer) -> None:
+        """Send one share, and fit the next to how long it took; the kernel holds no more unsent than one."""
+        started_s, sent_bytes = trio.current_time(), self.sent_bytes
+        await self._send(*parts)
+        if self._turn is None:
+            return
+        took_s, share_bytes = trio.current_time() - started_s, self._share_bytes
+        self._share_bytes = next_share_bytes(share_bytes, self.sent_bytes - sent_bytes, took_s)
+        if self._share_bytes != share_bytes:
+            self._stream.limit_unsent(min(self._share_bytes, UNSENT_BYTES_MAX))
+
+    def tcp_info(self) -> TcpInfo | None:
+        """Return what the kernel knows of the connection, None where it does not say."""
+        return self._stream.tcp_info()
 
     async def _announce(self, put: Put) -> int | None:
         """Send PUT and return how much the node has; None when it answered for a resumable object at once."""
@@ -185,9 +215,16 @@ class Flow:
 
 @contextlib.asynccontextmanager
 async def open_flow(
-    address: Address, context: ssl.SSLContext | None, ticket: bytes, *, congestion: str | None = None
+    address: Address,
+    context: ssl.SSLContext | None,
+    ticket: bytes,
+    *,
+    congestion: str | None = None,
+    turn: Turn | None = None,
 ) -> AsyncIterator[Flow]:
     """Connect to a node and greet it; `context` None for a plain data plane.
+
+    `turn` is awaited before each share of an object, which is then small enough that what waits for it waits little.
 
     Raises:
         UnreachableError: no answer.
@@ -197,7 +234,7 @@ async def open_flow(
         with trio.fail_after(GREETING_S):
             stream = await connect(address, context, congestion=congestion)
             try:
-                flow = await _greet(stream, ticket, address)
+                flow = await _greet(stream, ticket, address, turn)
             except BaseException:
                 await stream.aclose()
                 raise
@@ -210,7 +247,7 @@ async def open_flow(
             await stream.aclose()
 
 
-async def _greet(stream: Stream, ticket: bytes, address: Address) -> Flow:
+async def _greet(stream: Stream, ticket: bytes, address: Address, turn: Turn | None) -> Flow:
     connection = ClientConnection()
     await stream.send(connection.hello(ticket))
     while True:
@@ -222,6 +259,6 @@ async def _greet(stream: Stream, ticket: bytes, address: Address) -> Flow:
         frame = next(connection.frames(), None)
         match frame:
             case Welcome():
-                return Flow(stream, connection, frame)
+                return Flow(stream, connection, frame, turn)
             case Refused():
                 raise errors.from_code(frame.code, f"{address}: {frame.text}")

@@ -152,6 +152,19 @@ def read_again(path: Path, object_id: str) -> bytes:
     return again.body
 
 
+def head(path: Path) -> bytes:
+    """Return the first bytes of a file, among them, in an image, all that is before the pixel data.
+
+    Raises:
+        UnusableFileError: it cannot be read.
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            return file.read(BLOCK_BYTES)
+    except OSError as error:
+        raise UnusableFileError(f"{path}: reading failed: {error.strerror}") from error
+
+
 def blocks(path: Path, size_bytes: int) -> Iterator[bytes]:
     """Yield a large file, once inspected with `size_bytes`, again in blocks of 1 MiB.
 

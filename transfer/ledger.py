@@ -13,7 +13,7 @@ from transfer.errors import FascicleError
 from transfer.inspection import SourceFile
 from transfer.outcomes import Counters, Outcome
 from transfer.refusals import Fate, judge
-from transfer.work import Budget, Item, Work
+from transfer.work import Budget, Encoded, Item, Work
 
 BODIES_BYTES_MAX: Final = 64 << 20
 
@@ -26,7 +26,9 @@ class Ledger:
         self.work = Work()
         self.budget = Budget(BODIES_BYTES_MAX)
         self.outcomes: list[Outcome] = []
-        self.nodes: set[str] = set()  # that have a flow, so that objects can go there
+        self.nodes: set[str] = set()  # where objects can go
+        self.encodes = False  # whether objects wait for an encoder before they may go
+        self.total_bytes: int | None = None  # of all files, when known beforehand
         self._items: dict[str, Item] = {}  # wanted, until they are settled
         self._settled: dict[str, FascicleError | None] = {}  # None: durable
         self._patience_s = patience_s
@@ -36,6 +38,11 @@ class Ledger:
     def patient(self) -> bool:
         """Whether something has moved within the patience."""
         return trio.current_time() - self._moved_s < self._patience_s
+
+    @property
+    def remaining_bytes(self) -> int | None:
+        """How much is still to go at most, None when that is not known."""
+        return None if self.total_bytes is None else max(0, self.total_bytes - self.counters.bytes)
 
     def moved(self) -> None:
         """Note that something moves, so that patience begins anew."""
@@ -60,7 +67,7 @@ class Ledger:
             self._report(item, None, skipped=True)
         else:
             self._items[object_id] = item
-            self.work.add(item)
+            self.work.add(item, plain=self.encodes and item.body is not None)
 
     def durable(self, item: Item, node_id: str) -> None:
         """Settle an object that is durable on all its replicas."""
@@ -92,6 +99,16 @@ class Ledger:
         if item.body is not None:
             self.budget.give_back(len(item.body))
             item.body = None
+        if item.encoded is not None:
+            self.budget.give_back(memoryview(item.encoded.stored).nbytes)
+            item.encoded = None
+
+    def encoded(self, item: Item, encoded: Encoded | None) -> None:
+        """Put an object's stored form in place of its bytes, None: it goes as it is."""
+        if encoded is not None and item.body is not None:
+            self.budget.give_back(len(item.body) - memoryview(encoded.stored).nbytes)
+            item.body, item.encoded = None, encoded
+        self.work.add_ready(item)
 
     async def reload(self, item: Item) -> bytes:
         """Read a small object's bytes again.

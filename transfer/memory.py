@@ -13,6 +13,7 @@ from typing import Final
 
 M_TRIM_THRESHOLD: Final = -1  # malloc.h
 M_MMAP_THRESHOLD: Final = -3
+M_ARENA_MAX: Final = -8
 KEPT_BYTES: Final = 256 << 20
 COLLECT_EVERY: Final = 50_000
 
@@ -26,3 +27,4 @@ def tune() -> None:
     if mallopt is not None:
         mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
         mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
+        mallopt(M_ARENA_MAX, 1)  # threads' own arenas give empty heaps of 64 MiB back whatever the thresholds say

@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import trio
 
 from transfer.api import CommitReceipt
+from transfer.control.bounds import Evidence
+from transfer.control.priority import Priority
 from transfer.errors import FascicleError, NotDicomError
 from transfer.inspection import SourceFile
 
@@ -18,8 +21,11 @@ class SendOptions:
     flows: int | None = None
     nodes: int | None = None
     replicas: int | None = None
-    congestion: str | None = None
+    congestion: str | None = "auto"  # None: the system's default
+    priority: Priority = Priority.ROUTINE
     any_file: bool = False
+    workers: int | None = None  # encoders at once; None: one for each processor
+    memory: Path | None = None  # where it is remembered what worked on which path
     patience_s: float = 60.0
 
 
@@ -38,6 +44,27 @@ class Outcome:
         return isinstance(self.error, NotDicomError) and not self.source.named
 
 
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """How far a transfer was after `t_s`: durable `bytes`, bytes handed to flows, flows, objects by encoding."""
+
+    t_s: float
+    bytes: int
+    wire_bytes: int
+    flows: int
+    encodings: dict[str, int]
+
+
+@dataclass(slots=True)
+class Kernel:
+    """What TCP_INFO told in all: seconds summed over flows, and samples of them all."""
+
+    busy_s: float = 0.0
+    rwnd_limited_s: float = 0.0
+    samples: int = 0
+    with_backlog: int = 0
+
+
 @dataclass(slots=True)
 class Counters:
     """How far a transfer is; read by whoever shows progress, written by the sender only."""
@@ -50,11 +77,21 @@ class Counters:
     node_bytes: dict[str, int] = field(default_factory=dict)
     encodings: dict[str, int] = field(default_factory=dict)
     flows: int = 0
+    timeline: list[Moment] = field(default_factory=list)
+    kernel: Kernel = field(default_factory=Kernel)
     waits_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("source", "receiver", "link"), 0.0))
 
     def wait(self, what: str, since_s: float) -> None:
         """Add the time since `since_s` to what flows waited for."""
         self.waits_s[what] += trio.current_time() - since_s
+
+    def evidence(self, processor_ratio: float) -> Evidence:
+        """Return what tells what bound the transfer; `processor_ratio`: processor time per elapsed time."""
+        kernel = self.kernel
+        if not kernel.samples:
+            return Evidence(self.waits_s, processor_ratio)
+        backlog_ratio = kernel.with_backlog / kernel.samples
+        return Evidence(self.waits_s, processor_ratio, kernel.busy_s, kernel.rwnd_limited_s, backlog_ratio)
 
 
 @dataclass(frozen=True, slots=True)

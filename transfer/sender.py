@@ -16,24 +16,31 @@ import trio
 
 from transfer import merkle
 from transfer.api import OFFER_OBJECTS_MAX, Commit, CommitReceipt, Go, Node, Offered, OpenTransfer, SignedReceipts
+from transfer.chooser import open_chooser
 from transfer.client import GatewayClient
-from transfer.errors import FascicleError, ProtocolError, SettingsError, UnauthorisedError, UnreachableError
+from transfer.control import sockets
+from transfer.control.gate import Gate
+from transfer.control.readings import Limits
+from transfer.encoders import Encoders, default_workers
+from transfer.errors import ProtocolError
+from transfer.fleet import Fleet, Place
 from transfer.groups import first_error_only
 from transfer.inspection import SourceFile
 from transfer.ledger import Ledger
-from transfer.log import get_logger
 from transfer.outcomes import Counters, SendOptions, SendResult
+from transfer.paths import KnownPath
 from transfer.preparing import prepare
 from transfer.sending import converse
+from transfer.steering import Steering
 from transfer.work import Item
 
-log = get_logger()
-FLOWS_LEAST: Final = 4  # with fewer nodes than this, several flows go to each
-OFFER_PAUSE_S: Final = 0.04  # so that a fast source makes few large offers
-RECEIPTS_PAUSE_S: Final = 0.25  # the same for receipts; the last ones do not wait
+FLOWS_MAX: Final = 64
+FLOWS_MAX_NODE: Final = 40  # a node takes 48 in all
+OFFER_PAUSE_S: Final = 0.1  # so that a fast source makes few large offers
+OFFER_LOW_COUNT: Final = 16  # objects still to send: an offer is answered before flows have nothing left
+RECEIPTS_PAUSE_S: Final = 0.5  # the same for receipts; the last ones do not wait
 RECEIPTS_BYTES_MAX: Final = 4 << 20  # in one request; with one batch more and as base64 well within the gateway's limit
 RECEIPT_BATCHES_MAX: Final = 512
-RECONNECT_S_MAX: Final = 5.0
 CLOSING_S: Final = 2.0  # for flows to end in good order after the commit
 
 
@@ -45,11 +52,12 @@ async def send_files(
     context: ssl.SSLContext,
     counters: Counters | None = None,
     totals: tuple[int, int] | None = None,
+    gate: Gate | None = None,
 ) -> SendResult:
     """Send `files` as one transfer and commit it.
 
-    `context` is the sender's TLS identity for the nodes; `totals` are objects and bytes when known beforehand. Files
-    that cannot be sent are outcomes, not errors.
+    `context` is the sender's TLS identity for the nodes; `totals` are objects and bytes when known beforehand; more
+    urgent transfers at the same `gate` go first. Files that cannot be sent are outcomes, not errors.
 
     Raises:
         UnreachableError: the gateway, or every node, stayed away for `options.patience_s`.
@@ -57,33 +65,41 @@ async def send_files(
     """
     objects, size_bytes = totals or (None, None)
     wish = OpenTransfer(objects=objects, bytes=size_bytes, replicas=options.replicas, nodes=options.nodes)
-    transfer = _Transfer(client, options, context, Ledger(counters or Counters(), options.patience_s))
-    with first_error_only():
+    ledger = Ledger(counters or Counters(), options.patience_s)
+    ledger.total_bytes = size_bytes
+    transfer = _Transfer(client, options, context, ledger)
+    with first_error_only(), (gate or Gate()).enter(options.priority, ledger.work):
         return await transfer.run(wish, files)
 
 
 class _Transfer:
     """One transfer under way."""
 
-    go: Go  # from when the transfer is open
+    _transfer_id: str  # from when the transfer is open
 
     def __init__(self, client: GatewayClient, options: SendOptions, context: ssl.SSLContext, ledger: Ledger) -> None:
         self._client, self._options, self._context, self._ledger = client, options, context, ledger
-        self._nodes: dict[str, Node] = {}
+        self._started_s = trio.current_time()
+        self._path = KnownPath(options.memory, client.gateway, options.congestion)
+        workers = options.workers or default_workers()
+        self._chooser = open_chooser(options.encoding, self._path.link, workers=workers)
+        self._encoders = Encoders(ledger, self._chooser, self._path.link, workers=workers)
+        ledger.encodes = self._chooser.encodes
         self._receipts: list[SignedReceipts] = []  # not handed on yet
         self._receipts_left = trio.Event()  # some were handed on
         self._posting = trio.Lock()
-        self._renewing = trio.Lock()
 
     async def run(self, wish: OpenTransfer, files: AsyncIterable[SourceFile]) -> SendResult:
         """Run all stages to their end; the first files are read while the transfer is being opened."""
         send_item, receive_item = trio.open_memory_channel[Item](math.inf)  # bounded by the budget of bodies
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._prepare, files, send_item)
-            self.go = await self._client.open_transfer(wish)
+            nursery.start_soon(self._path.recall)
+            go = await self._client.open_transfer(wish)
+            self._transfer_id = go.transfer_id
             nursery.start_soon(self._offer_all, receive_item)
             nursery.start_soon(self._post_receipts)
-            self._open_flows(nursery)
+            nursery.start_soon(self._serve_flows, go)
             await self._ledger.work.settled.wait()
             result = SendResult(self._ledger.outcomes, await self._commit())
             nursery.cancel_scope.deadline = trio.current_time() + CLOSING_S
@@ -102,14 +118,15 @@ class _Transfer:
                 except (trio.WouldBlock, trio.EndOfChannel):
                     break
             await self._offer(batch)
-            await trio.sleep(OFFER_PAUSE_S)
+            with trio.move_on_after(OFFER_PAUSE_S):
+                await self._ledger.work.wait_low(OFFER_LOW_COUNT)
         self._ledger.work.no_more()
 
     async def _offer(self, batch: list[Item]) -> None:
         offered = [
             Offered(object_id=item.object_id, size_bytes=item.size_bytes, name=item.sources[0].name) for item in batch
         ]
-        answer = await self._client.offer(self.go.transfer_id, offered)
+        answer = await self._client.offer(self._transfer_id, offered)
         self._ledger.moved()
         stored = set(answer.stored)
         for item in batch:
@@ -117,74 +134,38 @@ class _Transfer:
 
     # Flows
 
-    def _open_flows(self, nursery: trio.Nursery) -> None:
-        """Start the flows, nodes in turn."""
-        self._nursery = nursery
-        nodes = self.go.nodes
-        self._ledger.counters.flows = count = self._options.flows or max(len(nodes), FLOWS_LEAST)
-        for index in range(count):
-            self._open_flow(nodes[index % len(nodes)])
+    async def _serve_flows(self, go: Go) -> None:
+        """Keep the flows, and steer their number, until everything is settled and they have ended."""
+        options, path = self._options, self._path
+        limits = Limits(
+            first=options.flows or path.flows,
+            most=min(FLOWS_MAX, FLOWS_MAX_NODE * len(go.nodes)),
+            loss_based=sockets.is_loss_based(sockets.effective(options.congestion)),
+        )
+        fleet = Fleet(
+            self._ledger, go, converse=self._converse, renew=self._client.renew, patience_s=self._chooser.patience_s
+        )
+        steering = Steering(fleet, self._ledger, limits, path.link, fixed=options.flows is not None)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(steering.serve)
+            if self._ledger.encodes:
+                nursery.start_soon(self._encoders.serve)
+            await fleet.serve(limits.first)
+            nursery.cancel_scope.cancel()
+        await path.remember(steering.state, trio.current_time() - self._started_s)
 
-    def _open_flow(self, node: Node) -> None:
-        self._nodes[node.node_id] = node
-        self._ledger.nodes.add(node.node_id)
-        self._nursery.start_soon(self._drive, node.node_id)
-
-    async def _drive(self, node_id: str) -> None:
-        """Keep one flow to a node, opened anew when it breaks, until everything is settled."""
-        settled = self._ledger.work.settled
-        pause_s = 0.1
-        while not settled.is_set():
-            started_s = trio.current_time()
-            try:
-                await self._converse(node_id)
-            except SettingsError:
-                raise  # such as a congestion control that this kernel has not: no other flow fares better
-            except FascicleError as error:
-                log.debug("flow_broke", node_id=node_id, code=error.code, reason=error.message)
-                await self._after_break(error)
-            if trio.current_time() - started_s > RECONNECT_S_MAX:
-                pause_s = 0.1
-            with trio.move_on_after(pause_s):
-                await settled.wait()
-            pause_s = min(pause_s * 2, RECONNECT_S_MAX)
-
-    async def _converse(self, node_id: str) -> None:
+    async def _converse(self, fleet: Fleet, place: Place, node: Node) -> None:
         with first_error_only():
             await converse(
                 self._ledger,
-                self._nodes[node_id],
-                self.go,
-                options=self._options,
+                fleet,
+                place,
+                node,
+                chooser=self._chooser,
+                congestion=self._options.congestion,
                 context=self._context,
                 post=self._take_receipts,
             )
-
-    async def _after_break(self, error: FascicleError) -> None:
-        """Give up when nothing at all has moved for too long; renew the ticket, which also names the live nodes.
-
-        Raises:
-            FascicleError: `error` itself.
-        """
-        if self._ledger.work.settled.is_set():
-            return
-        if self._ledger.work.idle:
-            self._ledger.moved()  # nothing was to be sent
-        if not self._ledger.patient:
-            raise error if isinstance(error, UnauthorisedError) else UnreachableError(error.message) from error
-        await self._renew(self.go.ticket)
-
-    async def _renew(self, ticket: bytes) -> None:
-        """Get a new ticket in place of `ticket`, unless another flow has got one already; new nodes get a flow."""
-        async with self._renewing:
-            if self.go.ticket != ticket:
-                return
-            self.go = await self._client.renew(self.go.transfer_id)
-        for node in self.go.nodes:
-            if node.node_id in self._nodes or self._options.flows:
-                self._nodes[node.node_id] = node
-            else:
-                self._open_flow(node)
 
     # Receipts
 
@@ -206,7 +187,7 @@ class _Transfer:
                 await settled.wait()
             if self._receipts and not settled.is_set():
                 async with self._posting:
-                    await self._client.receipts(self.go.transfer_id, self._hand_over())
+                    await self._client.receipts(self._transfer_id, self._hand_over())
 
     def _hand_over(self) -> list[SignedReceipts]:
         receipts, self._receipts = self._receipts, []
@@ -226,7 +207,7 @@ class _Transfer:
         root = merkle.merkle_root(durable)
         async with self._posting:  # what is on its way must have come before
             claim = Commit(objects=len(durable), merkle_root=root, receipts=self._hand_over())
-            receipt = await self._client.commit(self.go.transfer_id, claim)
+            receipt = await self._client.commit(self._transfer_id, claim)
         if (receipt.objects, receipt.merkle_root) != (claim.objects, claim.merkle_root):
             raise ProtocolError("the gateway's receipt is not for what was sent; send again")
         return receipt

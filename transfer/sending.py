@@ -7,6 +7,7 @@ the transfer, retries of the flow itself (`transfer.sender`).
 import contextlib
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from pathlib import Path
 from typing import Final
 
 import trio
@@ -14,12 +15,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from transfer import inspection, receipts
 from transfer.addresses import Address
-from transfer.api import Go, Node, SignedReceipts
+from transfer.api import Node, SignedReceipts
+from transfer.chooser import Chooser
+from transfer.encoders import choose_for_large
 from transfer.encodings import get_encoding
-from transfer.errors import FascicleError, UnreachableError, UnusableFileError, from_code
+from transfer.errors import FascicleError, NotSuitableError, UnreachableError, UnusableFileError, from_code
+from transfer.fleet import Fleet, Place
 from transfer.flow import Flow, open_flow
 from transfer.ledger import Ledger
-from transfer.outcomes import SendOptions
 from transfer.protocol.messages import Put, Refused, Stored
 from transfer.refusals import Fate
 from transfer.work import Item
@@ -31,51 +34,79 @@ PostReceipts = Callable[[SignedReceipts], Awaitable[None]]
 
 
 async def converse(
-    ledger: Ledger, node: Node, go: Go, *, options: SendOptions, context: ssl.SSLContext, post: PostReceipts
+    ledger: Ledger,
+    fleet: Fleet,
+    place: Place,
+    node: Node,
+    *,
+    chooser: Chooser,
+    congestion: str | None,
+    context: ssl.SSLContext,
+    post: PostReceipts,
 ) -> None:
-    """Open a flow to `node` and keep it busy until everything is settled; receipts go to `post` before they count.
+    """Open a flow to `node` and keep it busy until everything is settled, or `place` is leaving.
+
+    Receipts go to `post` before they count.
 
     Raises:
         FascicleError: the flow broke or was refused; what was under way has been given back.
     """
-    address = Address(node.host, node.port)
+    address, go = Address(node.host, node.port), fleet.go
     secured = context if node.tls else None
-    async with open_flow(address, secured, go.ticket, congestion=options.congestion) as flow:
-        conversation = _Conversation(ledger, node, flow, replicas=go.replicas, encoding=options.encoding, post=post)
+    async with open_flow(address, secured, go.ticket, congestion=congestion, turn=ledger.work.wait_turn) as flow:
+        place.flow = flow
+        conversation = _Conversation(ledger, fleet, place, node, flow, replicas=go.replicas, chooser=chooser, post=post)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(conversation.read, nursery)
                 await conversation.write()
         finally:
+            place.flow = None
             ledger.counters.wire_bytes += flow.sent_bytes
             conversation.give_back()
 
 
 class _Conversation:
     def __init__(
-        self, ledger: Ledger, node: Node, flow: Flow, *, replicas: int, encoding: str, post: PostReceipts
+        self,
+        ledger: Ledger,
+        fleet: Fleet,
+        place: Place,
+        node: Node,
+        flow: Flow,
+        *,
+        replicas: int,
+        chooser: Chooser,
+        post: PostReceipts,
     ) -> None:
-        self._ledger, self._node, self._flow = ledger, node, flow
-        self._replicas, self._encoding, self._post = replicas, encoding, post
+        self._ledger, self._fleet, self._place, self._node, self._flow = ledger, fleet, place, node, flow
+        self._replicas, self._chooser, self._post = replicas, chooser, post
         self._key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(node.public_key))
         self._under_way: dict[bytes, Item] = {}
+        self._answered = trio.Event()  # something that was under way has been answered for
+        self._done = False
 
     async def write(self) -> None:
-        """Send until nothing is left to send, then say so."""
-        counters = self._ledger.counters
-        while True:
-            since_s = trio.current_time()
-            await self._flow.wait_credit()
-            counters.wait("receiver", since_s)
-            since_s = trio.current_time()
-            item = await self._ledger.work.take(self._node.node_id)
-            counters.wait("source", since_s)
-            if item is None:
-                await self._flow.bye()
-                return
+        """Send until nothing is left to send or the place is leaving, then say so when all is answered."""
+        while (item := await self._next()) is not None:
             since_s = trio.current_time()
             await self._send(item)
-            counters.wait("link", since_s)
+            self._ledger.counters.wait("link", since_s)
+        while self._under_way and not self._ledger.work.settled.is_set():
+            await self._answered.wait()
+        self._done = True
+        await self._flow.bye()
+
+    async def _next(self) -> Item | None:
+        """Return the next object when there is credit for it; None when no more goes by this flow."""
+        counters = self._ledger.counters
+        since_s = trio.current_time()
+        await self._flow.wait_credit()
+        counters.wait("receiver", since_s)
+        since_s = trio.current_time()
+        item = await self._ledger.work.take(self._node.node_id, lambda: self._place.leaving, self._fleet.patience_s)
+        counters.wait("source", since_s)
+        return item
 
     async def read(self, nursery: trio.Nursery) -> None:
         """Settle what the node answers for, until it closes the flow."""
@@ -89,7 +120,9 @@ class _Conversation:
                         item = self._under_way.pop(frame.object_id, None)
                         if item is not None:
                             await self._take_refusal(item, from_code(frame.code, frame.text), nursery)
-        if not self._ledger.work.settled.is_set():
+                self._answered.set()
+                self._answered = trio.Event()
+        if not self._done and not self._ledger.work.settled.is_set():
             raise UnreachableError(f"{self._node.node_id} closed the flow")
 
     def give_back(self) -> None:
@@ -108,22 +141,21 @@ class _Conversation:
         except UnusableFileError as error:
             if self._under_way.pop(bytes.fromhex(item.object_id), None) is not None:
                 self._ledger.failed(item, error)
+        except NotSuitableError:  # found out in the middle of a large object, which has been abandoned
+            item.raw_only = True
+            if self._under_way.pop(bytes.fromhex(item.object_id), None) is not None:
+                self._ledger.work.give_back(item)
 
     async def _send_small(self, item: Item) -> None:
-        body = item.body if item.body is not None else await self._ledger.reload(item)
-        name, stored = await self._encode(item, body)
+        if item.encoded is not None and not item.raw_only:
+            name, stored = item.encoded.encoding, item.encoded.stored
+        else:
+            name, stored = "raw", item.body if item.body is not None else await self._ledger.reload(item)
         await self._flow.put(self._put(item, name), stored)
         self._ledger.release(item)
 
-    async def _encode(self, item: Item, body: bytes) -> tuple[str, bytes]:
-        name = self._encoding_of(item)
-        if name == "raw":
-            return name, body
-        stored = bytes(await trio.to_thread.run_sync(get_encoding(name).encode, body))
-        return (name, stored) if len(stored) < len(body) else ("raw", body)
-
     async def _send_large(self, item: Item) -> None:
-        name = self._encoding_of(item)
+        name = await self._choose_large(item)
         put = self._put(item, name, resumable=True)
         async with contextlib.aclosing(self._blocks(item, name)) as blocks:
             await self._flow.put_stream(put, blocks)
@@ -139,9 +171,16 @@ class _Conversation:
                     item.furthest_block = number
                     self._ledger.moved()
 
-    def _encoding_of(self, item: Item) -> str:
-        wished = self._encoding
-        return "raw" if item.raw_only or wished == "auto" else wished
+    async def _choose_large(self, item: Item) -> str:
+        """Return the encoding of a large object: the same each time, so that what a node has of it is of use."""
+        if item.raw_only:
+            return "raw"
+        if not item.chosen:
+            item.chosen = await trio.to_thread.run_sync(self._choose, item.sources[0].path)
+        return item.chosen
+
+    def _choose(self, path: Path) -> str:
+        return choose_for_large(self._chooser, inspection.head(path))
 
     def _put(self, item: Item, encoding: str, *, resumable: bool = False) -> Put:
         encodings = self._ledger.counters.encodings
@@ -167,6 +206,8 @@ class _Conversation:
             nursery.start_soon(self._later, item)
         elif fate is Fate.RENEW:
             raise error  # the flow ends, and the next one opens with a new ticket
+        elif fate is Fate.ELSEWHERE:
+            self._fleet.leave(self._place)
 
     async def _later(self, item: Item) -> None:
         """Hold an object back for a while; it stays this flow's, so that it is not lost with it."""
@@ -175,6 +216,8 @@ class _Conversation:
         await trio.sleep(LATER_S)
         if self._under_way.pop(key, None) is not None:
             self._ledger.work.give_back(item)
+            self._answered.set()
+            self._answered = trio.Event()
 
 
 async def _encoded_blocks(item: Item, encoding: str) -> AsyncGenerator[bytes, None]:

@@ -13,6 +13,8 @@ import trio
 from typing_extensions import Buffer
 
 from transfer.addresses import Address
+from transfer.control import sockets, tcp_info
+from transfer.control.tcp_info import TcpInfo
 from transfer.errors import SettingsError, UnreachableError
 from transfer.tls import Peer, peer_from_der
 
@@ -42,6 +44,12 @@ class Stream(Protocol):
         Raises:
             UnreachableError: the connection broke.
         """
+
+    def limit_unsent(self, size_bytes: int) -> None:
+        """Let the kernel hold no more than about `size_bytes` unsent."""
+
+    def tcp_info(self) -> TcpInfo | None:
+        """Return what the kernel knows of the connection; None where it does not say, and after the end."""
 
     async def aclose(self) -> None:
         """Close at once, never raising for a broken connection."""
@@ -78,6 +86,14 @@ class PlainStream:
                 if sent:
                     views[0] = views[0][sent:]
 
+    def limit_unsent(self, size_bytes: int) -> None:
+        """See `Stream`."""
+        sockets.limit_unsent(self._socket, size_bytes)
+
+    def tcp_info(self) -> TcpInfo | None:
+        """See `Stream`."""
+        return tcp_info.read(self._socket)
+
     async def aclose(self) -> None:
         """See `Stream`."""
         self._socket.close()
@@ -106,6 +122,14 @@ class TlsStream:
                 return
             for part in parts:
                 await self._stream.send_all(memoryview(part).cast("B"))
+
+    def limit_unsent(self, size_bytes: int) -> None:
+        """See `Stream`."""
+        sockets.limit_unsent(self._stream.transport_stream.socket, size_bytes)
+
+    def tcp_info(self) -> TcpInfo | None:
+        """See `Stream`."""
+        return tcp_info.read(self._stream.transport_stream.socket)
 
     async def aclose(self) -> None:
         """See `Stream`."""
@@ -140,7 +164,9 @@ def _keep_alive(socket: trio.socket.SocketType) -> None:
 
 
 async def connect(address: Address, context: ssl.SSLContext | None, *, congestion: str | None = None) -> Stream:
-    """Connect to a node; `context` None for a plain data plane, `congestion` None for the system's default.
+    """Connect to a node; `context` None for a plain data plane.
+
+    `congestion`: None for the system's default, `auto` for BBR where it is allowed, or a name.
 
     Raises:
         UnreachableError: refused, no route, no such host, or a failed handshake.
@@ -150,21 +176,12 @@ async def connect(address: Address, context: ssl.SSLContext | None, *, congestio
         stream = await trio.open_tcp_stream(address.host, address.port)
     except OSError as error:
         raise UnreachableError(f"cannot connect to {address}: {error.strerror or error}") from error
-    if congestion is not None:
-        _set_congestion(stream.socket, congestion)
     try:
+        sockets.prepare(stream.socket, congestion)
         return await secure(stream.socket, context, server_side=False, host=address.host)
     except BaseException:
         stream.socket.close()
         raise
-
-
-def _set_congestion(socket: trio.socket.SocketType, congestion: str) -> None:
-    try:
-        socket.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_CONGESTION, congestion.encode())
-    except OSError as error:
-        socket.close()
-        raise SettingsError(f"this kernel has no congestion control `{congestion}`: {error.strerror}") from error
 
 
 async def listen(address: Address) -> trio.SocketListener:

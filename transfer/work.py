@@ -1,30 +1,53 @@
 """The work of one transfer: which objects are still to go, shared by all flows by stealing.
 
 A flow takes the next object when it has credit, so a slow node takes few and a fast one many; what a broken flow had
-under way goes back to the front. Refuses to do: I/O, deciding what a refusal means (`transfer.refusals`).
+under way goes back to the front. Objects may wait for an encoder first (`plain`): a flow takes one of these as it is
+only when it has waited in vain for longer than encoding would save. Refuses to do: I/O, encoding, deciding what a
+refusal means (`transfer.refusals`).
 """
 
+import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import trio
+from typing_extensions import Buffer
 
 from transfer.errors import FascicleError
 from transfer.inspection import SourceFile
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """An object's stored form, in memory."""
+
+    encoding: str
+    stored: Buffer
+
+
 @dataclass(slots=True, eq=False)
 class Item:
-    """One object of the transfer, all files that are it, and its bytes while they are in memory."""
+    """One object of the transfer, all files that are it, and its bytes while they are in memory.
+
+    `encoded`: in place of `body`, once an encoder is done with it.
+    """
 
     object_id: str
     size_bytes: int
     sources: list[SourceFile]
     body: bytes | None
+    encoded: Encoded | None = None
     refused_by: dict[str, FascicleError] = field(default_factory=dict)
     refusals: int = 0
     raw_only: bool = False
+    chosen: str = ""  # encoding of a large object
     furthest_block: int = 0  # of a large object: how far any flow has come with it
+
+    @property
+    def wire_bytes(self) -> int:
+        """How much goes for it, as far as that is known."""
+        return self.size_bytes if self.encoded is None else memoryview(self.encoded.stored).nbytes
 
 
 class Work:
@@ -32,16 +55,29 @@ class Work:
 
     def __init__(self) -> None:
         self._ready: deque[Item] = deque()
+        self._plain: deque[Item] = deque()  # wait for an encoder
         self._unsettled = 0
         self._complete = False
+        self.paused = False  # for the sake of a more urgent transfer
         self._changed = trio.Event()
+        self._taken = trio.Event()
         self.settled = trio.Event()  # everything is, and nothing more comes
 
-    def add(self, item: Item) -> None:
-        """Take one more object."""
+    def add(self, item: Item, *, plain: bool = False) -> None:
+        """Take one more object; `plain`: an encoder may have it first."""
         self._unsettled += 1
+        (self._plain if plain else self._ready).append(item)
+        self.wake()
+
+    def add_ready(self, item: Item) -> None:
+        """Take back an object that an encoder had taken."""
         self._ready.append(item)
-        self._wake()
+        self.wake()
+
+    @property
+    def ready_bytes(self) -> int:
+        """How much could go at once, as it would go."""
+        return sum(item.wire_bytes for item in self._ready)
 
     def no_more(self) -> None:
         """Say that nothing more is added."""
@@ -51,28 +87,83 @@ class Work:
     def give_back(self, item: Item) -> None:
         """Put an object that was taken back to the front."""
         self._ready.appendleft(item)
-        self._wake()
+        self.wake()
 
     def settle(self) -> None:
         """Count one object as stored or failed for good."""
         self._unsettled -= 1
         self._check()
 
-    def take_nowait(self, node_id: str) -> Item | None:
-        """Take the next object that this node has not refused, if there is one."""
-        for index, item in enumerate(self._ready):
-            if node_id not in item.refused_by:
-                del self._ready[index]
-                return item
-        return None
+    def pause(self, paused: bool) -> None:
+        """Stop or go on giving out objects and turns; what is under way stays so."""
+        self.paused = paused
+        self.wake()
 
-    async def take(self, node_id: str) -> Item | None:
-        """Take the next object for this node, waiting for one; None when everything is settled."""
-        while not self.settled.is_set():
-            item = self.take_nowait(node_id)
+    async def wait_turn(self) -> None:
+        """Wait while paused, before each share of an object that is sent."""
+        while self.paused and not self.settled.is_set():
+            await self._changed.wait()
+
+    def take_nowait(self, node_id: str) -> Item | None:
+        """Take the next object that could go and that this node has not refused, if there is one."""
+        return self._take_from(self._ready, node_id)
+
+    async def take(
+        self,
+        node_id: str,
+        leaving: Callable[[], bool] = lambda: False,
+        patience_s: Callable[[int], float] = lambda _: 0.0,
+    ) -> Item | None:
+        """Take the next object for this node, waiting for one; None when everything is settled.
+
+        Also None when the taker is `leaving`, which is asked again after each `wake`. While only plain objects wait
+        the encoders are waited for, up to `patience_s` of the first one's size.
+        """
+        since_s = math.inf
+        while not self.settled.is_set() and not leaving():
+            item = None if self.paused else self.take_nowait(node_id)
             if item is not None:
                 return item
+            if self.paused or not self._plain:
+                since_s = math.inf
+                await self._changed.wait()
+                continue
+            since_s = min(since_s, trio.current_time())
+            left_s = since_s + patience_s(self._plain[0].size_bytes) - trio.current_time()
+            if left_s <= 0 and (item := self._take_from(self._plain, node_id)) is not None:
+                return item
+            with trio.move_on_after(left_s if left_s > 0 else math.inf):
+                await self._changed.wait()
+        return None
+
+    async def take_plain(self, size_bytes_max: int, count_max: int) -> list[Item]:
+        """Take the next objects for an encoder, waiting for one: up to so many bytes, at least one."""
+        while not self._plain:
             await self._changed.wait()
+        batch = [self._plain.popleft()]
+        size_bytes = batch[0].size_bytes
+        while self._plain and len(batch) < count_max and size_bytes + self._plain[0].size_bytes <= size_bytes_max:
+            batch.append(self._plain.popleft())
+            size_bytes += batch[-1].size_bytes
+        return batch
+
+    async def wait_low(self, count: int) -> None:
+        """Wait until at most `count` objects wait, for encoders or flows."""
+        while len(self._ready) + len(self._plain) > count:
+            await self._taken.wait()
+
+    async def wait_ready_low(self, size_bytes: Callable[[], float], count: int) -> None:
+        """Wait until less than `size_bytes`, or fewer than `count` objects, could go at once."""
+        while len(self._ready) >= count and self.ready_bytes >= size_bytes():
+            await self._taken.wait()
+
+    def _take_from(self, waiting: deque[Item], node_id: str) -> Item | None:
+        for index, item in enumerate(waiting):
+            if node_id not in item.refused_by:
+                del waiting[index]
+                self._taken.set()
+                self._taken = trio.Event()
+                return item
         return None
 
     @property
@@ -83,9 +174,10 @@ class Work:
     def _check(self) -> None:
         if self._complete and not self._unsettled:
             self.settled.set()
-            self._wake()
+            self.wake()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Let all who wait look again."""
         self._changed.set()
         self._changed = trio.Event()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import trio
 
 from agent.delivery import Sent
-from agent.items import Item
+from agent.items import Item, Priority
 from agent.settings import load_settings
 from agent.tree import serve_agent
 from transfer.durable import write_file_durably
@@ -15,7 +15,7 @@ from transfer.objects import object_id
 
 
 async def main(folder: Path) -> None:
-    async def deliver(files: AsyncIterator[Item]) -> Sequence[Sent]:
+    async def deliver(files: AsyncIterator[Item], priority: Priority) -> Sequence[Sent]:
         sent = []
         async for item in files:
             data = item.location(folder / "spool" / "ready").read_bytes()

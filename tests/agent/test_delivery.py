@@ -10,8 +10,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-import agent.delivery
-from agent.delivery import BATCH_FILES, Destination, Sent, fits, outcome, portion
+from agent.delivery import BATCH_FILES, Destination, Sent, outcome, portion
 from agent.items import File, Item, NewItem, Outcome, Priority
 from agent.queue import Queue, open_queue
 from agent.retry import CAP_S
@@ -59,7 +58,7 @@ class Gateway:
         self.answer = answer
         self.batches: list[list[str]] = []
 
-    async def deliver(self, files: AsyncIterator[Item]) -> Sequence[Sent]:
+    async def deliver(self, files: AsyncIterator[Item], priority: Priority) -> Sequence[Sent]:
         found = [each async for each in files]
         self.batches.append([each.name for each in found])
         return [Sent(each.item_id, f"id-{each.name}", self.answer(each)) for each in found]
@@ -96,31 +95,45 @@ async def test_everything_is_delivered_in_one_batch(queue: Queue) -> None:
     assert destination.statistics().delivered_bytes == 30
 
 
-async def test_stat_goes_alone_and_first(queue: Queue) -> None:
+async def test_stat_goes_in_a_transfer_of_its_own(queue: Queue) -> None:
     gateway = Gateway()
     destination = Destination(A, queue, gateway.deliver, here)
     await queue.add([new("normal"), new("stat-1", priority=Priority.STAT), new("stat-2", priority=Priority.STAT)])
     await run_until(queue, [destination], lambda: delivered(destination) == 3)
-    assert gateway.batches == [["stat-1", "stat-2"], ["normal"]]
+    assert sorted(gateway.batches) == [["normal"], ["stat-1", "stat-2"]]
 
 
-async def test_stat_overtakes_a_running_batch_and_ends_it(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agent.delivery, "PAGE_FILES", 2)
-    batches: list[list[str]] = []
+async def test_stat_overtakes_a_running_batch(queue: Queue) -> None:
+    stat_has_gone = trio.Event()
+    batches: list[tuple[Priority, list[str]]] = []
 
-    async def deliver(files: AsyncIterator[Item]) -> Sequence[Sent]:
+    async def deliver(files: AsyncIterator[Item], priority: Priority) -> Sequence[Sent]:
         found = []
         async for each in files:
             found.append(each)
-            if each.name == "0":
+            if each.name == "1":
                 await queue.add([new("stat", priority=Priority.STAT)])
-        batches.append([each.name for each in found])
+                await stat_has_gone.wait()
+        batches.append((priority, [each.name for each in found]))
+        if priority is Priority.STAT:
+            stat_has_gone.set()
         return [Sent(each.item_id, "id") for each in found]
 
     destination = Destination(A, queue, deliver, here)
     await queue.add([new(str(number), priority=Priority.BULK) for number in range(5)])
     await run_until(queue, [destination], lambda: delivered(destination) == 6)
-    assert batches == [["0", "1", "stat"], ["2", "3", "4"]]
+    assert batches == [(Priority.STAT, ["stat"]), (Priority.NORMAL, ["0", "1", "2", "3", "4"])]
+
+
+async def test_a_lane_that_waits_does_not_wake_for_the_other(queue: Queue) -> None:
+    await queue.add([new("stat", priority=Priority.STAT), new("bulk", priority=Priority.BULK)])
+    (stat, bulk) = await queue.ready(A, 0, 9)
+    await queue.record(A, [Outcome(stat.item_id, "waiting", next_try_s=50.0)])
+    await queue.record(A, [Outcome(bulk.item_id, "waiting", next_try_s=70.0)])
+    assert await queue.next_try_s(A, [Priority.STAT]) == 50.0
+    assert await queue.next_try_s(A, [Priority.NORMAL, Priority.BULK]) == 70.0
+    assert [each.name for each in await queue.ready(A, 99, 9, priorities=[Priority.STAT])] == ["stat"]
+    assert await queue.ready(A, 60, 9, priorities=[Priority.NORMAL, Priority.BULK]) == []
 
 
 async def test_a_batch_is_bounded(queue: Queue) -> None:
@@ -132,10 +145,10 @@ async def test_a_batch_is_bounded(queue: Queue) -> None:
 
 
 async def test_a_dead_destination_holds_up_no_other(queue: Queue) -> None:
-    async def refuse(files: AsyncIterator[Item]) -> Sequence[Sent]:
+    async def refuse(files: AsyncIterator[Item], priority: Priority) -> Sequence[Sent]:
         raise UnreachableError("the gateway does not answer")
 
-    async def hang(files: AsyncIterator[Item]) -> Sequence[Sent]:
+    async def hang(files: AsyncIterator[Item], priority: Priority) -> Sequence[Sent]:
         await trio.sleep_forever()
         raise AssertionError
 
@@ -156,10 +169,10 @@ async def test_a_dead_destination_gets_everything_when_it_is_back(
     moments = itertools.count()
     live = Gateway()
 
-    async def deliver(files: AsyncIterator[Item]) -> Sequence[Sent]:
+    async def deliver(files: AsyncIterator[Item], priority: Priority) -> Sequence[Sent]:
         if next(moments) < 9:
             raise UnreachableError("not yet")
-        return await live.deliver(files)
+        return await live.deliver(files, priority)
 
     destination = Destination(A, queue, deliver, here)
     await queue.add([new("a"), new("b")])
@@ -204,7 +217,7 @@ async def test_an_item_that_fails_alone_waits_and_the_rest_is_done(queue: Queue)
 
 
 async def test_an_unanswered_item_is_not_done(queue: Queue) -> None:
-    async def deliver(files: AsyncIterator[Item]) -> Sequence[Sent]:
+    async def deliver(files: AsyncIterator[Item], priority: Priority) -> Sequence[Sent]:
         found = [each async for each in files]
         return [Sent(found[0].item_id, "id")]
 
@@ -224,18 +237,6 @@ def test_outcomes() -> None:
     )
     late = outcome(Sent(1, error=UnauthorisedError("x")), 0, 100.0, 0.0)
     assert (late.state, late.next_try_s) == ("waiting", 250.0)
-
-
-priorities = st.sampled_from(list(Priority))
-
-
-@given(st.lists(priorities), st.none() | priorities)
-def test_nothing_joins_a_stat_batch(page: list[Priority], most_urgent: Priority | None) -> None:
-    chosen = fits([item(number, priority) for number, priority in enumerate(sorted(page))], most_urgent)
-    if most_urgent is Priority.STAT or Priority.STAT in page:
-        assert [each.priority for each in chosen] == [Priority.STAT] * page.count(Priority.STAT)
-    else:
-        assert len(chosen) == len(page)
 
 
 @given(st.lists(st.integers(0, 50), max_size=20), st.integers(1, 100))

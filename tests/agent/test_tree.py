@@ -11,7 +11,7 @@ from pynetdicom import AE
 from pynetdicom.dsutils import encode
 
 from agent.delivery import Sent
-from agent.items import Item
+from agent.items import Item, Priority
 from agent.report import read_report, status_path
 from agent.settings import AgentSettings, load_settings
 from agent.tree import Agent, serve_agent
@@ -46,7 +46,7 @@ def settings_of(folder: Path, text: str = SETTINGS) -> AgentSettings:
     return load_settings(path)
 
 
-async def refuse(files: AsyncIterator[Item]) -> Sequence[Sent]:
+async def refuse(files: AsyncIterator[Item], priority: Priority) -> Sequence[Sent]:
     raise UnreachableError("no answer")
 
 
@@ -56,7 +56,7 @@ class Store:
     def __init__(self, spool: Path) -> None:
         self.spool, self.objects = spool, dict[str, bytes]()
 
-    async def deliver(self, files: AsyncIterator[Item]) -> Sequence[Sent]:
+    async def deliver(self, files: AsyncIterator[Item], priority: Priority) -> Sequence[Sent]:
         sent = []
         async for item in files:
             data = item.location(self.spool).read_bytes()

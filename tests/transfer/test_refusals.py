@@ -34,7 +34,9 @@ TABLE = [  # (error, patient, not any more)
 
 
 def item(*refused_by: str, refusals: int = 1) -> Item:
-    return Item("ab" * 32, 10, [], None, {node_id: FullError("full") for node_id in refused_by}, refusals)
+    return Item(
+        "ab" * 32, 10, [], None, refused_by={node_id: FullError("full") for node_id in refused_by}, refusals=refusals
+    )
 
 
 @pytest.mark.parametrize(("error", "patient", "impatient"), TABLE)

@@ -107,7 +107,7 @@ async def test_everything_goes_once_and_the_second_time_nothing(gateway: Gateway
     objects = {f"f{number}": dicom(f"1.2.3.{number}", pixels=2000 + number * 2) for number in range(60)}
     paths = write(tmp_path / "in", **objects, large=LARGE)
     async with open_cluster(gateway, tmp_path) as cluster:
-        result = await cluster.send(*paths)
+        result = await cluster.send(*paths, encoding="raw")
         assert {outcome.source.name: outcome.object_id for outcome in result.outcomes} == {
             path.name: object_id(path.read_bytes()) for path in paths
         }

@@ -51,15 +51,16 @@ class Walk:
     """One walk: feed it the data set in pieces of any size, then `finish`.
 
     `values` holds what was found of `wanted` (tags as 32-bit numbers): the first occurrence, at the top level, until
-    a tag above `last` is seen. Then `passed` is true: nothing more will be found.
+    a tag above `last` is seen. Then `passed` is true: nothing more will be found. `layout` is as it is found to be.
     """
 
     def __init__(self, layout: Layout, *, wanted: Container[int], last: int) -> None:
         self.values: dict[int, bytes] = {}
         self.passed = False
+        self.stopped_at = 0  # where in the view that was fed last the first header or wanted value is not yet passed
         self.last_group = 0  # of the last element at the top level
         self._wanted, self._last = wanted, last
-        self._layout = layout
+        self.layout = layout
         self._in_sequence = False  # between the items of a sequence, or between fragments
         self._stack: list[tuple[Layout, bool]] = []  # the two above, of what is around each open item and sequence
         self._first = True
@@ -79,6 +80,7 @@ class Walk:
         offset, size = start + self._skip, len(view)
         if offset < size:
             offset = self._walk(view, offset, until_passed)
+        self.stopped_at = offset
         self._skip = max(0, offset - size)
         if offset < size and not (until_passed and self.passed):
             self._held = bytes(view[offset:])
@@ -114,14 +116,14 @@ class Walk:
     def _look_at_first(self, code: bytes) -> None:
         """Some writers name one syntax and write the other; the first element's VR, or its absence, shows it."""
         self._first = False
-        if self._layout.implicit and is_vr(code):
-            self._layout = EXPLICIT_LITTLE
-        elif self._layout is EXPLICIT_LITTLE and not is_vr(code):
-            self._layout = IMPLICIT_LITTLE
+        if self.layout.implicit and is_vr(code):
+            self.layout = EXPLICIT_LITTLE
+        elif self.layout is EXPLICIT_LITTLE and not is_vr(code):
+            self.layout = IMPLICIT_LITTLE
 
     def _elements(self, view: memoryview, offset: int, until_passed: bool) -> int:
         """The hot loop: step over elements of defined length; return where it met anything else."""
-        implicit, header, long_length = self._layout
+        implicit, header, long_length = self.layout
         collecting = not (self.passed or self._stack)
         count, last_group = 0, self.last_group
         for count in range(self._left):  # noqa: B007  # read after the loop
@@ -165,7 +167,7 @@ class Walk:
 
     def _structure(self, view: memoryview, offset: int) -> int | None:
         """Take one header that opens or closes something; None when it is not whole, or an element like others."""
-        layout = self._layout
+        layout = self.layout
         try:
             group, element, *rest = layout.header(view, offset)
             (length,) = layout.long_length(view, offset + 4)
@@ -198,9 +200,9 @@ class Walk:
         if element == _ITEM and self._in_sequence:
             if length != UNDEFINED:
                 return start + length
-            self._open(self._layout, in_sequence=False)
+            self._open(self.layout, in_sequence=False)
         elif element == (_SEQUENCE_END if self._in_sequence else _ITEM_END) and self._stack:
-            self._layout, self._in_sequence = self._stack.pop()
+            self.layout, self._in_sequence = self._stack.pop()
         elif element not in (_ITEM_END, _SEQUENCE_END) or (self._stack and not self._in_sequence):
             raise NotDicomError("an item or delimiter stands where none can be")
         return start
@@ -208,8 +210,8 @@ class Walk:
     def _open(self, layout: Layout, *, in_sequence: bool) -> None:
         if len(self._stack) >= 2 * MAX_DEPTH:
             raise NotDicomError(f"sequences nested deeper than {MAX_DEPTH}")
-        self._stack.append((self._layout, self._in_sequence))
-        self._layout, self._in_sequence = layout, in_sequence
+        self._stack.append((self.layout, self._in_sequence))
+        self.layout, self._in_sequence = layout, in_sequence
 
 
 def _check_zeros(view: memoryview, offset: int) -> int:

@@ -1,0 +1,134 @@
+"""The encoding of each object: one by name, or the choice by measurement on the present link.
+
+Refuses to do: the optimum (`transfer.choice`), encoding.
+"""
+
+import math
+from threading import Lock
+from typing import Final, Protocol
+
+from typing_extensions import Buffer
+
+from transfer.choice import RAW, Choice
+from transfer.dicom import read_file_meta
+from transfer.dicom.pixels import Kind, locate_pixels
+from transfer.encodings import IMAGE_ENCODINGS, get_encoding
+from transfer.errors import NotDicomError, NotSuitableError, TruncatedError
+from transfer.link import Link
+
+AUTO: Final = "auto"
+ZSTD: Final = "zstd"
+NO_DICOM: Final = "no DICOM"
+PATIENCE_S_MAX: Final = 1.0
+PATIENCE_UNKNOWN_S: Final = 0.25  # one object sent as it is may hold a slow link for seconds
+
+
+class Chooser(Protocol):
+    """Chooses; called from several threads at once, each call short."""
+
+    encodes: bool  # whether anything may be encoded at all
+
+    def choose(self, head: Buffer) -> tuple[Kind | str, str]:
+        """Return the kind of the object that `head` is, or begins, and the encoding for it now."""
+
+    def learn(self, kind: Kind | str, name: str, *, size_bytes: int, stored_bytes: int, seconds: float) -> None:
+        """Take in how an encoding did."""
+
+    def set_aside(self, kind: Kind | str, name: str) -> None:
+        """Note that an encoder gave up, was too slow, or gained nothing."""
+
+    def seconds_max(self, kind: Kind | str, name: str, size_bytes: int) -> float:
+        """Return after how long an encoder is too slow to go on."""
+
+    def patience_s(self, size_bytes: int) -> float:
+        """Return for how long an object is better waited for, until it is encoded, than sent as it is."""
+
+
+def open_chooser(encoding: str, link: Link, *, workers: int) -> Chooser:
+    """Return what chooses: `auto`, or always `encoding` where it is suitable.
+
+    Raises:
+        SettingsError: no such encoding.
+    """
+    if encoding == AUTO:
+        return _Auto(link, workers)
+    return _Fixed(get_encoding(encoding).name)
+
+
+def kind_of(head: Buffer) -> tuple[Kind | str, bool]:
+    """Return what sort of object begins with `head`, and whether it is an image that can be encoded as such."""
+    try:
+        return locate_pixels(head).kind, True
+    except (NotSuitableError, TruncatedError):
+        return _syntax_of(head), False
+
+
+def _syntax_of(head: Buffer) -> str:
+    with memoryview(head) as raw, raw.cast("B") as view:
+        try:
+            return read_file_meta(view).transfer_syntax_uid
+        except (NotDicomError, TruncatedError):
+            return NO_DICOM
+
+
+class _Fixed:
+    """One encoding; what is no image for one of images goes as zstd."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.encodes = name != RAW
+
+    def choose(self, head: Buffer) -> tuple[Kind | str, str]:
+        if self._name not in IMAGE_ENCODINGS:
+            return "", self._name
+        kind, is_image = kind_of(head)
+        return kind, self._name if is_image else ZSTD
+
+    def learn(self, kind: Kind | str, name: str, *, size_bytes: int, stored_bytes: int, seconds: float) -> None:
+        return
+
+    def set_aside(self, kind: Kind | str, name: str) -> None:
+        return
+
+    def seconds_max(self, kind: Kind | str, name: str, size_bytes: int) -> float:
+        return math.inf
+
+    def patience_s(self, size_bytes: int) -> float:
+        return math.inf if self.encodes else 0.0
+
+
+class _Auto:
+    """The choice by measurement."""
+
+    encodes = True
+
+    def __init__(self, link: Link, workers: int) -> None:
+        self._link = link
+        self._choice = Choice(workers)
+        self._lock = Lock()
+        self._ratio = 1.0  # of the latest choice
+
+    def choose(self, head: Buffer) -> tuple[Kind | str, str]:
+        kind, _ = kind_of(head)
+        with self._lock:
+            name = self._choice.choose(kind, self._link.bytes_s)
+            self._ratio = self._choice.ratio(kind, name)
+        return kind, name
+
+    def learn(self, kind: Kind | str, name: str, *, size_bytes: int, stored_bytes: int, seconds: float) -> None:
+        with self._lock:
+            self._choice.note(kind, name, size_bytes, stored_bytes, seconds)
+
+    def set_aside(self, kind: Kind | str, name: str) -> None:
+        with self._lock:
+            self._choice.set_aside(kind, name)
+
+    def seconds_max(self, kind: Kind | str, name: str, size_bytes: int) -> float:
+        with self._lock:
+            return self._choice.seconds_max(kind, name, size_bytes)
+
+    def patience_s(self, size_bytes: int) -> float:
+        if not self._link.is_known:
+            return PATIENCE_UNKNOWN_S
+        saved_bytes = size_bytes * (1 - 1 / max(self._ratio, 1.0))
+        return min(saved_bytes / self._link.bytes_s, PATIENCE_S_MAX)

@@ -1,0 +1,62 @@
+"""`gradient-zstd`: each sample less left and upper neighbour plus the upper left one, then bitshuffle and zstd.
+
+The prediction is a difference along the rows and one along the columns, so that decoding is two running sums, all
+modulo 2^8 or 2^16. Red and blue are taken relative to green. Differences are folded (0 -1 1 -2 2 ...), so that small
+ones have zeros in all high bits.
+
+    one zstd frame of the shuffled differences, the colours one after the other
+"""
+
+import numpy as np
+from typing_extensions import Buffer
+
+from transfer.encodings import pieces
+from transfer.encodings.codecs import Form
+from transfer.encodings.shuffle import shuffle, unshuffle
+from transfer.encodings.strip import Strip
+
+
+class GradientZstd:
+    """Nearly the ratio of a real image codec at several times its speed."""
+
+    def encode(self, strip: Strip) -> bytes:
+        """Return the zstd frame."""
+        colours = np.ascontiguousarray(np.moveaxis(strip, 2, 0))
+        if len(colours) == 3:
+            colours = np.stack([colours[0] - colours[1], colours[1], colours[2] - colours[1]])
+        across = _differences(colours, axis=2)
+        return pieces.compress(shuffle(_fold(_differences(across, axis=1))))
+
+    def decode(self, stored: Buffer, form: Form) -> Strip:
+        """Return the strip; its length is known before the frame is opened."""
+        length = form.rows * form.columns * form.components * form.sample_bytes
+        shuffled = pieces.decompress(stored, length)
+        folded = unshuffle(shuffled, Form(form.components, form.rows, form.columns, form.sample_bytes))
+        colours = _unfold(folded)
+        np.cumsum(colours, axis=1, dtype=colours.dtype, out=colours)
+        np.cumsum(colours, axis=2, dtype=colours.dtype, out=colours)
+        if len(colours) == 3:
+            colours[0] += colours[1]
+            colours[2] += colours[1]
+        return np.ascontiguousarray(np.moveaxis(colours, 0, 2))
+
+
+def _differences(samples: Strip, axis: int) -> Strip:
+    out = np.empty_like(samples)
+    first, later = [slice(None)] * 3, [slice(None)] * 3
+    earlier = [slice(None)] * 3
+    first[axis], later[axis], earlier[axis] = slice(0, 1), slice(1, None), slice(0, -1)
+    out[tuple(first)] = samples[tuple(first)]
+    np.subtract(samples[tuple(later)], samples[tuple(earlier)], out=out[tuple(later)])
+    return out
+
+
+def _fold(differences: Strip) -> Strip:
+    signs = differences.view(f"<i{differences.itemsize}") >> (differences.itemsize * 8 - 1)
+    folded: Strip = np.bitwise_xor(np.left_shift(differences, 1), signs.view(differences.dtype))
+    return folded
+
+
+def _unfold(folded: Strip) -> Strip:
+    unfolded: Strip = np.bitwise_xor(np.right_shift(folded, 1), np.negative(np.bitwise_and(folded, 1)))
+    return unfolded

@@ -1,0 +1,70 @@
+"""`jxl-1`, `jxl-3`, `jxl-7`: JPEG XL (ISO/IEC 18181), lossless, by libjxl with so much effort.
+
+    the lowered strip's three bytes (`transfer.encodings.lowered`), then a bare codestream
+
+libjxl wraps codestreams of more than 12 bits in a file; the file's boxes are taken off, since they say nothing more.
+Refuses to do: codestreams other than `transfer.encodings.jxlheader` lets through, also its own (patches at effort 7).
+"""
+
+import struct
+from typing import Final
+
+import imagecodecs
+import numpy as np
+from typing_extensions import Buffer
+
+from transfer.encodings.codecs import Form
+from transfer.encodings.jxlheader import check_header
+from transfer.encodings.lowered import front, lower, raised
+from transfer.encodings.strip import Strip
+from transfer.errors import CorruptError, NotSuitableError
+
+_BOX: Final = struct.Struct(">L4s")
+_BARE: Final = b"\xff\x0a"
+
+
+class JpegXl:
+    """The densest rungs; effort 1 is also among the fastest."""
+
+    def __init__(self, effort: int) -> None:
+        self._effort = effort
+
+    def encode(self, strip: Strip) -> bytes:
+        """Return the codestream."""
+        head, lowered, bits = lower(strip)
+        samples = lowered if strip.shape[2] > 1 else lowered[:, :, 0]
+        try:
+            file = imagecodecs.jpegxl_encode(
+                samples, effort=self._effort, lossless=True, bitspersample=bits, usecontainer=False, numthreads=1
+            )
+            codestream = _bare(memoryview(file))
+            check_header(codestream, Form(strip.shape[0], strip.shape[1], strip.shape[2], strip.itemsize), bits)
+        except (RuntimeError, ValueError, CorruptError) as error:
+            raise NotSuitableError(f"JPEG XL failed: {error}") from error
+        return head + bytes(codestream)
+
+    def decode(self, stored: Buffer, form: Form) -> Strip:
+        """Return the strip."""
+        least, bits, codestream = front(stored, form)
+        check_header(codestream, form, bits)
+        out = np.zeros((form.rows, form.columns, form.components), f"<u{form.sample_bytes}")
+        try:
+            imagecodecs.jpegxl_decode(codestream, numthreads=1, out=out if form.components > 1 else out[:, :, 0])
+        except (RuntimeError, ValueError) as error:
+            raise CorruptError(f"a strip is not JPEG XL: {error}") from error
+        return raised(out, least)
+
+
+def _bare(file: memoryview) -> memoryview:
+    """Return the codestream of a file in boxes; a bare one is itself."""
+    if bytes(file[:2]) == _BARE:
+        return file
+    offset = 0
+    while offset + _BOX.size <= file.nbytes:
+        length, kind = _BOX.unpack_from(file, offset)
+        if kind == b"jxlc":
+            return file[offset + _BOX.size : offset + length if length else file.nbytes]
+        if length < _BOX.size:
+            break
+        offset += length
+    raise NotSuitableError("JPEG XL failed: a file of unknown boxes")

@@ -1,0 +1,39 @@
+"""What a transfer's link takes, as measured of late. Pure.
+
+Only a link that flows have bytes waiting for says how fast it is. Where nothing waits for it, it could take more than
+it was given: then the estimate grows until something waits, so that neither a slow encoder nor a busy processor is ever
+mistaken for a slow link. Refuses to do: measuring.
+"""
+
+from typing import Final
+
+UNKNOWN_BYTES_S: Final = 12.5e6  # 100 Mb/s, before anything is known
+MOST_BYTES_S: Final = 12.5e9
+SMOOTH: Final = 0.3
+GROWTH: Final = 1.5  # a sample
+TELLING: Final = 0.1
+
+
+class Link:
+    """Goodput on the wire; `remembered_bytes_s`: what the path took last time, 0.0 when it is new."""
+
+    def __init__(self, remembered_bytes_s: float = 0.0) -> None:
+        self.bytes_s = remembered_bytes_s or UNKNOWN_BYTES_S
+        self.is_known = remembered_bytes_s > 0
+        self._best_bytes_s = 0.0
+        self._is_measured = False
+
+    def take(self, bytes_s: float, *, is_full: bool) -> None:
+        """Take in one sample; `is_full`: bytes waited for the link."""
+        if not is_full:
+            if bytes_s >= TELLING * self.bytes_s:  # less, and there was only nothing to send
+                self.bytes_s = min(max(self.bytes_s * GROWTH, bytes_s), MOST_BYTES_S)
+                self.is_known = True
+            return
+        if not self._is_measured and self._best_bytes_s < bytes_s < self.bytes_s:
+            self._best_bytes_s = bytes_s  # flows are still speeding up: that says nothing yet
+            return
+        if not self.is_known:
+            self.bytes_s = max(bytes_s, self._best_bytes_s)
+        self.is_known = self._is_measured = True
+        self.bytes_s += SMOOTH * (bytes_s - self.bytes_s)

@@ -1,0 +1,51 @@
+"""Which node a flow goes to. Pure bookkeeping: fewest flows for its weight first, and those in trouble last.
+
+There may be more nodes than flows: the number of flows follows the link, not the cloud. A flow that broke, or whose
+node is full, goes to a node that has none. Refuses to do: opening flows.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final
+
+from transfer.api import Node
+
+TROUBLE_MAX: Final = 8  # breaks in a row that count; beyond, all are as bad
+
+
+class Routes:
+    """The nodes of a transfer and the flows that they have now."""
+
+    def __init__(self, nodes: Iterable[Node]) -> None:
+        self._nodes: dict[str, Node] = {}
+        self._flows: Counter[str] = Counter()
+        self._trouble: Counter[str] = Counter()
+        self.update(nodes)
+
+    @property
+    def node_ids(self) -> set[str]:
+        """Every node that objects may go to."""
+        return set(self._nodes)
+
+    def update(self, nodes: Iterable[Node]) -> None:
+        """Take the nodes that the gateway names now, best first; those that it no longer names are left."""
+        self._nodes = {node.node_id: node for node in nodes}
+
+    def pick(self) -> Node:
+        """Return the node for the next flow, and count the flow there until `close`."""
+        order = {node_id: index for index, node_id in enumerate(self._nodes)}
+        node_id = min(order, key=lambda each: (self._trouble[each], self._load(each), order[each]))
+        self._flows[node_id] += 1
+        return self._nodes[node_id]
+
+    def close(self, node_id: str, *, in_trouble: bool) -> None:
+        """Count a flow to the node as ended; `in_trouble`: it broke, or the node takes nothing more."""
+        self._flows[node_id] -= 1
+        self._trouble[node_id] = min(self._trouble[node_id] + 1, TROUBLE_MAX) if in_trouble else 0
+
+    def has_spare(self) -> bool:
+        """Tell whether there is a node without a flow."""
+        return any(not self._flows[node_id] for node_id in self._nodes)
+
+    def _load(self, node_id: str) -> float:
+        return self._flows[node_id] / max(self._nodes[node_id].weight, 1e-6)

@@ -1,0 +1,107 @@
+"""Steers the number of a transfer's flows: reads the kernel's facts about each, now and then, and asks the controller.
+
+Also keeps what tells in the end what bound the transfer, and a timeline of how it went. Refuses to do: deciding
+(`transfer.control.flows`), opening flows (`transfer.fleet`).
+"""
+
+from typing import Final
+
+import trio
+
+from transfer.control import flows as control
+from transfer.control.readings import Limits, Sample
+from transfer.control.sampling import has_backlog, sample, sample_of_bytes
+from transfer.control.tcp_info import TcpInfo
+from transfer.fleet import Fleet
+from transfer.flow import Flow
+from transfer.ledger import Ledger
+from transfer.link import Link
+from transfer.outcomes import Moment
+
+SAMPLE_S: Final = 0.1
+MOMENTS_MAX: Final = 600  # of the timeline; then every second one goes
+
+
+class Steering:
+    """Samples a fleet until it is cancelled; `fixed`: the number of flows is not to be changed."""
+
+    def __init__(self, fleet: Fleet, ledger: Ledger, limits: Limits, link: Link, *, fixed: bool) -> None:
+        self._fleet, self._ledger, self._limits, self._link, self._fixed = fleet, ledger, limits, link, fixed
+        self.state = control.begin(limits)
+        self._before: dict[Flow, TcpInfo] = {}
+        self._sent_bytes = 0
+        self._every = 1
+
+    async def serve(self) -> None:
+        """Take a sample each 0.1 s."""
+        started_s = before_s = trio.current_time()
+        number = 0
+        while True:
+            await trio.sleep(SAMPLE_S)
+            now_s = trio.current_time()
+            self._take(now_s, now_s - before_s)
+            before_s = now_s
+            number += 1
+            if number % self._every == 0:
+                self._note(now_s - started_s)
+
+    def _take(self, now_s: float, span_s: float) -> None:
+        flows = self._fleet.flows()
+        found = self._read(flows, now_s, span_s)
+        if flows and not self._ledger.work.paused:
+            self._link.take(found.goodput_bytes_s, is_full=self._is_full())
+        if self._ledger.work.paused or self._fixed or not flows:
+            return
+        wanted = self.state.flows
+        self.state = control.advance(self.state, found, self._limits)
+        if self.state.flows != wanted:
+            self._fleet.want(self.state.flows)
+
+    def _read(self, flows: list[Flow], now_s: float, span_s: float) -> Sample:
+        remaining_bytes = self._ledger.remaining_bytes
+        infos = {flow: info for flow in flows if (info := flow.tcp_info()) is not None}
+        if len(infos) < len(flows):
+            sent_bytes, self._sent_bytes = self._sent_bytes, sum(flow.sent_bytes for flow in flows)
+            grown = max(0, self._sent_bytes - sent_bytes)
+            return sample_of_bytes(
+                grown,
+                at_s=now_s,
+                span_s=span_s,
+                open_flows=len(flows),
+                link_ratio=1.0,
+                remaining_bytes=remaining_bytes,
+            )
+        before, self._before = self._before, infos
+        self._keep_evidence(before, infos)
+        return sample(
+            {id(flow): info for flow, info in before.items()},
+            {id(flow): info for flow, info in infos.items()},
+            at_s=now_s,
+            span_s=span_s,
+            open_flows=len(flows),
+            remaining_bytes=remaining_bytes,
+        )
+
+    def _is_full(self) -> bool:
+        """Tell whether bytes wait for the link, on half of the flows at least; without TCP_INFO they are said to."""
+        waiting = [info.notsent_bytes > 0 for info in self._before.values()]
+        return 2 * sum(waiting) >= len(waiting)
+
+    def _keep_evidence(self, before: dict[Flow, TcpInfo], now: dict[Flow, TcpInfo]) -> None:
+        kernel = self._ledger.counters.kernel
+        kernel.samples += 1
+        kernel.with_backlog += has_backlog({id(flow): info for flow, info in now.items()})
+        for flow, info in now.items():
+            past = before.get(flow)
+            kernel.busy_s += info.busy_s - (past.busy_s if past else 0.0)
+            kernel.rwnd_limited_s += info.rwnd_limited_s - (past.rwnd_limited_s if past else 0.0)
+
+    def _note(self, at_s: float) -> None:
+        counters = self._ledger.counters
+        sent_bytes = counters.wire_bytes + sum(flow.sent_bytes for flow in self._fleet.flows())
+        counters.timeline.append(
+            Moment(round(at_s, 3), counters.bytes, sent_bytes, len(self._fleet.flows()), dict(counters.encodings))
+        )
+        if len(counters.timeline) >= MOMENTS_MAX:
+            del counters.timeline[::2]
+            self._every *= 2
