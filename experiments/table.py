@@ -99,6 +99,7 @@ def _link(results: Results, name: str, runs: dict[Case, list[Run]]) -> str:
     lines = [f"## {name}: {profile.text()} (link made by {link['method']})"]
     if here:
         lines += ["", markdown(HEADS, [_row(case, each) for case, each in here.items()]), "", _calibrated(here)]
+        lines += ["", *_told(here)]
     return "\n".join(lines)
 
 
@@ -116,6 +117,16 @@ def _row(case: Case, runs: list[Run]) -> list[str]:
         f"{figures.median(runs, 'retransmitted'):.0f}",
         str(time.count),
     ]
+
+
+def _told(runs: dict[Case, list[Run]]) -> Iterator[str]:
+    """Yield what the sender itself said of its median run, where it says anything."""
+    for case, each in runs.items():
+        told = figures.median_run(each)["told"]
+        if told:
+            used = ", ".join(f"{count} {name}" for name, count in sorted(told.get("encodings", {}).items()))
+            flows, bound_by = told.get("flows", "?"), told.get("bound_by") or "nothing"
+            yield f"* {case.label()}, median run: objects by encoding {used or '?'}; {flows} flows; bound by {bound_by}."
 
 
 def _calibrated(runs: dict[Case, list[Run]]) -> str:
