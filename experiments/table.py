@@ -89,6 +89,9 @@ def _scaling(results: Results, runs: dict[Case, list[Run]]) -> Iterator[str]:
                 f"* `{name}`: measured with {count} of the paper's {paper.OBJECTS} images. Times here are as measured; "
                 f"x {paper.OBJECTS / count:g} gives about those of all (a little too much: starting is paid once)."
             )
+    if results["options"]["workload"] != "paper":
+        name = results["options"]["workload"]
+        yield f"* Measured with `{name}`, not with the paper's images: the paper's times are no measure for these."
     if "adsl" in results["links"]:
         yield f"* {paper.ADSL_NOTE}"
 
@@ -126,7 +129,7 @@ def _told(runs: dict[Case, list[Run]]) -> Iterator[str]:
         if told:
             used = ", ".join(f"{count} {name}" for name, count in sorted(told.get("encodings", {}).items()))
             flows, bound_by = told.get("flows", "?"), told.get("bound_by") or "nothing"
-            yield f"* {case.label()}, median run: objects by encoding {used or '?'}; {flows} flows; bound by {bound_by}."
+            yield f"* {case.label()}, median run: encodings {used or '?'}; {flows} flows; bound by {bound_by}"
 
 
 def _calibrated(runs: dict[Case, list[Run]]) -> str:

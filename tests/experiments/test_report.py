@@ -118,6 +118,7 @@ def test_results_are_read_as_they_were_kept_and_drawn(results: dict[str, Any], t
     paths = write_report(load(tmp_path), tmp_path)
     assert [path.name for path in paths] == [
         "table.md",
+        "paper.png",
         "time-tanet.png",
         "nodes-tanet.png",
         "goodput-tanet.png",
