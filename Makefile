@@ -48,7 +48,7 @@ experiments: experiments-setup
 		--peers fascicle,ftp,lftp,storescu-4,erlang,orthanc \
 		--out experiments-results/$$(date -u +%Y%m%dT%H%M%SZ) $(ARGS)
 
-# The paper's table: 30 runs with 1, 5 and 30 nodes. A day and a half; adsl with a tenth of the images.
+# The paper's table: 30 runs with 1, 5 and 30 nodes, adsl with a tenth of the images. About 20 hours, 15 of them adsl.
 paper-table: experiments-setup
 	@$(BIN)/fascicle experiment run lan tanet adsl --runs 30 --nodes 1,5,30 --objects 360,adsl=36 \
 		--out experiments-results/paper-$$(date -u +%Y%m%dT%H%M%SZ) $(ARGS)
