@@ -82,9 +82,13 @@ def _open_clients(
         for number, command in enumerate(commands):
             stem = job.folder / f"client-{number}"
             with stem.with_suffix(".out").open("wb") as out, stem.with_suffix(".err").open("wb") as errors:
-                words = job.link.client.command(*command)
                 process = subprocess.Popen(
-                    words, stdin=subprocess.DEVNULL, stdout=out, stderr=errors, start_new_session=True
+                    job.link.client.command(*command),
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=errors,
+                    env=_environment(job),
+                    start_new_session=True,
                 )
             clients.append((process, stem))
         yield clients
@@ -94,6 +98,12 @@ def _open_clients(
                 if process.returncode is None:
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
+
+
+def _environment(job: Job) -> dict[str, str]:
+    """Return an environment without settings of ours, and where nothing is remembered of earlier transfers."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("FASCICLE_")}
+    return kept | {"XDG_STATE_HOME": str(job.folder / "state")}
 
 
 def _wait(process: "subprocess.Popen[bytes]", deadline_s: float) -> float:

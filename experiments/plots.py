@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 
 from experiments import figures, paper
 from experiments.figures import Case
+from experiments.paper_plot import GREY, paper_bars
 from experiments.results import Results, Run
 
 WIDTH_IN, HEIGHT_IN, DPI = 8.0, 4.5, 120
-COLOURS: Final = mpl.colormaps["tab10"].colors  # type: ignore[attr-defined]
-PAPER_COLOUR: Final = "#9a9a9a"
+COLOURS: Final = tuple(f"C{number}" for number in (0, 9, 2, 3, 4, 5, 6, 1, 8))  # not C7: grey is the paper's
 STYLE: Final[dict[Any, Any]] = {
     "font.size": 9.5,
     "axes.spines.top": False,
@@ -29,9 +29,12 @@ STYLE: Final[dict[Any, Any]] = {
 def draw(results: Results, folder: Path) -> list[Path]:
     """Write every picture that `results` have something for, and return their paths."""
     runs = figures.by_case(results)
-    colours = {name: COLOURS[number % 10] for number, name in enumerate(results["options"]["peers"])}
+    colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(results["options"]["peers"])}
     paths = []
     with mpl.rc_context(STYLE):
+        if (whole := paper_bars(results, colours)) is not None:
+            paths.append(folder / "paper.png")
+            whole.savefig(paths[-1], dpi=DPI)
         for name in dict.fromkeys(case.profile for case in runs):
             here = {case: each for case, each in runs.items() if case.profile == name}
             title = f"{name}: {figures.profile_of(results, name).text()}"
@@ -61,7 +64,7 @@ def time_bars(runs: dict[Case, list[Run]], title: str, colours: dict[str, Any]) 
         labels,
         means,
         xerr=errors,
-        color=[colour for *_, colour in bars] + [PAPER_COLOUR] * len(printed),
+        color=[colour for *_, colour in bars] + [GREY] * len(printed),
         error_kw={"capsize": 3, "elinewidth": 1},
     )
     for row, (mean, error) in enumerate(zip(means, errors, strict=True)):
@@ -76,12 +79,12 @@ def time_bars(runs: dict[Case, list[Run]], title: str, colours: dict[str, Any]) 
         axes.axvline(floor_s, color="black", linestyle=":", linewidth=1)
         axes.annotate(
             f"floor {floor_s:.2f} s",
-            (floor_s, 1),
+            (floor_s, 0),
             xycoords=("data", "axes fraction"),
-            xytext=(3, 2),
+            xytext=(4, 4),
             textcoords="offset points",
         )
-    axes.invert_yaxis()
+    axes.set_ylim(len(bars) + len(printed) + 0.1, -0.6)  # downwards, with room for the floor's name
     axes.margins(x=0.12)
     axes.set_xlabel("seconds, mean and standard deviation (shorter is better)")
     return picture
@@ -160,16 +163,21 @@ def encodings(runs: dict[Case, list[Run]], title: str) -> Figure | None:
     """Draw how many objects had gone in each encoding over time; None where the sender keeps no account of it."""
     case = _fastest(runs).get("fascicle")
     timeline = figures.median_run(runs[case])["told"].get("timeline") if case else None
-    if not timeline:
+    if not timeline or not timeline[-1]["encodings"]:
         return None
     picture, axes = _picture(f"{title}: encodings chosen over time")
     times = [sample["t_s"] for sample in timeline]
-    for name in dict.fromkeys(name for sample in timeline for name in sample["encodings"]):
-        axes.plot(times, [sample["encodings"].get(name, 0) for sample in timeline], label=name)
+    last = timeline[-1]["encodings"]
+    layers = {
+        f"{name}: {last.get(name, 0)}": [sample["encodings"].get(name, 0) for sample in timeline]
+        for name in sorted(last, key=lambda name: -int(last[name]))
+    }
+    axes.stackplot(times, *layers.values(), labels=layers.keys(), alpha=0.8)
     axes.set_xlabel("seconds")
-    axes.set_ylabel("objects")
+    axes.set_ylabel("objects durable, by encoding")
+    axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper left", reverse=True)
     return picture
 
 

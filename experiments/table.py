@@ -64,7 +64,8 @@ def _paper_table(results: Results, runs: dict[Case, list[Run]]) -> str:
         return ""
     head = ["link", "design", *(f"{count} node{'s' * (count > 1)}" for count in counts), "FTP, 1 server"]
     text = "## The paper's table: seconds, mean +- standard deviation (and median)\n\n" + markdown(head, rows)
-    return text + "\n\n" + "\n".join(_scaling(results, runs))
+    notes = "\n".join(_scaling(results, runs))
+    return f"{text}\n\n{notes}" if notes else text
 
 
 def _paper_rows(name: str, counts: Sequence[int], runs: dict[Case, list[Run]]) -> Iterator[list[str]]:
@@ -88,6 +89,9 @@ def _scaling(results: Results, runs: dict[Case, list[Run]]) -> Iterator[str]:
                 f"* `{name}`: measured with {count} of the paper's {paper.OBJECTS} images. Times here are as measured; "
                 f"x {paper.OBJECTS / count:g} gives about those of all (a little too much: starting is paid once)."
             )
+    if results["options"]["workload"] != "paper":
+        name = results["options"]["workload"]
+        yield f"* Measured with `{name}`, not with the paper's images: the paper's times are no measure for these."
     if "adsl" in results["links"]:
         yield f"* {paper.ADSL_NOTE}"
 
@@ -98,6 +102,7 @@ def _link(results: Results, name: str, runs: dict[Case, list[Run]]) -> str:
     lines = [f"## {name}: {profile.text()} (link made by {link['method']})"]
     if here:
         lines += ["", markdown(HEADS, [_row(case, each) for case, each in here.items()]), "", _calibrated(here)]
+        lines += ["", *_told(here)]
     return "\n".join(lines)
 
 
@@ -105,7 +110,7 @@ def _row(case: Case, runs: list[Run]) -> list[str]:
     time, floors = figures.seconds(runs), figures.floors(runs)
     return [
         case.label(),
-        _plus_minus(time.mean, time.deviation),
+        _spread(time),
         number(time.median),
         f"{floors:.2f}" if floors else "",
         f"{1 / floors:.1%}" if floors else "",
@@ -115,6 +120,16 @@ def _row(case: Case, runs: list[Run]) -> list[str]:
         f"{figures.median(runs, 'retransmitted'):.0f}",
         str(time.count),
     ]
+
+
+def _told(runs: dict[Case, list[Run]]) -> Iterator[str]:
+    """Yield what the sender itself said of its median run, where it says anything."""
+    for case, each in runs.items():
+        told = figures.median_run(each)["told"]
+        if told:
+            used = ", ".join(f"{count} {name}" for name, count in sorted(told.get("encodings", {}).items()))
+            flows, bound_by = told.get("flows", "?"), told.get("bound_by") or "nothing"
+            yield f"* {case.label()}, median run: encodings {used or '?'}; {flows} flows; bound by {bound_by}"
 
 
 def _calibrated(runs: dict[Case, list[Run]]) -> str:
@@ -164,11 +179,15 @@ def _plus_minus(mean: float, deviation: float) -> str:
     return f"{number(mean)} +- {number(deviation)}"
 
 
+def _spread(found: Spread) -> str:
+    return _plus_minus(found.mean, found.deviation) if found.count > 1 else number(found.mean)
+
+
 def _seconds_cell(runs: list[Run]) -> str:
     if not runs:
         return ""
-    found: Spread = figures.seconds(runs)
-    return f"{_plus_minus(found.mean, found.deviation)} ({number(found.median)})"
+    found = figures.seconds(runs)
+    return f"{_spread(found)} ({number(found.median)})" if found.count > 1 else _spread(found)
 
 
 def _range(values: Sequence[float]) -> str:

@@ -46,6 +46,10 @@ class Committer:
         if self._waiting_bytes >= ENOUGH_BYTES or len(self._waiting) >= GROUP_OBJECTS_MAX:
             self._enough.set()
 
+    def hurry(self) -> None:
+        """Close the group that gathers: whoever sends has nothing more to add."""
+        self._enough.set()
+
     async def commit(self, incoming: Incoming) -> Record:
         """Queue an upload and wait until it is durable.
 

@@ -23,7 +23,7 @@ from transfer.errors import FascicleError, NotSuitableError, UnreachableError, U
 from transfer.fleet import Fleet, Place
 from transfer.flow import Flow, open_flow
 from transfer.ledger import Ledger
-from transfer.protocol.messages import Put, Refused, Stored
+from transfer.protocol.messages import Ping, Put, Refused, Stored
 from transfer.refusals import Fate
 from transfer.work import Item
 
@@ -104,6 +104,8 @@ class _Conversation:
         await self._flow.wait_credit()
         counters.wait("receiver", since_s)
         since_s = trio.current_time()
+        if self._under_way and self._ledger.work.is_exhausted:
+            await self._flow.ask(Ping(0))  # the node need not wait for more before it makes durable what it has
         item = await self._ledger.work.take(self._node.node_id, lambda: self._place.leaving, self._fleet.patience_s)
         counters.wait("source", since_s)
         return item

@@ -21,6 +21,8 @@ from transfer.tls import Peer, peer_from_der
 JOIN_BYTES_MAX: Final = 64 << 10  # up to here one copy is cheaper than a second record or system call
 TLS_READ_BYTES: Final = 256 << 10
 KEEP_ALIVE: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # gone for a minute is gone
+TLS_RECORD_BYTES: Final = 17 << 10  # with what is around it
+TLS_LOW_WATER_BYTES_MAX: Final = 64 << 10  # what trio's TLS reads at once
 LOW_WATER_BYTES_MAX: Final = 1 << 20  # on a fast link a reader is else woken for every 64 KiB (loopback), or less
 
 
@@ -55,23 +57,35 @@ class Stream(Protocol):
         """Close at once, never raising for a broken connection."""
 
 
+class _LowWater:
+    """How much must have come before a reader is woken (SO_RCVLOWAT)."""
+
+    def __init__(self, socket: trio.socket.SocketType) -> None:
+        self._socket = socket
+        self._bytes = 1
+
+    def set(self, wanted_bytes: int) -> int:
+        """Set it to `wanted_bytes`, at least 1, and return what it is."""
+        wanted_bytes = max(wanted_bytes, 1)
+        if wanted_bytes != self._bytes:
+            self._socket.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVLOWAT, wanted_bytes)
+            self._bytes = wanted_bytes
+        return self._bytes
+
+
 class PlainStream:
     """TCP without TLS."""
 
     def __init__(self, socket: trio.socket.SocketType) -> None:
         self.peer: Peer | None = None
         self._socket = socket
-        self._low_water_bytes = 1
+        self._low_water = _LowWater(socket)
         socket.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
 
     async def receive_into(self, buffer: memoryview, wanted_bytes: int = 1) -> int:
         """See `Stream`."""
         with _broken_is_unreachable:
-            low_water_bytes = min(wanted_bytes, LOW_WATER_BYTES_MAX)
-            if low_water_bytes != self._low_water_bytes:
-                self._low_water_bytes = low_water_bytes
-                self._socket.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVLOWAT, low_water_bytes)
-            if low_water_bytes > 1:
+            if self._low_water.set(min(wanted_bytes, LOW_WATER_BYTES_MAX)) > 1:
                 await trio.lowlevel.wait_readable(self._socket.fileno())
             return await self._socket.recv_into(buffer)
 
@@ -106,10 +120,13 @@ class TlsStream:
     def __init__(self, stream: "trio.SSLStream[trio.SocketStream]") -> None:
         self.peer: Peer | None = peer_from_der(stream.getpeercert(binary_form=True))
         self._stream = stream
+        self._low_water = _LowWater(stream.transport_stream.socket)
 
     async def receive_into(self, buffer: memoryview, wanted_bytes: int = 1) -> int:
         """See `Stream`."""
         with _broken_is_unreachable:
+            # What is wanted is on its way, but for one record that may have come in part; waking for each is dear.
+            self._low_water.set(min(wanted_bytes - TLS_RECORD_BYTES, TLS_LOW_WATER_BYTES_MAX))
             received = await self._stream.receive_some(min(len(buffer), TLS_READ_BYTES))
         buffer[: len(received)] = received
         return len(received)

@@ -80,6 +80,11 @@ class Work:
         return not self._ready and not self._plain
 
     @property
+    def is_exhausted(self) -> bool:
+        """Whether nothing waits and nothing more comes, but for what flows give back."""
+        return self._complete and self.is_empty
+
+    @property
     def ready_bytes(self) -> int:
         """How much could go at once, as it would go."""
         return sum(item.wire_bytes for item in self._ready)

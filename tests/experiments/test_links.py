@@ -49,7 +49,7 @@ def test_a_link_that_is_not_what_it_should_be_is_an_error_with_both_figures() ->
 @needs_namespaces
 def test_a_short_campaign_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["own", "--rate", "80M", "--delay", "4ms", "--peers", "fascicle,ftp", "--nodes", "2", "--runs", "1"]
-    code = main(["experiment", "run", *words, "--objects", "6", "--out", str(tmp_path / "out")])
+    code = main(["experiment", "run", *words, "--objects", "6", "--encoding", "raw", "--out", str(tmp_path / "out")])
     kept = json.loads((tmp_path / "out" / "results.json").read_text())
     assert (code, kept["complete"]) == (0, True), kept["runs"]
     for run in kept["runs"]:
