@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from typing_extensions import Buffer
 
-from transfer.choice import RAW, Choice
+from transfer.choice import LADDER, RAW, Choice
 from transfer.dicom import read_file_meta
 from transfer.dicom.pixels import Kind, locate_pixels
 from transfer.encodings import IMAGE_ENCODINGS, get_encoding
@@ -21,6 +21,8 @@ AUTO: Final = "auto"
 ZSTD: Final = "zstd"
 LIKELY: Final = "htj2k"  # the middle of the ladder: the others need little more
 NO_DICOM: Final = "no DICOM"
+# Not jxl-1: gradient-zstd is as dense, and nodes decode it more than twice as fast (docs/encodings.md).
+CHOSEN: Final = tuple(name for name in LADDER if name != "jxl-1")
 PATIENCE_S_MAX: Final = 1.0
 PATIENCE_UNKNOWN_S: Final = 0.25  # one object sent as it is may hold a slow link for seconds
 
@@ -113,7 +115,7 @@ class _Auto:
 
     def __init__(self, link: Link, workers: int) -> None:
         self._link = link
-        self._choice = Choice(workers)
+        self._choice = Choice(workers, names=CHOSEN)
         self._lock = Lock()
         self._ratio = 1.0  # of the latest choice
 

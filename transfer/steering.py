@@ -19,6 +19,8 @@ from transfer.link import Link
 from transfer.outcomes import Moment
 
 SAMPLE_S: Final = 0.1
+FIRST_SAMPLE_S: Final = 0.025
+FIRST_S: Final = 0.5
 MOMENTS_MAX: Final = 600  # of the timeline; then every second one goes
 
 
@@ -33,11 +35,12 @@ class Steering:
         self._every = 1
 
     async def serve(self) -> None:
-        """Take a sample each 0.1 s."""
+        """Take a sample each 0.1 s; at first the link is looked at more often, since so much depends on it."""
         started_s = before_s = trio.current_time()
         number = 0
         while True:
-            await trio.sleep(SAMPLE_S)
+            first = trio.current_time() - started_s < FIRST_S
+            await trio.sleep(FIRST_SAMPLE_S if first else SAMPLE_S)
             now_s = trio.current_time()
             self._take(now_s, now_s - before_s)
             before_s = now_s
@@ -46,12 +49,13 @@ class Steering:
                 self._note(now_s - started_s)
 
     def _take(self, now_s: float, span_s: float) -> None:
-        flows = self._fleet.flows()
+        flows, work = self._fleet.flows(), self._ledger.work
         found = self._read(flows, now_s, span_s)
-        if flows and not self._ledger.work.paused:
-            self._link.take(found.goodput_bytes_s, is_full=self._is_full())
-        if self._ledger.work.paused or self._ledger.work.is_empty or self._fixed or not flows:
-            return  # also at the end, when flows have nothing more to send: that says nothing of the link
+        if not flows or work.paused:
+            return
+        self._link.take(found.goodput_bytes_s, is_full=self._is_full())
+        if work.is_empty or self._fixed:
+            return  # at the end, when flows have nothing more to send: that says nothing of the link
         wanted = self.state.flows
         self.state = control.advance(self.state, found, self._limits)
         if self.state.flows != wanted:
