@@ -19,6 +19,7 @@ from agent.settings import AgentSettings, DestinationSettings
 from transfer import credentials
 from transfer.client import GatewayClient
 from transfer.control import priority as urgency
+from transfer.control import timetable
 from transfer.control.gate import Gate
 from transfer.control.presence import default_folder, serve_presence
 from transfer.errors import StorageError
@@ -45,19 +46,23 @@ def deliveries(settings: AgentSettings) -> dict[str, Deliver]:
     spool = Path(settings.spool.folder) / "ready"
     for destination in settings.destination:
         client_context(credentials.load(Path(destination.credentials)))
-    return {destination.name: _Outbound(destination, spool).deliver for destination in settings.destination}
+    memory = Path(settings.state) / "paths.json"
+    return {destination.name: _Outbound(destination, spool, memory).deliver for destination in settings.destination}
 
 
 class _Outbound:
     """One destination."""
 
-    def __init__(self, settings: DestinationSettings, spool: Path) -> None:
+    def __init__(self, settings: DestinationSettings, spool: Path, memory: Path) -> None:
         self._credentials, self._spool = Path(settings.credentials), spool
         self._gate = Gate()
         self._running = default_folder(os.environ)
         self._options = SendOptions(
             encoding=settings.encoding,
             flows=settings.flows or None,
+            timetable=timetable.parse(settings.rate),
+            workers=settings.workers or None,
+            memory=memory,
             replicas=settings.replicas or None,
             patience_s=PATIENCE_S,
         )

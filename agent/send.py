@@ -18,7 +18,7 @@ from agent.sources import list_sources
 from transfer import credentials as credentials_file
 from transfer import memory
 from transfer.client import GatewayClient
-from transfer.control import path_memory
+from transfer.control import path_memory, timetable
 from transfer.control.bounds import bound_by
 from transfer.control.gate import Gate
 from transfer.control.presence import default_folder, serve_presence
@@ -45,6 +45,7 @@ def run(
     replicas: int | None = None,
     congestion: str = AUTO,
     priority: str = "routine",
+    rate: str = "unlimited",
     workers: int | None = None,
     any_file: bool = False,
     as_json: bool = False,
@@ -62,6 +63,7 @@ def run(
         congestion=congestion,
         priority=Priority[priority.upper()],
         any_file=any_file,
+        timetable=timetable.parse(rate),
         workers=workers,
         memory=path_memory.default_path(os.environ),
     )

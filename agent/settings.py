@@ -11,6 +11,8 @@ from msgspec import Meta
 
 from agent.items import Priority
 from agent.scp import ScpSettings
+from transfer.control import timetable
+from transfer.encodings import get_encoding
 from transfer.errors import SettingsError
 from transfer.settings import load
 
@@ -26,7 +28,8 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class DestinationSettings(Section, frozen=True, kw_only=True):
     """`[[destination]]`: one gateway and what it is sent with.
 
-    `replicas` 0: the cluster's default; `flows` 0: chosen while sending.
+    `replicas` 0: the cluster's default; `flows` 0: chosen while sending. `rate`: a timetable of the bandwidth that may
+    be used (`transfer.control.timetable`). `workers` 0: an encoder for each processor, all of which give way.
     """
 
     name: Name
@@ -34,6 +37,8 @@ class DestinationSettings(Section, frozen=True, kw_only=True):
     replicas: Annotated[int, Meta(ge=0, le=16)] = 0
     encoding: str = "auto"
     flows: Annotated[int, Meta(ge=0, le=256)] = 0
+    rate: Annotated[str, Meta(max_length=4096)] = "unlimited"
+    workers: Annotated[int, Meta(ge=0, le=64)] = 0
 
 
 class WatchSettings(Section, frozen=True, kw_only=True):
@@ -77,6 +82,8 @@ def load_settings(path: Path) -> AgentSettings:
     names = [destination.name for destination in settings.destination]
     if not names or len(set(names)) < len(names):
         raise SettingsError(f"{path}: give at least one [[destination]], each with a name of its own")
+    for destination in settings.destination:
+        _check_sending(path, destination)
     for section, wanted in [
         ("spool", settings.spool.destinations),
         *((w.folder, w.destinations) for w in settings.watch),
@@ -98,6 +105,15 @@ def destinations_of(settings: AgentSettings, wanted: list[str]) -> list[str]:
 def priority_of(name: PriorityName) -> Priority:
     """Return the queue's form of a priority."""
     return Priority[name.upper()]
+
+
+def _check_sending(path: Path, destination: DestinationSettings) -> None:
+    try:
+        timetable.parse(destination.rate)
+        if destination.encoding != "auto":
+            get_encoding(destination.encoding)
+    except SettingsError as error:
+        raise SettingsError(f"{path}: destination `{destination.name}`: {error.message}") from error
 
 
 def _absolute(settings: AgentSettings, base: Path) -> AgentSettings:

@@ -136,6 +136,9 @@ def _add_send(commands: Commands) -> None:
     parser.add_argument("--replicas", type=whole(1, REPLICAS_MAX), metavar="R", help="default: the cluster's")
     parser.add_argument("--congestion", choices=CONGESTION, default="auto", help="default: %(default)s")
     parser.add_argument(
+        "--rate", default="unlimited", metavar="TIMETABLE", help='such as 20Mbit/s, or "mon-fri 07:00-19:00 20Mbit/s"'
+    )
+    parser.add_argument(
         "--workers", type=whole(1, 64), metavar="N", help="encoders at once, which give way; default: one a processor"
     )
     parser.add_argument("--priority", choices=PRIORITIES, default="routine", help="default: %(default)s")

@@ -77,6 +77,7 @@ def _send(arguments: argparse.Namespace) -> int:
         replicas=arguments.replicas,
         congestion=arguments.congestion,
         priority=arguments.priority,
+        rate=arguments.rate,
         workers=arguments.workers,
         any_file=arguments.any_file,
         as_json=arguments.json,

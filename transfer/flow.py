@@ -25,7 +25,7 @@ from transfer.stream import Stream, connect
 
 GREETING_S: Final = 10.0
 LEAST_PAYLOAD_BYTES: Final = 64 << 10  # less credit than this is worth waiting for more
-Turn = Callable[[], Awaitable[None]]  # returns when more may be sent
+Turn = Callable[[int], Awaitable[int]]  # takes how much would go, returns how much may, when it may
 
 
 class Flow:
@@ -109,9 +109,8 @@ class Flow:
     async def _wait_share(self, wanted_bytes: int) -> int:
         """Wait for credit and for the flow's turn; returns how much of `wanted_bytes` goes next."""
         await self.wait_credit(wanted_bytes)
-        if self._turn is not None:
-            await self._turn()
-        return min(wanted_bytes, self._connection.credit_bytes, self._share_bytes)
+        size_bytes = min(wanted_bytes, self._connection.credit_bytes, self._share_bytes)
+        return size_bytes if self._turn is None else await self._turn(size_bytes)
 
     async def _send_share(self, *parts: Buffer) -> None:
         """Send one share, and fit the next to how long it took; the kernel holds no more unsent than one."""

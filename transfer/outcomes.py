@@ -9,6 +9,7 @@ import trio
 from transfer.api import CommitReceipt
 from transfer.control.bounds import Evidence
 from transfer.control.priority import Priority
+from transfer.control.timetable import Timetable
 from transfer.errors import FascicleError, NotDicomError
 from transfer.inspection import SourceFile
 
@@ -23,6 +24,7 @@ class SendOptions:
     replicas: int | None = None
     congestion: str | None = "auto"  # None: the system's default
     priority: Priority = Priority.ROUTINE
+    timetable: Timetable = field(default_factory=Timetable)  # of the bandwidth that may be used
     any_file: bool = False
     workers: int | None = None  # encoders at once; None: one for each processor
     memory: Path | None = None  # where it is remembered what worked on which path

@@ -20,6 +20,7 @@ from transfer.chooser import open_chooser
 from transfer.client import GatewayClient
 from transfer.control import sockets
 from transfer.control.gate import Gate
+from transfer.control.priority import Priority
 from transfer.control.readings import Limits
 from transfer.encoders import Encoders, default_workers
 from transfer.errors import ProtocolError
@@ -28,6 +29,7 @@ from transfer.groups import first_error_only
 from transfer.inspection import SourceFile
 from transfer.ledger import Ledger
 from transfer.outcomes import Counters, SendOptions, SendResult
+from transfer.pacing import Pacer
 from transfer.paths import KnownPath
 from transfer.preparing import prepare
 from transfer.sending import converse
@@ -81,6 +83,7 @@ class _Transfer:
         self._client, self._options, self._context, self._ledger = client, options, context, ledger
         self._started_s = trio.current_time()
         self._path = KnownPath(options.memory, client.gateway, options.congestion)
+        self._pacer = Pacer(options.timetable, yields=options.priority is Priority.BACKGROUND)
         workers = options.workers or default_workers()
         self._chooser = open_chooser(options.encoding, self._path.link, workers=workers)
         self._encoders = Encoders(ledger, self._chooser, self._path.link, workers=workers)
@@ -155,7 +158,14 @@ class _Transfer:
         fleet = Fleet(
             self._ledger, go, converse=self._converse, renew=self._client.renew, patience_s=self._chooser.patience_s
         )
-        steering = Steering(fleet, self._ledger, limits, path.link, fixed=options.flows is not None)
+        steering = Steering(
+            fleet,
+            self._ledger,
+            limits,
+            path.link,
+            self._pacer,
+            fixed=options.flows is not None or self._pacer.is_limited,
+        )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(steering.serve)
             await fleet.serve(limits.first)
@@ -171,9 +181,17 @@ class _Transfer:
                 node,
                 chooser=self._chooser,
                 congestion=self._options.congestion,
+                turn=self._turn,
                 context=self._context,
                 post=self._take_receipts,
             )
+
+    async def _turn(self, size_bytes: int) -> int:
+        """Wait until a share of an object may go; return how much of `size_bytes` that is."""
+        await self._ledger.work.wait_turn()
+        size_bytes = min(size_bytes, self._pacer.share_bytes() or size_bytes)
+        await self._pacer.take(size_bytes)
+        return size_bytes
 
     # Receipts
 

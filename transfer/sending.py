@@ -21,7 +21,7 @@ from transfer.encoders import choose_for_large
 from transfer.encodings import get_encoding
 from transfer.errors import FascicleError, NotSuitableError, UnreachableError, UnusableFileError, from_code
 from transfer.fleet import Fleet, Place
-from transfer.flow import Flow, open_flow
+from transfer.flow import Flow, Turn, open_flow
 from transfer.ledger import Ledger
 from transfer.protocol.messages import Ping, Put, Refused, Stored
 from transfer.refusals import Fate
@@ -41,6 +41,7 @@ async def converse(
     *,
     chooser: Chooser,
     congestion: str | None,
+    turn: Turn,
     context: ssl.SSLContext,
     post: PostReceipts,
 ) -> None:
@@ -53,7 +54,7 @@ async def converse(
     """
     address, go = Address(node.host, node.port), fleet.go
     secured = context if node.tls else None
-    async with open_flow(address, secured, go.ticket, congestion=congestion, turn=ledger.work.wait_turn) as flow:
+    async with open_flow(address, secured, go.ticket, congestion=congestion, turn=turn) as flow:
         place.flow = flow
         conversation = _Conversation(ledger, fleet, place, node, flow, replicas=go.replicas, chooser=chooser, post=post)
         try:

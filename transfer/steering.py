@@ -17,6 +17,7 @@ from transfer.flow import Flow
 from transfer.ledger import Ledger
 from transfer.link import Link
 from transfer.outcomes import Moment
+from transfer.pacing import Pacer
 
 SAMPLE_S: Final = 0.1
 FIRST_SAMPLE_S: Final = 0.025
@@ -27,8 +28,9 @@ MOMENTS_MAX: Final = 600  # of the timeline; then every second one goes
 class Steering:
     """Samples a fleet until it is cancelled; `fixed`: the number of flows is not to be changed."""
 
-    def __init__(self, fleet: Fleet, ledger: Ledger, limits: Limits, link: Link, *, fixed: bool) -> None:
-        self._fleet, self._ledger, self._limits, self._link, self._fixed = fleet, ledger, limits, link, fixed
+    def __init__(self, fleet: Fleet, ledger: Ledger, limits: Limits, link: Link, pacer: Pacer, *, fixed: bool) -> None:
+        self._fleet, self._ledger, self._limits, self._fixed = fleet, ledger, limits, fixed
+        self._link, self._pacer = link, pacer
         self.state = control.begin(limits)
         self._before: dict[Flow, TcpInfo] = {}
         self._sent_bytes = 0
@@ -53,7 +55,10 @@ class Steering:
         found = self._read(flows, now_s, span_s)
         if not flows or work.paused:
             return
-        self._link.take(found.goodput_bytes_s, is_full=self._is_full())
+        goodput_bytes_s = found.goodput_bytes_s
+        # What is held back waits for its turn, not for the link: then the rate is all that there is.
+        self._link.take(goodput_bytes_s, is_full=self._is_full() or self._pacer.is_limited)
+        self._pacer.observe(rtt_s=found.rtt_s, goodput_bytes_s=goodput_bytes_s, now_s=now_s, span_s=span_s)
         if work.is_empty or self._fixed:
             return  # at the end, when flows have nothing more to send: that says nothing of the link
         wanted = self.state.flows
