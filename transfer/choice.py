@@ -201,6 +201,8 @@ class Choice:
 
     def _settle(self, state: _State, rates: dict[str, float], best: str) -> None:
         """Change what is in use if another is better by a margin, which is larger soon after the last change."""
+        if rates[best] <= rates[RAW] * MARGIN_RATIO:
+            best = RAW  # what costs the processor nothing needs no margin of its own
         held = rates.get(state.current)
         if held is not None:
             settled = state.objects - state.changed_at >= DWELL_OBJECTS

@@ -161,3 +161,57 @@ async def test_what_must_move_on_takes_without_waiting(nursery) -> None:
     nursery.start_soon(budget.take, 1)
     await trio.testing.wait_all_tasks_blocked()
     budget.give_back(50)
+
+
+async def test_a_plain_object_goes_as_it_is_only_when_its_encoder_was_waited_for_in_vain(autojump_clock) -> None:
+    work = Work()
+    work.add(one := item(1), plain=True)
+    started_s = trio.current_time()
+    assert work.take_nowait("a") is None
+    assert await work.take("a", patience_s=lambda size_bytes: size_bytes / 100) is one
+    assert trio.current_time() - started_s == 0.1
+
+
+async def test_what_an_encoder_gives_back_goes_before_what_is_plain(nursery, autojump_clock) -> None:
+    work = Work()
+    first, second = item(1), item(2)
+    work.add(first, plain=True)
+    work.add(second, plain=True)
+    assert await work.take_plain(size_bytes_max=10, count_max=9) == [first]
+    taken: list[Item | None] = []
+
+    async def flow() -> None:
+        taken.append(await work.take("a", patience_s=lambda _: 5.0))
+
+    nursery.start_soon(flow)
+    await trio.sleep(1)
+    assert taken == []
+    work.add_ready(first)
+    await trio.sleep(1)
+    assert taken == [first]
+
+
+async def test_encoders_take_small_objects_together_and_one_that_is_too_large_alone() -> None:
+    work = Work()
+    items = [item(number) for number in range(5)]
+    for one in items:
+        work.add(one, plain=True)
+    assert await work.take_plain(size_bytes_max=35, count_max=9) == items[:3]
+    assert await work.take_plain(size_bytes_max=5, count_max=9) == items[3:4]
+    assert not work.is_empty
+    assert await work.take_plain(size_bytes_max=35, count_max=1) == items[4:]
+    assert work.is_empty
+
+
+async def test_a_flow_that_is_leaving_takes_nothing_more(nursery) -> None:
+    work, leaving, taken = Work(), [False], []
+
+    async def flow() -> None:
+        taken.append(await work.take("a", lambda: leaving[0]))
+
+    nursery.start_soon(flow)
+    await trio.testing.wait_all_tasks_blocked()
+    leaving[0] = True
+    work.wake()
+    await trio.testing.wait_all_tasks_blocked()
+    assert taken == [None]
