@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: setup packages demo test check fmt cov bench bench-micro experiments experiments-setup paper-table campaign test-large clean
+.PHONY: setup packages demo test check fmt cov bench bench-micro experiments experiments-setup paper-table targets campaign test-large clean
 
 setup: packages $(INSTALLED)
 
@@ -56,6 +56,31 @@ experiments: experiments-setup
 paper-table: experiments-setup
 	@$(BIN)/fascicle experiment run lan tanet adsl --runs 30 --nodes 1,5,30 --objects 360,adsl=36 \
 		--out experiments-results/paper-$$(date -u +%Y%m%dT%H%M%SZ) $(ARGS)
+
+# What is promised for each link: raw with 1, 5 and 30 nodes against the floor, and everything automatic on real images
+# (DATA=folder) against FTP. RUNS=5 takes about an hour and a half; TARGETS="lan tanet" does some.
+RUNS ?= 5
+TARGETS ?= lan tanet adsl wan wan-cubic
+targets: experiments-setup $(addprefix target-,$(TARGETS))
+
+RUN = $(BIN)/fascicle experiment run $(1) --runs $(RUNS) --out experiments-results/targets/$@-$$(date -u +%Y%m%dT%H%M%SZ)
+RAW = --peers fascicle-raw --nodes 1,5,30
+REAL = --peers fascicle,ftp --nodes 5 --workload '$(DATA)'
+target-lan:
+	$(call RUN,lan)/raw --plain --peers fascicle-raw,ftp --nodes 1,5,30
+	$(if $(DATA),$(call RUN,lan)/real --plain $(REAL))
+target-tanet:
+	$(call RUN,tanet)/raw $(RAW)
+	$(if $(DATA),$(call RUN,tanet)/real $(REAL))
+target-adsl:
+	$(call RUN,adsl)/raw --objects 12 $(RAW)
+	$(if $(DATA),$(call RUN,adsl)/real --objects 12 $(REAL))
+target-wan:
+	$(call RUN,wan)/raw --objects 72 $(RAW)
+	$(if $(DATA),$(call RUN,wan)/real --objects 72 $(REAL))
+target-wan-cubic:
+	$(call RUN,wan)/raw --congestion cubic --objects 72 $(RAW)
+	$(if $(DATA),$(call RUN,wan)/real --congestion cubic --objects 72 $(REAL))
 
 experiments-setup: setup
 	@.ci/packages experiments
