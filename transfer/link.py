@@ -8,6 +8,7 @@ mistaken for a slow link. Refuses to do: measuring.
 from typing import Final
 
 UNKNOWN_BYTES_S: Final = 2e6  # before anything is known: to take a slow link for a fast one costs the most
+LEAST_BYTES_S: Final = 1e3
 MOST_BYTES_S: Final = 12.5e9
 SMOOTH: Final = 0.3
 GROWTH: Final = 1.5  # a sample
@@ -25,6 +26,7 @@ class Link:
 
     def take(self, bytes_s: float, *, is_full: bool) -> None:
         """Take in one sample; `is_full`: bytes waited for the link."""
+        bytes_s = max(bytes_s, LEAST_BYTES_S)
         if not is_full:
             if bytes_s >= TELLING * self.bytes_s:  # less, and there was only nothing to send
                 self.bytes_s = min(max(self.bytes_s * GROWTH, bytes_s), MOST_BYTES_S)

@@ -22,6 +22,7 @@ from transfer.pacing import Pacer
 SAMPLE_S: Final = 0.1
 FIRST_SAMPLE_S: Final = 0.025
 FIRST_S: Final = 0.5
+ROUND_TRIPS: Final = 1.5
 MOMENTS_MAX: Final = 600  # of the timeline; then every second one goes
 
 
@@ -34,6 +35,7 @@ class Steering:
         self.state = control.begin(limits)
         self._before: dict[Flow, TcpInfo] = {}
         self._sent_bytes = 0
+        self._acked_bytes = self._acked_s = 0.0
         self._every = 1
 
     async def serve(self) -> None:
@@ -56,8 +58,7 @@ class Steering:
         if not flows or work.paused:
             return
         goodput_bytes_s = found.goodput_bytes_s
-        # What is held back waits for its turn, not for the link: then the rate is all that there is.
-        self._link.take(goodput_bytes_s, is_full=self._is_full() or self._pacer.is_limited)
+        self._gauge(goodput_bytes_s * span_s, span_s, found.rtt_s)
         self._pacer.observe(rtt_s=found.rtt_s, goodput_bytes_s=goodput_bytes_s, now_s=now_s, span_s=span_s)
         if work.is_empty or self._fixed:
             return  # at the end, when flows have nothing more to send: that says nothing of the link
@@ -90,6 +91,16 @@ class Steering:
             open_flows=len(flows),
             remaining_bytes=remaining_bytes,
         )
+
+    def _gauge(self, acked_bytes: float, span_s: float, rtt_s: float) -> None:
+        """Tell the link of what went, once a round trip has passed: acknowledgements come in bursts."""
+        self._acked_bytes += acked_bytes
+        self._acked_s += span_s
+        if self._acked_s < ROUND_TRIPS * rtt_s:
+            return
+        # What is held back waits for its turn, not for the link: then the rate is all that there is.
+        self._link.take(self._acked_bytes / self._acked_s, is_full=self._is_full() or self._pacer.is_limited)
+        self._acked_bytes = self._acked_s = 0.0
 
     def _is_full(self) -> bool:
         """Tell whether bytes wait for the link, on half of the flows at least; without TCP_INFO they are said to."""

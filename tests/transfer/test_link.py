@@ -2,7 +2,7 @@
 
 import pytest
 
-from transfer.link import MOST_BYTES_S, UNKNOWN_BYTES_S, Link
+from transfer.link import LEAST_BYTES_S, MOST_BYTES_S, UNKNOWN_BYTES_S, Link
 
 
 def take(link: Link, rates: list[float], *, is_full: bool) -> float:
@@ -40,6 +40,11 @@ def test_a_known_link_is_followed_smoothly() -> None:
     assert take(link, [20e6], is_full=True) == pytest.approx(13e6)
     assert take(link, [20e6] * 20, is_full=True) == pytest.approx(20e6, rel=0.01)
     assert take(link, [1e6] * 20, is_full=True) == pytest.approx(1e6, rel=0.02)
+
+
+def test_nothing_at_all_on_a_full_link_is_not_taken_for_a_rate_of_zero() -> None:
+    assert take(Link(), [0.0, 0.0], is_full=True) >= LEAST_BYTES_S > 0
+    assert take(Link(10e6), [0.0] * 200, is_full=True) >= LEAST_BYTES_S
 
 
 def test_the_estimate_is_bounded() -> None:
