@@ -19,10 +19,18 @@ class Link:
     """Goodput on the wire; `remembered_bytes_s`: what the path took last time, 0.0 when it is new."""
 
     def __init__(self, remembered_bytes_s: float = 0.0) -> None:
-        self.bytes_s = remembered_bytes_s or UNKNOWN_BYTES_S
-        self.is_known = self._is_remembered = remembered_bytes_s > 0
+        self.bytes_s = UNKNOWN_BYTES_S
+        self.is_known = self._is_remembered = False
         self._best_bytes_s = 0.0
         self._is_measured = False
+        if remembered_bytes_s > 0:
+            self.recall(remembered_bytes_s)
+
+    def recall(self, bytes_s: float) -> None:
+        """Begin with what the path took last time; nothing changes when it has been measured meanwhile."""
+        if not self._is_measured:
+            self.bytes_s = min(max(bytes_s, LEAST_BYTES_S), MOST_BYTES_S)
+            self.is_known = self._is_remembered = True
 
     def take(self, bytes_s: float, *, is_full: bool) -> None:
         """Take in one sample; `is_full`: bytes waited for the link."""

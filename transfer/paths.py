@@ -29,17 +29,12 @@ class KnownPath:
         self._file = file
         self._key = f"{gateway} {congestion or 'default'}"
         self._facts: PathFacts | None = None
-        self.link = Link()
+        self.link = Link()  # one for the whole transfer: the chooser and the encoders look at it too
 
     @property
     def flows(self) -> int:
         """With how many flows to begin."""
         return self._facts.flows if self._facts else FLOWS_FIRST
-
-    @property
-    def rtt_s(self) -> float:
-        """The round trip last time, 0.0 when it is not known."""
-        return self._facts.rtt_s if self._facts else 0.0
 
     async def recall(self) -> None:
         """Read what is remembered."""
@@ -48,7 +43,7 @@ class KnownPath:
         memory = await trio.to_thread.run_sync(path_memory.load, self._file)
         self._facts = path_memory.recall(memory, self._key, time.time())
         if self._facts is not None:
-            self.link = Link(self._facts.goodput_bytes_s)
+            self.link.recall(self._facts.goodput_bytes_s)
 
     async def remember(self, state: control.State, seconds: float) -> None:
         """Write what this transfer found."""

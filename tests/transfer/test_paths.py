@@ -1,0 +1,60 @@
+"""What a transfer learns of a path is there for the next one, and nothing of it is ever in the way."""
+
+from pathlib import Path
+
+import pytest
+
+from transfer.control.flows import State
+from transfer.control.readings import Reading
+from transfer.link import UNKNOWN_BYTES_S
+from transfer.paths import FLOWS_FIRST, KnownPath
+
+GATEWAY = "https://gateway.example:8443"
+FOUND = State(flows=48, base=Reading(flows=48, span_s=1.0, sent_bytes=11e6), rtt_s_min=0.08)
+
+
+async def test_the_next_transfer_begins_with_what_worked(tmp_path: Path) -> None:
+    path = KnownPath(tmp_path / "paths.json", GATEWAY, "cubic")
+    path.link.take(11e6, is_full=True)
+    await path.remember(FOUND, seconds=10.0)
+    again = KnownPath(tmp_path / "paths.json", GATEWAY, "cubic")
+    link = again.link
+    assert (again.flows, link.bytes_s) == (FLOWS_FIRST, UNKNOWN_BYTES_S)
+    await again.recall()
+    assert again.flows == 48
+    assert again.link is link  # those who look at it already see what was recalled
+    assert link.bytes_s == pytest.approx(path.link.bytes_s)
+    assert link.is_known
+
+
+async def test_another_path_is_a_stranger(tmp_path: Path) -> None:
+    path = KnownPath(tmp_path / "paths.json", GATEWAY, "cubic")
+    await path.remember(FOUND, seconds=10.0)
+    for gateway, congestion in (("https://other.example:8443", "cubic"), (GATEWAY, "bbr")):
+        other = KnownPath(tmp_path / "paths.json", gateway, congestion)
+        await other.recall()
+        assert (other.flows, other.link.is_known) == (FLOWS_FIRST, False)
+
+
+async def test_a_transfer_too_short_to_tell_leaves_no_trace(tmp_path: Path) -> None:
+    path = KnownPath(tmp_path / "paths.json", GATEWAY, "cubic")
+    await path.remember(FOUND, seconds=0.5)
+    assert not (tmp_path / "paths.json").exists()
+
+
+async def test_a_folder_that_cannot_be_written_fails_no_transfer(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    path = KnownPath(tmp_path / "file" / "paths.json", GATEWAY, None)
+    await path.recall()
+    await path.remember(FOUND, seconds=10.0)
+    assert path.flows == FLOWS_FIRST
+
+
+async def test_a_link_that_was_measured_before_the_file_was_read_stays_as_measured(tmp_path: Path) -> None:
+    path = KnownPath(tmp_path / "paths.json", GATEWAY, "cubic")
+    path.link.take(11e6, is_full=True)
+    await path.remember(FOUND, seconds=10.0)
+    again = KnownPath(tmp_path / "paths.json", GATEWAY, "cubic")
+    again.link.take(3e6, is_full=True)
+    await again.recall()
+    assert again.link.bytes_s == pytest.approx(3e6)
