@@ -107,9 +107,10 @@ def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
 
 def _totals(status: Status) -> str:
     live = sum(node.state == "live" for node in status.nodes)
+    saved = 1 - status.stored_bytes / status.bytes if status.bytes else 0.0
     return (
         f"{status.objects} objects in {status.studies} studies, {size_text(status.bytes)} "
-        f"({size_text(status.stored_bytes)} stored), {live} of {len(status.nodes)} nodes live"
+        f"({size_text(status.stored_bytes)} as they rest: {saved:.0%} saved), {live} of {len(status.nodes)} nodes live"
     )
 
 
