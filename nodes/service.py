@@ -73,6 +73,7 @@ def serve(path: Path) -> None:
         raise SettingsError(f"{path}: `paper_listen` needs `gateway`, the URL at which such objects are announced")
     log.configure(role=loaded.node_id, level=loaded.log_level)
     memory.tune()
+    encodings.load()  # before it is ready, or the first images would wait for libraries
     trio.run(_main, loaded)
 
 
@@ -109,7 +110,6 @@ async def _start(loaded: NodeSettings, store: Store, nursery: trio.Nursery) -> N
         nursery.start_soon(serve_metrics, node.metrics.registry, metrics_listener)
     if loaded.paper_listen:
         await _start_paper(loaded, node, nursery)
-    nursery.start_soon(trio.to_thread.run_sync, encodings.load)  # or the first image would wait for libraries
     logger.info("node_ready", address=str(advertised), objects=node.objects(), free_bytes=node.free_bytes())
 
 

@@ -42,7 +42,7 @@ STATUS = Status(
 
 def test_lines_name_every_value() -> None:
     totals, first, second, transfer = status.lines(STATUS)
-    assert totals == "3 objects in 1 studies, 2.00 MB (1.00 MB stored), 1 of 2 nodes live"
+    assert totals == "3 objects in 1 studies, 2.00 MB (1.00 MB as they rest: 50% saved), 1 of 2 nodes live"
     assert first == (
         "node node-1 state=live address=127.0.0.1:4242 objects=3 used=2.00MB free=5.00GB flows=1 heard=0.5sago"
     )
