@@ -48,7 +48,8 @@ class Committer:
 
     def hurry(self) -> None:
         """Close the group that gathers: whoever sends has nothing more to add."""
-        self._enough.set()
+        if self._waiting:
+            self._enough.set()
 
     async def commit(self, incoming: Incoming) -> Record:
         """Queue an upload and wait until it is durable.

@@ -1,0 +1,19 @@
+"""A client that says that nothing more comes need not wait for a group to fill."""
+
+import trio
+
+from tests.nodes.kit import Running, Site, open_client
+from tests.store.objects import noise
+from transfer import receipts
+from transfer.objects import object_id
+from transfer.protocol.messages import Ping, Pong
+
+
+async def test_a_ping_closes_the_group_that_gathers(site: Site, node: Running, monkeypatch) -> None:
+    monkeypatch.setattr("nodes.committer.GATHER_S", 60.0)
+    async with open_client(node, site.ticket(node)) as client:
+        await client.put(noise(1000))
+        with trio.fail_after(10):
+            assert await client.ask(Ping(7)) == Pong(7)
+            batch = receipts.verify(await client.next(), site.public_key("node-1"))
+    assert [receipt.object_id.hex() for receipt in batch.receipts] == [object_id(noise(1000))]
