@@ -1,6 +1,5 @@
 """The baseline: a real vsftpd on the loopback, its own configuration in a temporary folder, and Python's ftplib."""
 
-import ftplib
 import os
 import pwd
 import shutil
@@ -10,6 +9,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from experiments.peers import ftp_client
 
 VSFTPD = shutil.which("vsftpd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 CONFIGURATION = """\
@@ -62,14 +63,7 @@ def open_server(folder: Path) -> Iterator[int]:
 def upload_s(port: int, files: Sequence[Path]) -> float:
     """Send `files` by ftplib, then `sync`; return the seconds from connect to the end of the sync."""
     begin = time.perf_counter()
-    with ftplib.FTP() as ftp:
-        ftp.connect("127.0.0.1", port, timeout=60)
-        ftp.login()
-        ftp.cwd("incoming")
-        for file in files:
-            with file.open("rb") as source:
-                ftp.storbinary(f"STOR {file.name}", source)
-        ftp.quit()
+    ftp_client.upload_s("127.0.0.1", port, list(files))
     os.sync()
     return time.perf_counter() - begin
 

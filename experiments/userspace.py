@@ -60,7 +60,7 @@ class Direction:
         read, clock = os.read, time.monotonic
         count = 0
         try:
-            for count in range(BATCH):  # noqa: B007
+            for count in range(BATCH):  # noqa: B007  # read after the loop
                 packet = read(source, PACKET_BYTES_MAX)
                 due_s = offer(clock(), len(packet))
                 if due_s >= 0:

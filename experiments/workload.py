@@ -91,7 +91,7 @@ def choose(text: str, at_least_mb: int) -> Workload:
 def inspect(path: Path) -> Source | None:
     """Return a file with the UIDs to make new; None when it is not DICOM, or they cannot be replaced in place."""
     from pydicom import dcmread  # noqa: PLC0415  # slow to import, needed for real files only
-    from pydicom.errors import InvalidDicomError  # noqa: PLC0415
+    from pydicom.errors import InvalidDicomError  # noqa: PLC0415  # as above
 
     with path.open("rb") as file:
         if file.read(132)[128:] != b"DICM":

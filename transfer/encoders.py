@@ -45,9 +45,9 @@ class Encoders:
     async def serve(self) -> None:
         """Encode what waits for it; the libraries are loaded while the transfer is being opened."""
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="encode", initializer=_give_way)
-        pool.submit(self._chooser.prepare)
         try:
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(_in_pool, pool, self._chooser.prepare)
                 for _ in range(self._workers):
                     nursery.start_soon(self._work, pool)
         finally:
@@ -59,7 +59,7 @@ class Encoders:
             await work.wait_ready_low(lambda: self._link.bytes_s * AHEAD_S, AHEAD_COUNT * self._workers)
             batch = await work.take_plain(BATCH_BYTES, BATCH_COUNT)
             try:
-                found = await _in_pool(pool, self._encode_all, [item.body or b"" for item in batch])
+                found = await _in_pool(pool, self._encode_all, [item.body for item in batch if item.body is not None])
             except BaseException:
                 for item in batch:
                     work.add_ready(item)

@@ -6,7 +6,7 @@ for what it has under way, then ends. Refuses to do: the conversation (`transfer
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import trio
@@ -30,7 +30,6 @@ class Place:
     flow: Flow | None = None
     retired: bool = False
     leaving: bool = False
-    node_ids: list[str] = field(default_factory=list)  # that it has conversed with, the latest last
 
 
 Converse = Callable[["Fleet", Place, Node], Awaitable[None]]
@@ -122,7 +121,6 @@ class Fleet:
         """Converse with one node to the end; true when the place left the node in good order."""
         node = self._routes.pick()
         place.leaving = place.retired
-        place.node_ids.append(node.node_id)
         in_trouble = True
         try:
             await self._converse(self, place, node)

@@ -54,6 +54,6 @@ def test_a_meter_counts_whole_frames_after_the_first() -> None:
         def sendto(self, data: bytes, peer: Any) -> None:
             meter.count(len(data))
 
-    meter = Meter(Sink())  # type: ignore[arg-type]
-    send_datagrams(Sink(), ("", 0), packets=50, size=1472, rate_bit_s=20e6)  # type: ignore[arg-type]
+    meter = Meter(Sink())  # type: ignore[arg-type]  # stands for a socket
+    send_datagrams(Sink(), ("", 0), packets=50, size=1472, rate_bit_s=20e6)  # type: ignore[arg-type]  # as above
     assert (meter.packets, meter.size) == (50, 49 * 1514)
