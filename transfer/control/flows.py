@@ -30,6 +30,7 @@ CONGESTED_RATIO: Final = 0.05  # retransmitted, with a queue: flows push each ot
 LINK_RATIO_MIN: Final = 0.3  # of the flows' time: below, the link is not what binds
 EVIDENCE_BYTES: Final = 2 * 1448  # retransmitted within one sample
 FAR_S: Final = 0.03  # round trip; below, a flow recovers from a loss soon enough
+SPEEDING_UP_RATIO: Final = 1.1  # from one reading to the next: the first flows are still on their way up
 CHANGED_RATIO: Final = 0.35  # of goodput, and for so many samples: the link is another one
 CHANGED_SAMPLES: Final = 4
 SETTLE_S: Final = 0.15
@@ -68,6 +69,7 @@ class State:
     odd_samples: int = 0  # in a row, whose goodput is not what the base's was
     lossy: bool = False  # this path has lost packets though no queue stood: reductions are not tried in haste
     again: bool = False  # the step is measured a second time
+    starting_bytes_s: float = 0.0  # goodput when the first flows were measured last, before there is a base
 
     @property
     def best(self) -> int:
@@ -141,6 +143,8 @@ def _judge(state: State, sample: Sample, limits: Limits) -> State:
     """Compare the step with its base, and take the next one."""
     base, now = state.base, state.now
     state = replace(state, lossy=state.lossy or _is_lossy(state))
+    if base is None and not (limits.loss_based and state.lossy) and _is_speeding_up(state):
+        return replace(state, now=Reading(now.flows), starting_bytes_s=now.goodput_bytes_s)
     if base is None:
         return _grow(replace(state, base=now), sample, limits, proportional=True)
     if now.flows > base.flows:
@@ -179,11 +183,14 @@ def _grow(state: State, sample: Sample, limits: Limits, *, proportional: bool) -
         return _rest(state, sample, base, changed=False)
     if not proportional:
         return _step(state, Phase.CLIMB, min(base.flows + _quarter(base.flows), limits.most))
-    return _step(state, Phase.RAMP, min(base.flows * _factor(state), limits.most))
+    # Loss does not hold flows down whose congestion control looks at the link, such as BBR's.
+    factor = 4 if limits.loss_based and _is_lossy(state) else 2
+    return _step(state, Phase.RAMP, min(base.flows * factor, limits.most))
 
 
-def _factor(state: State) -> int:
-    return 4 if _is_lossy(state) else 2
+def _is_speeding_up(state: State) -> bool:
+    """Tell whether the first flows are not yet as fast as they will be: the start of a flow takes many round trips."""
+    return state.now.goodput_bytes_s > SPEEDING_UP_RATIO * state.starting_bytes_s
 
 
 def _trim(state: State, base: Reading, sample: Sample, limits: Limits) -> State:
