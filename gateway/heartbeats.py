@@ -6,6 +6,7 @@ liveness (`gateway.liveness`).
 
 import asyncio
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -21,12 +22,20 @@ from transfer.log import get_logger
 
 
 class Heartbeats(asyncio.DatagramProtocol):
-    """Takes datagrams into `nodes`."""
+    """Takes datagrams into `nodes`; `on_beat` is told of each that counts."""
 
-    def __init__(self, nodes: Nodes, keys: NodeKeys, database: Database, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        nodes: Nodes,
+        keys: NodeKeys,
+        database: Database,
+        metrics: Metrics,
+        on_beat: Callable[[Heartbeat], None] = lambda _: None,
+    ) -> None:
         self._nodes = nodes
         self._keys = keys
         self._database = database
+        self._on_beat = on_beat
         self._outcomes = metrics.heartbeats
         self._disks: dict[str, str] = {}
         self._writing: set[asyncio.Task[None]] = set()
@@ -42,6 +51,7 @@ class Heartbeats(asyncio.DatagramProtocol):
             return error.code
         if not self._nodes.record(beat, time.monotonic()):
             return "replayed"
+        self._on_beat(beat)
         if self._disks.get(beat.node_id) != beat.incarnation:
             self._disks[beat.node_id] = beat.incarnation
             task = asyncio.get_running_loop().create_task(self._note(beat))

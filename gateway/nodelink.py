@@ -1,7 +1,8 @@
 """The gateway's own flows to nodes: RESERVE before an agent is sent there, CHECK to learn what a node has already.
 
-One flow a node, opened when it is first needed and kept; one request at a time on it. A flow that broke is opened anew
-once within a request, because a node that restarted is no reason to leave it out. Each request has a deadline; what is
+One flow a node, opened at its first heartbeat and kept, since a workstation waits while flows to many nodes are opened;
+one request at a time on it. A flow that broke is opened anew once within a request, because a node that restarted is no
+reason to leave it out. Each request has a deadline; what is
 not answered in time is unknown, never a fact. Refuses to do: payload, choosing nodes, believing unsigned answers.
 """
 
@@ -15,12 +16,24 @@ from transfer.heartbeat import Heartbeat
 from transfer.log import get_logger
 from transfer.protocol.connection import ClientConnection, State
 from transfer.protocol.frames import Frame, encode_control
-from transfer.protocol.messages import Check, Checked, Message, Refused, Reserve, Reserved, Stored, Welcome
+from transfer.protocol.messages import (
+    Check,
+    Checked,
+    Message,
+    Ping,
+    Pong,
+    Refused,
+    Reserve,
+    Reserved,
+    Stored,
+    Welcome,
+)
 
 M = TypeVar("M", bound=Message)
 # 256 receipts with identities of the largest size stay below the limit of a control frame (1 MiB).
 CHECK_IDS_MAX: Final = 256
 READ_BYTES: Final = 64 << 10
+KEEP_S: Final = 60.0  # without a request; a node ends a flow that is silent for five minutes
 MakeTicket = Callable[[str], bytes]
 
 
@@ -71,7 +84,15 @@ class NodeLink:
         self._tls = tls
         self._flow: _Flow | None = None
         self._address: tuple[str, int] | None = None
+        self._used_s = 0.0
         self._lock = asyncio.Lock()
+
+    def is_fresh(self, address: tuple[str, int], now_s: float) -> bool:
+        """Tell whether a flow to `address` is open, or being opened, and was used of late."""
+        if self._lock.locked():
+            return True
+        is_open = self._flow is not None and self._flow.connection.state is State.OPEN
+        return is_open and address == self._address and now_s - self._used_s < KEEP_S
 
     async def request(self, address: tuple[str, int], message: Message, kind: type[M]) -> M:
         """Ask the node that listens at `address`.
@@ -101,6 +122,7 @@ class NodeLink:
         try:
             answer = await flow.ask(encode_control(message), kind)  # type: ignore[arg-type]  # a union of messages
             done = True
+            self._used_s = asyncio.get_running_loop().time()
             return answer
         finally:
             if not done:  # refused, broken or cancelled: a late answer must not meet the next question
@@ -148,6 +170,15 @@ class NodeLinks:
         self._reserve_timeout_s = reserve_timeout_s
         self._check_timeout_s = check_timeout_s
         self._links: dict[str, NodeLink] = {}
+        self._opening: set[asyncio.Task[Pong | None]] = set()
+
+    def keep_open(self, node: Heartbeat) -> None:
+        """Open the flow to a node that lives, or use it, unless it was used of late; returns at once."""
+        loop = asyncio.get_running_loop()
+        if not self._link(node.node_id).is_fresh((node.host, node.port), loop.time()):
+            task = loop.create_task(self._within(self._reserve_timeout_s, node, Ping(0), Pong))
+            self._opening.add(task)  # the loop itself keeps no hold of its tasks
+            task.add_done_callback(self._opening.discard)
 
     async def reserve(self, nodes: Sequence[Heartbeat], transfer_id: str, size_bytes: int) -> list[Heartbeat]:
         """Ask all nodes at once for room; return those that confirmed in time, in the order given."""
@@ -161,6 +192,8 @@ class NodeLinks:
 
     def close(self) -> None:
         """Drop all flows."""
+        for task in self._opening:
+            task.cancel()
         for link in self._links.values():
             link.close()
 
@@ -180,18 +213,20 @@ class NodeLinks:
 
     async def _within(self, timeout_s: float, node: Heartbeat, message: Message, kind: type[M]) -> M | None:
         """Return the answer, or None when there is none that counts; the log says why."""
-        link = self._links.get(node.node_id)
-        if link is None:
-            link = self._links[node.node_id] = NodeLink(node.node_id, self._make_ticket, self._tls)
         try:
             async with asyncio.timeout(timeout_s):
-                return await link.request((node.host, node.port), message, kind)
+                return await self._link(node.node_id).request((node.host, node.port), message, kind)
         except TimeoutError:
             problem = "timeout"
         except FascicleError as error:
             problem = error.code
         get_logger().warning("node_left_out", node_id=node.node_id, asked=type(message).__name__, problem=problem)
         return None
+
+    def _link(self, node_id: str) -> NodeLink:
+        if node_id not in self._links:
+            self._links[node_id] = NodeLink(node_id, self._make_ticket, self._tls)
+        return self._links[node_id]
 
 
 def _judge(answer: Frame) -> None:

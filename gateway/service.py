@@ -95,7 +95,8 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
             metrics=metrics,
             request_bytes_max=config.request_bytes_max,
         )
-        datagrams = await _listen_heartbeats(config.heartbeat_listen, Heartbeats(nodes, keys, database, metrics))
+        heartbeats = Heartbeats(nodes, keys, database, metrics, links.keep_open)
+        datagrams = await _listen_heartbeats(config.heartbeat_listen, heartbeats)
         stack.callback(datagrams.close)
         metrics.observe(
             count_nodes=lambda state: nodes.count(state, time.monotonic()), waiting=lambda: database.waiting_count

@@ -23,7 +23,7 @@ from transfer.merkle import merkle_root
 from transfer.objects import Identity, object_id
 from transfer.protocol.connection import ServerConnection
 from transfer.protocol.frames import encode_control
-from transfer.protocol.messages import Bye, Check, Checked, Hello, Refused, Reserve, Reserved, Welcome
+from transfer.protocol.messages import Bye, Check, Checked, Hello, Ping, Pong, Refused, Reserve, Reserved, Welcome
 from transfer.receipts import Receipt, ReceiptBatch
 
 TRANSFERS = "/api/v1/transfers"
@@ -225,6 +225,8 @@ class Node:
                 assert (ticket.holder, ticket.client_fingerprint) == (peer.name, peer.fingerprint)
                 self.tickets.append(ticket)
                 return connection.welcome(Welcome(1, self.node_id, "disk-1", 1 << 20, 100 * GIB))
+            case Ping():
+                return encode_control(Pong(frame.token))
             case Reserve():
                 self.asked.append(frame)
                 if self.refuses:

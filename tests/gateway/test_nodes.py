@@ -105,6 +105,17 @@ def test_flow_that_a_restarted_node_dropped_is_opened_anew(gateway: Gateway, nod
     assert [node.node_id for node in nodes[0].tickets[0].nodes] == ["node-1"]
 
 
+def test_flow_is_open_before_a_transfer_needs_it(gateway: Gateway, nodes: list[Node]) -> None:
+    deadline_s = time.monotonic() + 10
+    while not all(node.tickets for node in nodes):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+    assert len(post(gateway.client("ws-1"), TRANSFERS, OpenTransfer())["nodes"]) == 3
+    for node in nodes:
+        node.beat(gateway)  # used of late, so it is left alone
+    assert [len(node.tickets) for node in nodes] == [1, 1, 1]
+
+
 def test_wished_number_of_nodes_and_room(gateway: Gateway, nodes: list[Node]) -> None:
     client = gateway.client("ws-1")
     assert len(post(client, TRANSFERS, OpenTransfer(nodes=2))["nodes"]) == 2
