@@ -17,6 +17,7 @@ from agent.progress import Progress, Snapshot, open_progress, size_text
 from agent.sources import list_sources
 from transfer import credentials as credentials_file
 from transfer import memory
+from transfer.chooser import preload
 from transfer.client import GatewayClient
 from transfer.control import path_memory, timetable
 from transfer.control.bounds import bound_by
@@ -95,6 +96,7 @@ class _Send:
                 trio.open_nursery() as nursery,
             ):
                 context, folder = client_context(loaded), default_folder(os.environ)
+                await trio.to_thread.run_sync(preload, self._options.encoding)
                 started_s, processor_s = time.monotonic(), time.process_time()  # right before the first read
                 nursery.start_soon(self._show, progress, totals, started_s)
                 nursery.start_soon(serve_presence, self._gate, folder, loaded.gateway, self._options.priority)

@@ -62,6 +62,11 @@ def open_chooser(encoding: str, link: Link, *, workers: int) -> Chooser:
     return _Fixed(get_encoding(encoding).name)
 
 
+def preload(encoding: str) -> None:
+    """Load what encoding will need, if that is known: a tenth of a second that is not to be a transfer's (blocks)."""
+    open_chooser(encoding, Link(), workers=1).prepare()
+
+
 def kind_of(head: Buffer) -> tuple[Kind | str, bool]:
     """Return what sort of object begins with `head`, and whether it is an image that can be encoded as such."""
     try:

@@ -36,6 +36,7 @@ from transfer.api import (
     Studies,
     Wanted,
 )
+from transfer.control import tcp_info
 from transfer.credentials import Credentials
 from transfer.errors import FascicleError, FullError, ProtocolError, UnreachableError, from_code
 from transfer.protocol.messages import UNREADABLE, Right
@@ -74,6 +75,7 @@ class GatewayClient:
         self._patience_s = patience_s
         self._jitter = jitter
         self._url = self.gateway = credentials.gateway
+        self.rtt_s = 0.0  # the least round trip of the connection used last, 0.0 while that is not known
         self._http = httpx.AsyncClient(
             base_url=credentials.gateway,
             verify=context or client_context(credentials),
@@ -188,6 +190,7 @@ class GatewayClient:
         try:
             async with self._http.stream(**request) as response:
                 body = await _bounded(response)
+                self.rtt_s = _rtt_s(response)
         except httpx.HTTPError as error:
             # TLS 1.3: a server refuses a client's certificate by closing when the client has begun to speak.
             hint = "" if isinstance(error, httpx.ConnectError) else "; if it runs, it does not accept this certificate"
@@ -204,6 +207,13 @@ async def _bounded(response: httpx.Response) -> bytes:
     if not length.isdecimal() or int(length) > ANSWER_BYTES_MAX:
         raise ProtocolError(f"the answer has no length, or more than {ANSWER_BYTES_MAX} bytes; is this a gateway?")
     return b"".join([piece async for piece in response.aiter_raw()])
+
+
+def _rtt_s(response: httpx.Response) -> float:
+    stream = response.extensions.get("network_stream")
+    socket = stream.get_extra_info("socket") if stream is not None else None
+    info = tcp_info.read(socket) if socket is not None else None
+    return info.min_rtt_s if info is not None else 0.0
 
 
 def _decode(body: bytes, kind: type[T]) -> T:

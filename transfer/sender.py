@@ -101,6 +101,7 @@ class _Transfer:
             nursery.start_soon(self._encode)
             go = await self._client.open_transfer(wish)
             self._transfer_id = go.transfer_id
+            self._path.link.hint(self._client.rtt_s)
             nursery.start_soon(self._offer_all, receive_item)
             nursery.start_soon(self._post_receipts)
             nursery.start_soon(self._serve_flows, go)

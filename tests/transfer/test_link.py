@@ -2,7 +2,7 @@
 
 import pytest
 
-from transfer.link import LEAST_BYTES_S, MOST_BYTES_S, UNKNOWN_BYTES_S, Link
+from transfer.link import LEAST_BYTES_S, MOST_BYTES_S, NEAR_BYTES_S, UNKNOWN_BYTES_S, Link
 
 
 def take(link: Link, rates: list[float], *, is_full: bool) -> float:
@@ -49,3 +49,24 @@ def test_nothing_at_all_on_a_full_link_is_not_taken_for_a_rate_of_zero() -> None
 
 def test_the_estimate_is_bounded() -> None:
     assert take(Link(), [1e12], is_full=False) == MOST_BYTES_S
+
+
+def test_a_near_gateway_says_that_the_link_is_fast_until_it_is_measured() -> None:
+    link = Link()
+    link.hint(0.0002)
+    assert link.is_known
+    assert link.bytes_s == NEAR_BYTES_S
+    assert take(link, [1e6, 1.1e6, 1.05e6], is_full=True) == pytest.approx(1.1e6, rel=0.05)
+
+
+@pytest.mark.parametrize("rtt_s", [0.0, 0.001, 0.04])
+def test_a_far_gateway_says_nothing(rtt_s: float) -> None:
+    link = Link()
+    link.hint(rtt_s)
+    assert (link.bytes_s, link.is_known) == (UNKNOWN_BYTES_S, False)
+
+
+def test_what_is_remembered_counts_more_than_how_near_the_gateway_is() -> None:
+    link = Link(3e6)
+    link.hint(0.0002)
+    assert link.bytes_s == 3e6
