@@ -6,7 +6,8 @@ With W workers that encode S bytes a second each, at a ratio R, over a link that
     rate = min(G * R, G + W * S * (1 - 1 / R))    what the workers do not manage goes raw: the link is never idle
 
 in bytes of original a second; the encoding with the highest rate is taken. Speeds and ratios begin with a built-in
-table and are learnt, with old samples forgotten. What is in use stays in use until another is better by a margin, and
+table and are learnt, with old samples forgotten. Speeds are per second of a processor, and the share of one that workers
+get is learnt from all together: so a moment when a processor was busy is not held against whatever ran then. What is in use stays in use until another is better by a margin, and
 for some objects after each change. Now and then another that could be better is tried. Pure: no clock, no threads, no
 randomness; for one thread. Refuses to do: encoding, measuring the link.
 """
@@ -32,6 +33,7 @@ GIVE_UP_RATIO: Final = 20.0  # of the expected time: then the object goes as it 
 GIVE_UP_S: Final = 2.0
 PROBE_SPEED_RATIO: Final = 0.25
 BARRED_OBJECTS: Final = 512
+SHARE_S: Final = 0.01  # of encoding on a processor that nothing else wants, as long as nothing is known
 FORGET_RATIO: Final = 0.97  # a sample counts half after 23 others
 PRIOR_RATIO: Final = 0.1  # the table counts as a tenth of an object
 WORTH_RATIO: Final = 1.03  # what makes objects less smaller than this is not worth the processor
@@ -112,7 +114,7 @@ class _State:
     objects: int = 0
 
 
-def rate_bytes_s(estimate: Estimate, *, workers: int, goodput_bytes_s: float, fill_with_raw: bool) -> float:
+def rate_bytes_s(estimate: Estimate, *, workers: float, goodput_bytes_s: float, fill_with_raw: bool) -> float:
     """Return how many bytes of original a second arrive; see the module."""
     encoded = workers * estimate.speed_bytes_s
     linked = goodput_bytes_s * estimate.ratio
@@ -128,6 +130,7 @@ class Choice:
         self._workers, self._fill_with_raw = max(1, workers), fill_with_raw
         self._names = tuple(names)
         self._states: dict[Kind | str, _State] = {}
+        self._processor_s = self._elapsed_s = SHARE_S  # decaying sums over all encodings
 
     def choose(self, kind: Kind | str, goodput_bytes_s: float) -> str:
         """Return the encoding for the next object of `kind` (a name: no image) at this goodput, above 0, of the link.
@@ -153,14 +156,18 @@ class Choice:
             if estimate.barred_until <= state.objects:
                 rates[name] = rate_bytes_s(
                     estimate,
-                    workers=self._workers,
+                    workers=self._processors,
                     goodput_bytes_s=goodput_bytes_s,
                     fill_with_raw=self._fill_with_raw,
                 )
         return rates
 
+    @property
+    def _processors(self) -> float:
+        return self._workers * self._processor_s / self._elapsed_s
+
     def note(self, kind: Kind | str, encoding: str, original_bytes: int, stored_bytes: int, seconds: float) -> None:
-        """Learn from an object: `seconds` of one worker. One that did not become smaller is noted as it is, too.
+        """Learn from an object: `seconds` of a processor. One that did not become smaller is noted as it is, too.
 
         What took far longer than it should is not chosen for a while.
         """
@@ -174,6 +181,11 @@ class Choice:
         estimate.note(original_bytes, stored_bytes, seconds)
         if estimate.ratio < WORTH_RATIO:
             estimate.barred_until = max(estimate.barred_until, state.objects + BARRED_OBJECTS)
+
+    def note_share(self, processor_s: float, elapsed_s: float) -> None:
+        """Take in how much of a processor a worker got."""
+        self._processor_s = self._processor_s * FORGET_RATIO + processor_s
+        self._elapsed_s = self._elapsed_s * FORGET_RATIO + max(elapsed_s, processor_s)
 
     def ratio(self, kind: Kind | str, encoding: str) -> float:
         """Return the ratio that is expected of `encoding`, 1.0 of raw."""
@@ -231,7 +243,7 @@ class Choice:
         tried, held = state.estimates[name], state.estimates.get(state.current)
         if held is None or tried.speed_bytes_s >= PROBE_SPEED_RATIO * held.speed_bytes_s:
             return True
-        alone = rate_bytes_s(tried, workers=self._workers, goodput_bytes_s=goodput_bytes_s, fill_with_raw=False)
+        alone = rate_bytes_s(tried, workers=self._processors, goodput_bytes_s=goodput_bytes_s, fill_with_raw=False)
         return alone >= least_bytes_s
 
     def _state(self, kind: Kind | str) -> _State:

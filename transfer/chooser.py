@@ -38,7 +38,9 @@ class Chooser(Protocol):
     def choose(self, head: Buffer) -> tuple[Kind | str, str]:
         """Return the kind of the object that `head` is, or begins, and the encoding for it now."""
 
-    def learn(self, kind: Kind | str, name: str, *, size_bytes: int, stored_bytes: int, seconds: float) -> None:
+    def learn(
+        self, kind: Kind | str, name: str, *, size_bytes: int, stored_bytes: int, processor_s: float, elapsed_s: float
+    ) -> None:
         """Take in how an encoding did."""
 
     def set_aside(self, kind: Kind | str, name: str) -> None:
@@ -100,7 +102,9 @@ class _Fixed:
         kind, is_image = kind_of(head)
         return kind, self._name if is_image else ZSTD
 
-    def learn(self, kind: Kind | str, name: str, *, size_bytes: int, stored_bytes: int, seconds: float) -> None:
+    def learn(
+        self, kind: Kind | str, name: str, *, size_bytes: int, stored_bytes: int, processor_s: float, elapsed_s: float
+    ) -> None:
         return
 
     def set_aside(self, kind: Kind | str, name: str) -> None:
@@ -134,9 +138,12 @@ class _Auto:
             self._ratio = self._choice.ratio(kind, name)
         return kind, name
 
-    def learn(self, kind: Kind | str, name: str, *, size_bytes: int, stored_bytes: int, seconds: float) -> None:
+    def learn(
+        self, kind: Kind | str, name: str, *, size_bytes: int, stored_bytes: int, processor_s: float, elapsed_s: float
+    ) -> None:
         with self._lock:
-            self._choice.note(kind, name, size_bytes, stored_bytes, seconds)
+            self._choice.note(kind, name, size_bytes, stored_bytes, processor_s)
+            self._choice.note_share(processor_s, elapsed_s)
 
     def set_aside(self, kind: Kind | str, name: str) -> None:
         with self._lock:

@@ -78,7 +78,7 @@ def encode_as_chosen(chooser: Chooser, body: Buffer) -> Encoded | None:
     kind, name = chooser.choose(body)
     if name == "raw":
         return None
-    started_s = time.perf_counter()
+    started_s, processor_s = time.perf_counter(), time.thread_time()
     try:
         stored = encode_checked(
             get_encoding(name), body, seconds_max=chooser.seconds_max(kind, name, size_bytes), prove=False
@@ -86,8 +86,10 @@ def encode_as_chosen(chooser: Chooser, body: Buffer) -> Encoded | None:
     except NotSuitableError:
         chooser.set_aside(kind, name)
         return None
-    seconds = time.perf_counter() - started_s
-    chooser.learn(kind, name, size_bytes=size_bytes, stored_bytes=len(stored), seconds=seconds)
+    elapsed_s, processor_s = time.perf_counter() - started_s, time.thread_time() - processor_s
+    chooser.learn(
+        kind, name, size_bytes=size_bytes, stored_bytes=len(stored), processor_s=processor_s, elapsed_s=elapsed_s
+    )
     return Encoded(name, stored)
 
 

@@ -146,3 +146,13 @@ def test_made_up_kinds_take_bounded_memory():
     for number in range(3 * KINDS_MAX):
         chooser.choose(Kind(f"X{number}", 16, 1, ""), TWO)
     assert len(chooser._states) <= KINDS_MAX + 6
+
+
+def test_busy_processors_are_held_against_all_encodings_alike() -> None:
+    chooser = Choice(2)
+    alone = chooser.rates(CT, GIGABIT)
+    for _ in range(200):
+        chooser.note_share(0.002, 0.008)
+    shared = chooser.rates(CT, GIGABIT)
+    assert all(shared[name] < alone[name] for name in ("htj2k", "jpegls", "jxl-3"))
+    assert max(shared, key=shared.__getitem__) in ("shuffle-lz4", "gradient-zstd")
