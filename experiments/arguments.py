@@ -51,7 +51,7 @@ def add_resume(parser: argparse.ArgumentParser) -> None:
 
 def add_stat(parser: argparse.ArgumentParser) -> None:
     """Add the options of `fascicle experiment stat`."""
-    parser.add_argument("--workload", default="small", metavar="paper|small|DIR", help="default: %(default)s")
+    parser.add_argument("--workload", default="paper", metavar="paper|DIR", help="of the bulk; default: %(default)s")
     parser.add_argument("--bulk", type=int, default=40, metavar="N", help="images under way; default: %(default)s")
 
 

@@ -1,10 +1,11 @@
 """Short real runs of what a plain run does not show: a cut link, a killed sender, a study that overtakes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from experiments import resume, workload
+from experiments import overtaking, resume, workload
 from experiments.links import open_link
 from experiments.overtaking import overtake
 from experiments.profiles import parse_own
@@ -37,6 +38,14 @@ def test_what_was_sent_again_and_what_of_it_was_durable() -> None:
     assert "3.00 MiB of 100 sent again (1.00 MiB of it durable before), allowed 32.0 MiB" in FOUND.text()
 
 
+def test_a_study_that_cannot_be_in_time_is_judged_by_what_it_loses() -> None:
+    found = overtaking.Finding("ct", 10_000_000, 2_000_000, 8.4, 13.3, 14.0, True, 40, 30.0)
+    assert found.met
+    assert not replace(found, seconds=13.5).met
+    assert not replace(found, overtook=False).met
+    assert not replace(found, least_s=2.0).met
+
+
 @needs_namespaces
 @pytest.mark.cluster
 @pytest.mark.parametrize(("sent", "broken"), [("object", "cut"), ("images", "killed")])
@@ -54,7 +63,7 @@ def test_a_broken_transfer_sends_little_again(sent: str, broken: str, tmp_path: 
 def test_a_study_overtakes(tmp_path: Path) -> None:
     workload.GENERATED["paper"].write(tmp_path / "bulk", objects=12, seed=1)
     with open_link(parse_own("8M", "10ms", "")) as link, open_place(link, tmp_path, nodes=2) as place:
-        found = overtake(place, workload.GENERATED["small"], under_way_s=2.0)
+        found = overtake(place, overtaking.GENERATED, under_way_s=2.0)
     assert found.overtook
     assert (found.bulk_objects, found.met) == (12, True), found.text()
     assert ours() == []
