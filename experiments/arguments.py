@@ -45,6 +45,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
 
 def add_resume(parser: argparse.ArgumentParser) -> None:
     """Add the options of `fascicle experiment resume`."""
+    parser.add_argument("--nodes", default="1,5", metavar="N,...", help="node counts; default: %(default)s")
     parser.add_argument("--images", type=int, default=120, metavar="N", help="of 801 KiB; default: %(default)s")
     parser.add_argument("--object-mb", type=int, default=96, metavar="MB", help="default: %(default)s")
 

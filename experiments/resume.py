@@ -1,8 +1,8 @@
 """`fascicle experiment resume`: what a broken transfer costs, in bytes that go over the wire a second time.
 
 A link is cut in the middle of a transfer (for some seconds every packet vanishes, and the kernels of both ends forget
-their connections), or the sender is killed and started again; for one large object, and for many images. One node takes
-all, so that all flows share one budget. Promised: one window again for the object, which is on one flow, and one for
+their connections), or the sender is killed and started again; for one large object, and for many images, with one node
+and with several. Promised: one window again for the object, which is on one flow, and one for
 each broken flow for the images. The bytes are those of the client's device, less headers and what TCP retransmitted;
 frames, TLS and the gateway's messages count as sent again. Refuses to do: mending anything.
 """
@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Final
 
@@ -44,13 +45,15 @@ class Finding:
 
     sent: str
     broken: str
+    nodes: int
     size_bytes: int
     wire_bytes: int
     retransmitted_bytes: int
-    durable_bytes: int  # on the node, when the transfer went on
+    kept_bytes: int  # by the nodes, when the transfer went on: whole objects, and parts of resumable ones
     after_bytes: int  # on the wire from then on
     flows: int  # that broke
-    window_bytes: int
+    window_bytes: int  # the largest of theirs
+    allowed_bytes: int
 
     @property
     def resent_bytes(self) -> int:
@@ -58,14 +61,9 @@ class Finding:
         return self.wire_bytes - self.size_bytes
 
     @property
-    def allowed_bytes(self) -> int:
-        """What may go a second time."""
-        return self.window_bytes * (self.flows if self.sent == "images" else 1)
-
-    @property
-    def durable_resent_bytes(self) -> int:
-        """What went a second time though it was durable."""
-        return max(0, self.after_bytes - (self.size_bytes - self.durable_bytes))
+    def kept_resent_bytes(self) -> int:
+        """What went a second time though a node had it: its receipt was lost, or another node took it."""
+        return max(0, self.after_bytes - (self.size_bytes - self.kept_bytes))
 
     @property
     def met(self) -> bool:
@@ -74,11 +72,12 @@ class Finding:
 
     def text(self) -> str:
         """Return it in words."""
+        head = f"{self.sent}, {self.nodes} node{'s' * (self.nodes > 1)}, {self.broken}"
         return (
-            f"{self.sent}, {self.broken}: {self.resent_bytes / MIB:.2f} MiB of {self.size_bytes / MIB:.0f} sent again "
-            f"({self.durable_resent_bytes / MIB:.2f} MiB of it durable before), "
-            f"allowed {self.allowed_bytes / MIB:.1f} MiB ({self.flows} flows, a window {self.window_bytes / MIB:.1f}); "
-            f"TCP retransmitted {self.retransmitted_bytes / MIB:.2f} MiB: {'met' if self.met else 'not met'}"
+            f"{head}: {_mib(self.resent_bytes)} of {_mib(self.size_bytes)} sent again "
+            f"({_mib(self.kept_resent_bytes)} of it kept by a node), allowed {_mib(self.allowed_bytes)} "
+            f"({self.flows} flows, windows up to {_mib(self.window_bytes)}); "
+            f"TCP retransmitted {_mib(self.retransmitted_bytes)}: {'met' if self.met else 'not met'}"
         )
 
 
@@ -92,21 +91,19 @@ def run(given: argparse.Namespace) -> int:
     object_mb = arguments.whole(given.object_mb, "--object-mb", 9, 4000)
     findings = []
     with open_link(PROFILES[LINK]) as link:
-        for sent in SENT:
-            for broken in BROKEN:
-                with tempfile.TemporaryDirectory(prefix="fascicle-experiment-") as name:
-                    files = write(Path(name) / "files", sent, images=images, object_mb=object_mb)
-                    with open_place(link, Path(name), nodes=1) as place:
-                        findings.append(break_transfer(place, files, sent, broken))
+        for sent, nodes, broken in product(SENT, arguments.node_counts(given.nodes), BROKEN):
+            with tempfile.TemporaryDirectory(prefix="fascicle-experiment-") as name:
+                files = write(Path(name) / "files", sent, images=images, object_mb=object_mb)
+                with open_place(link, Path(name), nodes) as place:
+                    findings.append(break_transfer(place, files, sent, broken))
+            print(findings[-1].text(), flush=True)
     for finding in findings:
-        extra = {"resent_bytes": finding.resent_bytes, "allowed_bytes": finding.allowed_bytes, "met": finding.met}
-        print(json.dumps(asdict(finding) | extra))
-    print("\n".join(finding.text() for finding in findings))
+        print(json.dumps(asdict(finding) | {"resent_bytes": finding.resent_bytes, "met": finding.met}))
     return 0 if all(finding.met for finding in findings) else 1
 
 
 def window_bytes(flows: int) -> int:
-    """Return the credit that a node gives each of `flows` flows (`nodes.credit`, which a test compares)."""
+    """Return the credit that a node gives each of its `flows` flows (`nodes.credit`, which a test compares)."""
     return max(1536 << 10, min(16 * MIB, 32 * MIB // max(1, flows)))
 
 
@@ -143,9 +140,24 @@ def break_transfer(place: Place, files: Sequence[Path], sent: str, broken: str) 
     spans = ((begin, broke), (resumed, end))
     retransmitted = [(after.retransmitted - before.retransmitted) * PAYLOAD_BYTES for before, after in spans]
     wire = [_payload_bytes(*span) - again for span, again in zip(spans, retransmitted, strict=True)]
+    windows = [window_bytes(count) for count in flows for _ in range(count)]  # of each flow
     return Finding(
-        sent, broken, size_bytes, sum(wire), sum(retransmitted), kept_bytes, wire[1], flows, window_bytes(flows)
+        sent=sent,
+        broken=broken,
+        nodes=len(flows),
+        size_bytes=size_bytes,
+        wire_bytes=sum(wire),
+        retransmitted_bytes=sum(retransmitted),
+        kept_bytes=kept_bytes,
+        after_bytes=wire[1],
+        flows=len(windows),
+        window_bytes=max(windows),
+        allowed_bytes=sum(windows) if sent == "images" else max(windows),
     )
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / MIB:.2f} MiB"
 
 
 def write(folder: Path, sent: str, *, images: int, object_mb: int) -> list[Path]:
@@ -204,15 +216,14 @@ def _forget_connections(link: Link) -> None:
         call(*end.command(program("ss"), "-K", "-tnH", "state", "connected", "dst", other.address))
 
 
-def _count_flows(place: Place) -> int:
-    """Return how many connections there are to the node."""
-    [node] = place.cluster.ready["nodes"]
-    words = ("-tnH", "state", "established", "dst", node["address"])
-    return len(call(*place.link.client.command(program("ss"), *words)).splitlines())
+def _count_flows(place: Place) -> list[int]:
+    """Return how many connections there are to each node."""
+    ss = place.link.client.command(program("ss"), "-tnH", "state", "established", "dst")
+    return [len(call(*ss, node["address"]).splitlines()) for node in place.cluster.ready["nodes"]]
 
 
 def _kept_bytes(place: Place) -> int:
-    """Return what the node would have after a loss of power: whole objects, and what came of resumable ones."""
+    """Return what the nodes would have after a loss of power: whole objects, and what came of resumable ones."""
     found = [*place.cluster.data.glob("**/objects/??/??/*"), *place.cluster.data.glob("**/incoming/*.partial")]
     return sum(max(0, path.stat().st_size - OBJECT_HEADER_BYTES) for path in found)
 

@@ -17,13 +17,15 @@ from tests.experiments.test_links import needs_namespaces, ours
 FOUND = Finding(
     sent="images",
     broken="cut",
+    nodes=1,
     size_bytes=100 * MIB,
     wire_bytes=103 * MIB,
     retransmitted_bytes=0,
-    durable_bytes=40 * MIB,
+    kept_bytes=40 * MIB,
     after_bytes=61 * MIB,
     flows=4,
     window_bytes=8 * MIB,
+    allowed_bytes=32 * MIB,
 )
 
 
@@ -32,10 +34,11 @@ def test_the_window_is_the_one_that_a_node_gives() -> None:
     assert resume.OBJECT_HEADER_BYTES == objectfile.HEADER_BYTES
 
 
-def test_what_was_sent_again_and_what_of_it_was_durable() -> None:
-    assert (FOUND.resent_bytes, FOUND.durable_resent_bytes, FOUND.allowed_bytes) == (3 * MIB, MIB, 32 * MIB)
+def test_what_was_sent_again_and_what_of_it_was_kept() -> None:
+    assert (FOUND.resent_bytes, FOUND.kept_resent_bytes) == (3 * MIB, MIB)
     assert FOUND.met
-    assert "3.00 MiB of 100 sent again (1.00 MiB of it durable before), allowed 32.0 MiB" in FOUND.text()
+    assert not replace(FOUND, allowed_bytes=2 * MIB).met
+    assert "3.00 MiB of 100.00 MiB sent again (1.00 MiB of it kept by a node), allowed 32.00 MiB" in FOUND.text()
 
 
 def test_a_study_that_cannot_be_in_time_is_judged_by_what_it_loses() -> None:
