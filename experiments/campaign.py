@@ -35,6 +35,7 @@ class Plan:
     objects: Mapping[str, int]
     options: Options
     algorithm: str
+    wanted: Sequence[str]
     seed: int
     out: Path
 
@@ -48,6 +49,7 @@ class Plan:
             "workload": self.workload.name,
             "objects": dict(self.objects),
             "algorithm": self.algorithm,
+            "wanted": list(self.wanted),
             "seed": self.seed,
             **asdict(self.options),
         }
@@ -130,7 +132,7 @@ def _round(plan: Plan, link: Link, run: int, place: Path, kept: results.Results)
             figures = _attempt(case, job)
             kept["runs"].append({**head, "seed": seed, "calibration": calibration, **figures})
             results.save(kept, plan.out)
-            _say(f"  {_name(case):18} {_line(figures)}")
+            _say(f"  {_name(case):22} {_line(figures)}")
     finally:
         shutil.rmtree(place / "files")
 

@@ -1,4 +1,4 @@
-"""`fascicle experiment run` and `report`: from the command line to results, table and plots.
+"""`fascicle experiment`: from the command line to results, table and plots, or to the finding of one scenario.
 
 An end by a signal is like any error: what is being run is stopped, namespaces and devices go, results stay and are
 marked as not complete. Refuses to do: anything else.
@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from experiments import arguments, campaign, namespaces, results, workload
+from experiments import arguments, campaign, namespaces, overtaking, results, wanted, workload
+from experiments import resume as broken
 from experiments.peers import registry
 from experiments.peers.base import Options
 from experiments.report import write_report
@@ -19,7 +20,7 @@ from transfer.errors import SettingsError
 
 
 def run(given: argparse.Namespace) -> int:
-    """Run a campaign, report it, and return the exit code: 1 when a run failed.
+    """Run a campaign, report it, and return the exit code: 1 when a run failed, or what is wanted is not met.
 
     Raises:
         FascicleError: nonsense on the command line, or a link that cannot be had.
@@ -43,6 +44,28 @@ def report(given: argparse.Namespace) -> int:
     return _report(results.load(given.folder), given.folder)
 
 
+def resume(given: argparse.Namespace) -> int:
+    """Measure what broken transfers cost, and return the exit code.
+
+    Raises:
+        FascicleError: see `experiments.resume.run`.
+    """
+    namespaces.remove_stale()
+    with _signals_interrupt():
+        return broken.run(given)
+
+
+def stat(given: argparse.Namespace) -> int:
+    """Measure how an urgent study overtakes, and return the exit code.
+
+    Raises:
+        FascicleError: see `experiments.overtaking.run`.
+    """
+    namespaces.remove_stale()
+    with _signals_interrupt():
+        return overtaking.run(given)
+
+
 def make_plan(given: argparse.Namespace) -> tuple[campaign.Plan, list[dict[str, str]]]:
     """Return what the command line asks for, and the peers that cannot run here.
 
@@ -53,16 +76,19 @@ def make_plan(given: argparse.Namespace) -> tuple[campaign.Plan, list[dict[str, 
     peers, skipped = registry.choose([name for name in given.peers.split(",") if name])
     if not peers:
         raise SettingsError(f"none of the peers is installed: {'; '.join(entry['reason'] for entry in skipped)}")
+    for text in given.want:
+        wanted.parse(text)
     _check_folder(given.out)
     plan = campaign.Plan(
         profiles=profiles,
-        peers=peers,
+        peers=registry.with_flows(peers, arguments.flow_counts(given.flows)),
         nodes=arguments.node_counts(given.nodes),
         runs=arguments.whole(given.runs, "--runs", 1, arguments.RUNS_MAX),
         workload=workload.choose(given.workload, arguments.whole(given.at_least_mb, "--at-least-mb", 1, 1_000_000)),
         objects=arguments.objects(given.objects, profiles),
         options=Options(encoding=given.encoding, congestion=given.congestion or "auto", plain=given.plain),
         algorithm=given.congestion,
+        wanted=given.want,
         seed=arguments.whole(given.seed, "--seed", 0, arguments.SEED_MAX),
         out=given.out,
     )
@@ -80,7 +106,8 @@ def _report(kept: results.Results, folder: Path) -> int:
     for path in write_report(kept, folder):
         _say(f"wrote {path}")
     print((folder / "table.md").read_text())
-    return 1 if any("error" in one for one in kept["runs"]) else 0
+    failed = any("error" in one for one in kept["runs"])
+    return 1 if failed or not all(verdict.met for verdict in wanted.judge(kept)) else 0
 
 
 @contextmanager

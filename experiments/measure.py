@@ -18,6 +18,7 @@ from experiments.sampling import Sampler
 
 PATIENCE_S: Final = 120.0
 PATIENCE_FLOORS: Final = 12.0
+PATIENCE_ROUND_TRIPS: Final = 20  # an object; FTP takes 6 or 7
 Figures = dict[str, Any]
 
 
@@ -55,7 +56,9 @@ def measure(peer: Peer, job: Job) -> Figures:
 
 def patience_s(job: Job, size_bytes: int) -> float:
     """Return after how long a run is given up."""
-    return PATIENCE_S + PATIENCE_FLOORS * job.link.profile.floor_s(size_bytes)
+    profile = job.link.profile
+    waits_s = PATIENCE_ROUND_TRIPS * len(job.files) * profile.delay_ms / 1e3
+    return PATIENCE_S + PATIENCE_FLOORS * profile.floor_s(size_bytes) + waits_s
 
 
 def _run_clients(job: Job, running: Running, sampler: Sampler, limit_s: float) -> tuple[list[Output], float, float]:

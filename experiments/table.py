@@ -5,7 +5,7 @@ A pure function of results. Refuses to do: hiding what failed, was skipped, scal
 
 from collections.abc import Iterator, Sequence
 
-from experiments import figures, paper
+from experiments import figures, paper, wanted
 from experiments.figures import Case, Spread
 from experiments.profiles import PAYLOAD_SHARE
 from experiments.results import Results, Run
@@ -29,7 +29,7 @@ def table(results: Results) -> str:
     runs = figures.by_case(results)
     parts = [_head(results), _paper_table(results, runs)]
     parts += [_link(results, name, runs) for name in results["links"]]
-    parts.append(_notes(results))
+    parts += [_wanted(results), _notes(results)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -144,6 +144,11 @@ def _calibrated(runs: dict[Case, list[Run]]) -> str:
     text = f"Probed before each round: {', '.join(found)}, loss {_range([100 * ratio for ratio in lost])} %."
     share = max(run["link_processor_s"] / run["process_s"] for run in every)
     return text + f" The link's own process took at most {share:.0%} of a processor." * bool(share)
+
+
+def _wanted(results: Results) -> str:
+    lines = [f"* {verdict.text()}" for verdict in wanted.judge(results)]
+    return "\n".join(["## What is wanted", "", *lines]) if lines else ""
 
 
 def _notes(results: Results) -> str:

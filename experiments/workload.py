@@ -1,4 +1,4 @@
-"""What is sent: generated images as the paper's (S2), or real files, new to every store in each run.
+"""What is sent: generated images as the paper's (S2), small ones, or real files, new to every store in each run.
 
 Real files are copied with new SOP, Series and Study Instance UIDs of the same length, put in at byte level, so that
 every copy is a valid file of its own and nothing is left out because it is stored already. Refuses to do: changing
@@ -14,7 +14,9 @@ from typing import Final
 from transfer.errors import SettingsError
 
 PAPER: Final = "paper"
-PAPER_OBJECTS: Final = 360
+PAPER_OBJECTS, PAPER_SIDE = 360, 640
+SMALL: Final = "small"
+SMALL_OBJECTS, SMALL_SIDE = 2000, 68  # 10 KB each
 UID_TAGS: Final = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 UID_BYTES_MIN: Final = 16  # a shorter one could stand elsewhere by chance
 DEFLATED: Final = "1.2.840.10008.1.2.1.99"
@@ -30,14 +32,16 @@ class Source:
 
 @dataclass(frozen=True)
 class Workload:
-    """What to send. `objects` 0: as many as `at_least_bytes` need; without sources it is the paper's."""
+    """What to send: copies of `sources`, as many as `at_least_bytes` need, or so many generated images."""
 
     name: str
     sources: tuple[Source, ...] = ()
     at_least_bytes: int = 0
+    generated: int = PAPER_OBJECTS
+    side: int = PAPER_SIDE  # rows, and columns
 
     def write(self, folder: Path, *, objects: int, seed: int) -> list[Path]:
-        """Write one run's files into the new folder `folder`, and return their paths.
+        """Write one run's files into the new folder `folder`, and return their paths; `objects` 0: as many as it has.
 
         Raises:
             SettingsError: the generated images need packages that are not installed.
@@ -48,8 +52,8 @@ class Workload:
         try:
             from experiments.generate import write_series  # noqa: PLC0415  # numpy, for this workload only
         except ImportError as error:
-            raise SettingsError(f"workload {PAPER!r} needs {error.name}: pip install fascicle[experiments]") from error
-        return write_series(folder, objects or PAPER_OBJECTS, seed=seed)
+            raise SettingsError(f"{self.name!r} needs {error.name}: pip install fascicle[experiments]") from error
+        return write_series(folder, objects or self.generated, seed=seed, rows=self.side, columns=self.side)
 
     def _copy(self, folder: Path, objects: int, seed: int) -> list[Path]:
         paths: list[Path] = []
@@ -70,17 +74,23 @@ class Workload:
             round_ += 1
 
 
+GENERATED: Final = {
+    PAPER: Workload(PAPER),
+    SMALL: Workload(SMALL, generated=SMALL_OBJECTS, side=SMALL_SIDE),
+}
+
+
 def choose(text: str, at_least_mb: int) -> Workload:
-    """Return the workload `paper`, or that of the DICOM files below the folder `text`.
+    """Return the workload `paper` or `small`, or that of the DICOM files below the folder `text`.
 
     Raises:
         SettingsError: no such folder, or no usable DICOM file in it.
     """
-    if text == PAPER:
-        return Workload(PAPER)
+    if text in GENERATED:
+        return GENERATED[text]
     folder = Path(text)
     if not folder.is_dir():
-        raise SettingsError(f"--workload {text!r} is neither {PAPER!r} nor a folder")
+        raise SettingsError(f"--workload {text!r} is neither {PAPER!r} nor {SMALL!r} nor a folder")
     found = [inspect(path) for path in sorted(folder.rglob("*")) if path.is_file()]
     sources = tuple(source for source in found if source is not None)
     if not sources:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NoReturn, TypeAlias
 
-from experiments.arguments import add_report, add_run
+from experiments.arguments import add_report, add_resume, add_run, add_stat
 from transfer.errors import SettingsError
 
 CONGESTION: Final = ("auto", "bbr", "cubic")
@@ -181,10 +181,12 @@ def _add_serving(commands: Commands, name: str, action: str, text: str) -> None:
 
 def _add_experiment(commands: Commands) -> None:
     tasks = _add(commands, "experiment", "compare with FTP and others over link profiles").add_subparsers(
-        dest="task", required=True, metavar="run|report"
+        dest="task", required=True, metavar="run|report|resume|stat"
     )
     add_run(_add(tasks, "run", "measure over the links PROFILE..., and write results, table and plots"))
     add_report(_add(tasks, "report", "make table and plots of earlier results again"))
+    add_resume(_add(tasks, "resume", "measure what a cut link, or a killed sender, sends a second time"))
+    add_stat(_add(tasks, "stat", "measure how fast an urgent study overtakes a running bulk transfer"))
 
 
 def _add_to(parser: Parser) -> None:

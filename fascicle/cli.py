@@ -134,7 +134,8 @@ def _node(arguments: argparse.Namespace) -> int:
 def _experiment(arguments: argparse.Namespace) -> int:
     from experiments import command
 
-    return {"run": command.run, "report": command.report}[arguments.task](arguments)
+    tasks = {"run": command.run, "report": command.report, "resume": command.resume, "stat": command.stat}
+    return tasks[arguments.task](arguments)
 
 
 COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {

@@ -25,11 +25,12 @@ RECONNECT_S_MAX: Final = 5.0
 
 @dataclass(eq=False)
 class Place:
-    """One flow's place. `leaving`: nothing more is taken for the node that it converses with now."""
+    """One flow's place. `leaving`: nothing more is taken for the node `node_id`, the last that it chose."""
 
     flow: Flow | None = None
     retired: bool = False
     leaving: bool = False
+    node_id: str = ""
 
 
 Converse = Callable[["Fleet", Place, Node], Awaitable[None]]
@@ -56,6 +57,7 @@ class Fleet:
         self._renewing = trio.Lock()
         self._nursery: trio.Nursery | None = None
         ledger.nodes = self._routes.node_ids
+        ledger.work.is_expected = self._is_expected
 
     @property
     def go(self) -> Go:
@@ -95,6 +97,10 @@ class Fleet:
         if self._routes.has_spare():
             place.leaving = True
 
+    def _is_expected(self, node_id: str) -> bool:
+        """Tell whether a flow to the node is there, or its place has not yet chosen another node."""
+        return any(place.node_id == node_id and not place.retired for place in self._places)
+
     def _start(self, place: Place) -> None:
         self._places.append(place)
         if self._nursery is not None:
@@ -116,10 +122,14 @@ class Fleet:
                     pause_s = min(pause_s * 2, RECONNECT_S_MAX)
         finally:
             self._places.remove(place)
+            self._ledger.work.wake()
 
     async def _attempt(self, place: Place) -> bool:
         """Converse with one node to the end; true when the place left the node in good order."""
-        node = self._routes.pick()
+        node = self._routes.pick(self._ledger.work.homes())
+        if place.node_id != node.node_id:
+            place.node_id = node.node_id
+            self._ledger.work.wake()  # what was left for another node's flow may no longer be
         place.leaving = place.retired
         in_trouble = True
         try:

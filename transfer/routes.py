@@ -5,12 +5,13 @@ node is full, goes to a node that has none. Refuses to do: opening flows.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from transfer.api import Node
 
 TROUBLE_MAX: Final = 8  # breaks in a row that count; beyond, all are as bad
+WANTED_TROUBLE: Final = 3  # more breaks than another node: what only this one could go on with goes elsewhere
 
 
 class Routes:
@@ -31,10 +32,12 @@ class Routes:
         """Take the nodes that the gateway names now, best first; those that it no longer names are left."""
         self._nodes = {node.node_id: node for node in nodes}
 
-    def pick(self) -> Node:
-        """Return the node for the next flow, and count the flow there until `close`."""
+    def pick(self, wanted: Collection[str] = ()) -> Node:
+        """Return the node for the next flow, one of `wanted` without a flow first; count the flow until `close`."""
         order = {node_id: index for index, node_id in enumerate(self._nodes)}
-        node_id = min(order, key=lambda each: (self._trouble[each], self._load(each), order[each]))
+        most = min(self._trouble[each] for each in order) + WANTED_TROUBLE
+        first = {each for each in wanted if not self._flows[each] and self._trouble[each] <= most}
+        node_id = min(order, key=lambda each: (each not in first, self._trouble[each], self._load(each), order[each]))
         self._flows[node_id] += 1
         return self._nodes[node_id]
 

@@ -160,6 +160,7 @@ class _Conversation:
     async def _send_large(self, item: Item) -> None:
         name = await self._choose_large(item)
         put = self._put(item, name, resumable=True)
+        item.home = self._node.node_id
         async with contextlib.aclosing(self._blocks(item, name)) as blocks:
             await self._flow.put_stream(put, blocks)
 
@@ -206,6 +207,7 @@ class _Conversation:
     async def _take_refusal(self, item: Item, error: FascicleError, nursery: trio.Nursery) -> None:
         fate = self._ledger.refused(item, self._node.node_id, error)
         if fate is Fate.LATER:
+            item.home = ""  # it may be long until that node notices that its sender is another one now
             nursery.start_soon(self._later, item)
         elif fate is Fate.RENEW:
             raise error  # the flow ends, and the next one opens with a new ticket

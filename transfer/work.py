@@ -43,6 +43,7 @@ class Item:
     raw_only: bool = False
     chosen: str = ""  # encoding of a large object
     furthest_block: int = 0  # of a large object: how far any flow has come with it
+    home: str = ""  # of a large object: the node that has a part of it, from where it can go on
 
     @property
     def wire_bytes(self) -> int:
@@ -58,6 +59,7 @@ class Work:
         self._plain: deque[Item] = deque()  # wait for an encoder
         self._unsettled = 0
         self._complete = False
+        self.is_expected: Callable[[str], bool] = lambda _: False  # whether a flow to this node is there, or comes
         self.paused = False  # for the sake of a more urgent transfer
         self._changed = trio.Event()
         self._taken = trio.Event()
@@ -114,6 +116,10 @@ class Work:
         while self.paused and not self.settled.is_set():
             await self._changed.wait()
 
+    def homes(self) -> set[str]:
+        """Return the nodes that have a part of a large object that waits."""
+        return {item.home for item in self._ready if item.home}
+
     def take_nowait(self, node_id: str) -> Item | None:
         """Take the next object that could go and that this node has not refused, if there is one."""
         return self._take_from(self._ready, node_id)
@@ -169,12 +175,16 @@ class Work:
 
     def _take_from(self, waiting: deque[Item], node_id: str) -> Item | None:
         for index, item in enumerate(waiting):
-            if node_id not in item.refused_by:
+            if node_id not in item.refused_by and not self._belongs_elsewhere(item, node_id):
                 del waiting[index]
                 self._taken.set()
                 self._taken = trio.Event()
                 return item
         return None
+
+    def _belongs_elsewhere(self, item: Item, node_id: str) -> bool:
+        """Tell whether a large object, part of which another node has, is better left to a flow to that node."""
+        return item.home not in {"", node_id, *item.refused_by} and self.is_expected(item.home)
 
     @property
     def idle(self) -> bool:

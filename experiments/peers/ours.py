@@ -14,10 +14,12 @@ TOLD: Final = ("objects", "bytes", "wire_bytes", "flows", "nodes", "encodings", 
 
 @dataclass(frozen=True)
 class Ours:
-    """A cluster of any number of nodes; `encoding` "" takes the experiment's."""
+    """A cluster of any number of nodes; `encoding` "" takes the experiment's, `flows` 0 is automatic."""
 
     name: str = "fascicle"
     encoding: str = ""
+    flows: int = 0
+    plain: bool = False
     by_nodes: bool = True
 
     def missing(self) -> str:
@@ -28,13 +30,14 @@ class Ours:
     def open(self, job: Job) -> Iterator[Running]:
         """Start a fresh cluster."""
         server, options = job.link.server, job.options
-        flags = ["--host", server.address, *["--plain"] * options.plain]
+        flags = ["--host", server.address, *["--plain"] * (self.plain or options.plain)]
         try:
             cluster = start_cluster(job.folder, *flags, nodes=job.nodes, prefix=server.command())
         except RuntimeError as error:
             raise PeerError(str(error)) from error
         words = ["send", job.files[0].parent, "--to", cluster.credentials, "--json"]
         words += ["--encoding", self.encoding or options.encoding, "--congestion", options.congestion]
+        words += ["--flows", self.flows or "auto"]
         # What other runs learnt of their links is not this one's to know.
         command = ["env", f"XDG_STATE_HOME={job.folder / 'state'}", *FASCICLE, *words]
         try:

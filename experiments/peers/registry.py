@@ -1,5 +1,7 @@
 """Which peers there are, and which of them a run takes."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from experiments.peers.base import Peer
@@ -19,7 +21,8 @@ ALL: Final[tuple[Peer, ...]] = (
     Erlang(),
     Orthanc(),
 )
-NAMES: Final = tuple(peer.name for peer in ALL)
+ON_REQUEST: Final[tuple[Peer, ...]] = (Ours("fascicle-raw-plain", "raw", plain=True),)
+NAMES: Final = tuple(peer.name for peer in (*ALL, *ON_REQUEST))
 
 
 def choose(names: list[str]) -> tuple[list[Peer], list[dict[str, str]]]:
@@ -30,6 +33,17 @@ def choose(names: list[str]) -> tuple[list[Peer], list[dict[str, str]]]:
     """
     if unknown := [name for name in names if name not in NAMES]:
         raise SettingsError(f"--peers {','.join(unknown)!r}: there are {', '.join(NAMES)}")
-    wanted = [peer for peer in ALL if not names or peer.name in names]
+    wanted = [peer for peer in (*ALL, *ON_REQUEST) if peer.name in names] or ALL
     skipped = [{"peer": peer.name, "reason": reason} for peer in wanted if (reason := peer.missing())]
     return [peer for peer in wanted if not peer.missing()], skipped
+
+
+def with_flows(peers: Sequence[Peer], counts: Sequence[int]) -> list[Peer]:
+    """Return `peers`, ours once for each number of flows (0: automatic) and named by it, as `fascicle-raw-f4`."""
+    found: list[Peer] = []
+    for peer in peers:
+        if isinstance(peer, Ours):
+            found += [replace(peer, name=f"{peer.name}-f{count}", flows=count) if count else peer for count in counts]
+        else:
+            found.append(peer)
+    return found

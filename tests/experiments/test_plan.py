@@ -27,6 +27,21 @@ def test_every_peer_with_every_node_count_that_it_has(tmp_path: Path) -> None:
     assert chosen.objects == {"": 9, "adsl": 3}
 
 
+def test_ours_with_each_number_of_flows_is_a_peer_of_its_own(tmp_path: Path) -> None:
+    chosen = plan("lan", "--peers", "ftp,fascicle-raw", "--flows", "auto,2,16", "--out", tmp_path)
+    names = ["fascicle-raw", "fascicle-raw-f2", "fascicle-raw-f16", "ftp"]
+    assert [peer.name for peer in chosen.peers] == names
+    assert [getattr(peer, "flows", None) for peer in chosen.peers] == [0, 2, 16, None]
+
+
+def test_without_tls_is_a_peer_that_only_its_name_brings(tmp_path: Path) -> None:
+    every = [peer.name for peer in plan("lan", "--out", tmp_path).peers]
+    assert "fascicle-raw" in every
+    assert "fascicle-raw-plain" not in every
+    [peer] = plan("lan", "--peers", "fascicle-raw-plain", "--out", tmp_path).peers
+    assert getattr(peer, "plain", None) is True
+
+
 def test_the_order_alternates_and_forgets_nobody() -> None:
     every = [Case(peer, 0) for peer in registry.ALL[:3]]
     orders = [[case.peer.name for case in order(every, run)] for run in range(4)]
@@ -45,6 +60,9 @@ def test_the_order_alternates_and_forgets_nobody() -> None:
         ["lan", "--nodes", "five"],
         ["lan", "--runs", "0"],
         ["lan", "--peers", "ftp,rsync"],
+        ["lan", "--flows", "0"],
+        ["lan", "--flows", "auto,auto"],
+        ["lan", "--want", "fascicle < ftp"],
         ["lan", "--objects", "adsl=3"],
         ["lan", "--objects", "-1"],
         ["lan", "--objects", "2,3"],

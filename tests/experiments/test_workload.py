@@ -58,6 +58,12 @@ def test_real_files_are_valid_after_it(real_data: Path, tmp_path: Path) -> None:
     assert dcmread(path).pixel_array.any()
 
 
+def test_small_images_have_ten_kilobytes(tmp_path: Path) -> None:
+    paths = workload.choose("small", 1).write(tmp_path / "out", objects=3, seed=1)
+    assert [path.stat().st_size for path in paths] == [10_120] * 3
+    assert dcmread(paths[0]).pixel_array.shape == (68, 68)
+
+
 def test_a_folder_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
     (tmp_path / "note").write_text("x" * 200)
     for text in (str(tmp_path / "absent"), str(tmp_path / "note"), str(tmp_path)):

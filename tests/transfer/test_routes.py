@@ -37,6 +37,14 @@ def test_a_node_in_trouble_comes_last_until_a_flow_there_ends_well() -> None:
     assert routes.pick().node_id == "node-1"
 
 
+def test_a_wanted_node_without_a_flow_comes_first_unless_it_is_in_much_more_trouble() -> None:
+    routes = Routes(nodes(1, 1, 1))
+    assert [routes.pick({"node-3"}).node_id for _ in range(2)] == ["node-3", "node-1"]
+    for _ in range(4):
+        routes.close("node-3", in_trouble=True)
+        assert routes.pick({"node-3"}).node_id == ("node-3" if _ < 3 else "node-2")
+
+
 def test_a_spare_node_is_one_without_a_flow() -> None:
     routes = Routes(nodes(1, 1))
     routes.pick()

@@ -35,6 +35,21 @@ def test_what_is_given_back_goes_first() -> None:
     assert second is items[1]
 
 
+def test_what_a_node_has_a_part_of_is_left_to_it_while_a_flow_there_is_expected() -> None:
+    work, items = filled(2)
+    items[0].home = "a"
+    expected = {"a"}
+    work.is_expected = expected.__contains__
+    assert work.homes() == {"a"}
+    assert [work.take_nowait("b"), work.take_nowait("b"), work.take_nowait("a")] == [items[1], None, items[0]]
+    for end in (lambda: expected.clear(), lambda: items[0].refused_by.update(a=FullError("full"))):
+        expected.add("a")
+        work.give_back(items[0])
+        assert work.take_nowait("b") is None
+        end()
+        assert work.take_nowait("b") is items[0]
+
+
 def test_a_node_gets_nothing_that_it_refused_and_another_does() -> None:
     work, items = filled(3)
     items[0].refused_by["a"] = items[2].refused_by["a"] = FullError("full")

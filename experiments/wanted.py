@@ -1,0 +1,111 @@
+"""What is wanted of a campaign, as text (`fascicle <= 0.1 x ftp`, `fascicle >= 1500 objects/s`), and whether it is met.
+
+Two peers are compared round by round, because only ratios within one round are honest on a machine with other work;
+the median of the ratios counts. Pure functions of results. Refuses to do: measuring, being satisfied without a run.
+"""
+
+import re
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from experiments import figures
+from experiments.figures import Case
+from experiments.results import Results, Run
+from transfer.errors import SettingsError
+
+BEST: Final = "best"
+AT_MOST: Final = re.compile(r"(?P<peer>[\w-]+) <= (?P<bound>[0-9]{1,6}(?:\.[0-9]{1,6})?) x (?P<other>[\w-]+)")
+AT_LEAST: Final = re.compile(r"(?P<peer>[\w-]+) >= (?P<bound>[0-9]{1,6}(?:\.[0-9]{1,6})?) objects/s")
+
+
+@dataclass(frozen=True)
+class Want:
+    """Seconds of `peer` at most `bound` times those of `other` (`best`: of every other peer), or, without `other`,
+    at least `bound` objects a second."""
+
+    peer: str
+    bound: float
+    other: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One wish on one link with one number of nodes; without figures there was nothing to judge."""
+
+    wish: str
+    case: Case
+    against: str
+    found: tuple[float, ...]
+    met: bool
+
+    def text(self) -> str:
+        """Return it in words."""
+        head = f"{self.case.profile}, {self.case.label()}: wanted {self.wish}"
+        if not self.found:
+            return f"{head}: nothing was measured"
+        against = f" x {self.against}" if self.against else " objects/s"
+        spread = f"{_number(min(self.found))} to {_number(max(self.found))}, {len(self.found)} rounds"
+        return f"{head}; found {_number(statistics.median(self.found))}{against} ({spread}): {_met(self.met)}"
+
+
+def parse(text: str) -> Want:
+    """Read one wish.
+
+    Raises:
+        SettingsError: it is not of either form.
+    """
+    match = AT_MOST.fullmatch(text) or AT_LEAST.fullmatch(text)
+    if match is None:
+        raise SettingsError(f"--want {text!r} is not like 'fascicle <= 0.1 x ftp' or 'fascicle >= 1500 objects/s'")
+    return Want(match["peer"], float(match["bound"]), match.groupdict().get("other", ""))
+
+
+def judge(results: Results) -> list[Verdict]:
+    """Return what became of each wish, on each link and with each number of nodes."""
+    runs = figures.by_case(results)
+    return [verdict for text in results["options"].get("wanted", ()) for verdict in _judge(text, runs, results)]
+
+
+def _judge(text: str, runs: dict[Case, list[Run]], results: Results) -> Iterator[Verdict]:
+    want = parse(text)
+    mine = [case for case in runs if case.peer == want.peer]
+    for name in results["links"]:
+        if not any(case.profile == name for case in mine):
+            yield Verdict(text, Case(name, want.peer, 0), "", (), met=False)
+    for case in mine:
+        yield _verdict(text, want, case, runs)
+
+
+def _verdict(text: str, want: Want, case: Case, runs: dict[Case, list[Run]]) -> Verdict:
+    if not want.other:
+        found = tuple(run["objects"] / run["seconds"] for run in runs[case])
+        return Verdict(text, case, "", found, met=statistics.median(found) >= want.bound)
+    compared = {
+        other.peer: ratios
+        for other, theirs in runs.items()
+        if other != case and _stands_against(other, case, want) and (ratios := _ratios(runs[case], theirs))
+    }
+    if not compared:
+        return Verdict(text, case, "", (), met=False)
+    against, found = max(compared.items(), key=lambda pair: statistics.median(pair[1]))
+    return Verdict(text, case, against, found, met=statistics.median(found) <= want.bound)
+
+
+def _stands_against(other: Case, case: Case, want: Want) -> bool:
+    return (other.profile == case.profile and other.nodes in {0, case.nodes}) and want.other in {BEST, other.peer}
+
+
+def _ratios(mine: Sequence[Run], theirs: Sequence[Run]) -> tuple[float, ...]:
+    """Return my seconds over theirs, of the rounds in which both came to their end."""
+    seconds = {run["run"]: run["seconds"] for run in theirs}
+    return tuple(run["seconds"] / seconds[run["run"]] for run in mine if run["run"] in seconds)
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+
+def _met(met: bool) -> str:
+    return "met" if met else "not met"
