@@ -6,10 +6,11 @@ With W workers that encode S bytes a second each, at a ratio R, over a link that
     rate = min(G * R, G + W * S * (1 - 1 / R))    what the workers do not manage goes raw: the link is never idle
 
 in bytes of original a second; the encoding with the highest rate is taken. Speeds and ratios begin with a built-in
-table and are learnt, with old samples forgotten. Speeds are per second of a processor, and the share of one that workers
-get is learnt from all together: so a moment when a processor was busy is not held against whatever ran then. What is in use stays in use until another is better by a margin, and
-for some objects after each change. Now and then another that could be better is tried. Pure: no clock, no threads, no
-randomness; for one thread. Refuses to do: encoding, measuring the link.
+table and are learnt, with old samples forgotten. Speeds are per second of a processor, and the share of one that
+workers get is learnt from all together: so a moment when a processor was busy is not held against whatever ran then.
+What is in use stays in use until another is better by a margin, and for some objects after each change. Now and then
+another that could be better is tried. Pure: no clock, no threads, no randomness; for one thread. Refuses to do:
+encoding, measuring the link.
 """
 
 import math
