@@ -26,6 +26,7 @@ from gateway.http import make_app
 from gateway.liveness import Nodes
 from gateway.metrics import Metrics, counted
 from gateway.nodelink import NodeLinks
+from gateway.rehearsal import rehearse
 from gateway.settings import GatewaySettings
 from gateway.signatures import NodeKeys
 from gateway.tickets import Tickets
@@ -86,6 +87,7 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
         metrics, keys = Metrics(), NodeKeys(config.node)
         nodes = Nodes((entry.node_id for entry in config.node), config.silent_after_s)
         database = stack.enter_context(contextlib.closing(Database(config.database)))
+        await rehearse(database, pki.load_signing_key(Path(config.identity)))
         links = stack.enter_context(contextlib.closing(_links(config, keys)))
         uploads = _uploads(config, metrics, database=database, nodes=nodes, keys=keys, links=links)
         app = make_app(

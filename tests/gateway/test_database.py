@@ -6,10 +6,12 @@ import threading
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import insert, select, text
 
 from gateway.database import Database
-from gateway.schema import meta
+from gateway.rehearsal import rehearse
+from gateway.schema import meta, metadata
 from transfer.errors import ConflictError, SettingsError, StorageError
 
 
@@ -97,3 +99,23 @@ def test_catalogue_of_another_version_is_refused(path: Path) -> None:
     connection.close()
     with pytest.raises(SettingsError, match="has format 99, this gateway writes 1"):
         Database(path)
+
+
+def rows(connection) -> dict[str, int]:
+    return {table.name: len(connection.execute(select(table)).all()) for table in metadata.sorted_tables}
+
+
+def test_rehearsal_plays_a_transfer_to_its_end_and_leaves_nothing(path: Path) -> None:
+    database = Database(path)
+    before = asyncio.run(database.read(rows))
+    asyncio.run(rehearse(database, Ed25519PrivateKey.generate()))
+    assert asyncio.run(database.read(rows)) == before
+    database.close()
+
+
+def test_rehearsal_on_a_broken_catalogue_is_told(path: Path) -> None:
+    database = Database(path)
+    asyncio.run(database.write(lambda connection: connection.execute(text("DROP TABLE replica"))))
+    with pytest.raises(StorageError):
+        asyncio.run(rehearse(database, Ed25519PrivateKey.generate()))
+    database.close()
