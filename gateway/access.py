@@ -1,9 +1,11 @@
-"""Who may do what: the one table of operations and roles, and the guard that every route passes.
+"""Who may do what: the one table of operations and roles, and the one function that every route passes.
 
-A caller is whom its TLS certificate names (`transfer.tls.Peer`); an operation that the table does not list is refused.
-Refuses to do: which transfer belongs to whom (`gateway.transfers`).
+A caller is whom its TLS certificate names (`transfer.tls.Peer`); an operation that the table does not list is refused,
+and so is every certificate that was revoked, at its next request. Refuses to do: which transfer belongs to whom
+(`gateway.transfers`).
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final
 
@@ -14,22 +16,51 @@ from transfer.errors import UnauthorisedError
 from transfer.tls import Peer, peer_from_der
 
 STATE_KEY: Final = "tls_peer_der"  # where `gateway.connections` leaves the certificate
-PUBLIC: Final = frozenset({"health", "metrics", "openapi"})
+PUBLIC: Final = frozenset({"health", "metrics", "openapi", "show_authority", "enrol"})
+_SENDERS: Final = frozenset({"workstation"})
+_READERS: Final = frozenset({"workstation", "operator"})
+_WATCHERS: Final = frozenset({"workstation", "operator", "administrator"})
+_KEEPERS: Final = frozenset({"operator", "administrator"})
+_ADMINISTRATORS: Final = frozenset({"administrator"})
+_NODES: Final = frozenset({"node"})
 ROLES: Final[dict[str, frozenset[str]]] = {
-    "open_transfer": frozenset({"workstation"}),
-    "renew_ticket": frozenset({"workstation"}),
-    "offer": frozenset({"workstation"}),
-    "take_receipts": frozenset({"workstation"}),
-    "commit": frozenset({"workstation"}),
-    "list_objects": frozenset({"workstation", "operator"}),
-    "list_studies": frozenset({"workstation", "operator"}),
-    "open_read": frozenset({"workstation", "operator"}),
-    "status": frozenset({"workstation", "operator"}),
-    "list_events": frozenset({"workstation", "operator"}),
-    "announce": frozenset({"node"}),
+    "open_transfer": _SENDERS,
+    "renew_ticket": _SENDERS,
+    "offer": _SENDERS,
+    "take_receipts": _SENDERS,
+    "commit": _SENDERS,
+    "list_objects": _READERS,
+    "list_studies": _READERS,
+    "open_read": _READERS,
+    "status": _WATCHERS,
+    "list_events": _WATCHERS,
+    "announce": _NODES,
+    "read_trust": _NODES,
+    "rotate_keys": _ADMINISTRATORS,
+    "invite": _ADMINISTRATORS,
+    "revoke": _ADMINISTRATORS,
+    "list_parties": _KEEPERS,
+    "renew_certificate": frozenset({"workstation", "node", "operator", "administrator"}),
 }
 
 _peer = lru_cache(maxsize=1024)(peer_from_der)
+Guard = Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], None]
+
+
+def authorise(operation: str, peer: Peer | None, *, is_revoked: Callable[[Peer], bool]) -> None:
+    """Check that the caller may do this; `peer` is None where no certificate was shown.
+
+    Raises:
+        UnauthorisedError: it may not.
+    """
+    if operation in PUBLIC:
+        return
+    if peer is None:
+        raise UnauthorisedError("the peer showed no certificate")
+    if is_revoked(peer):
+        raise UnauthorisedError(f"the certificate of {peer.name[:64]} was revoked; enrol it anew")
+    if peer.role not in ROLES.get(operation, frozenset()):
+        raise UnauthorisedError(f"role `{peer.role[:32]}` may not {operation.replace('_', ' ') or 'do this'}")
 
 
 def peer_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Peer:
@@ -38,18 +69,21 @@ def peer_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Peer:
     Raises:
         UnauthorisedError: no certificate was shown, or one without a name and a role.
     """
-    return _peer(connection.scope.get("state", {}).get(STATE_KEY))
+    return _peer(certificate_of(connection))
 
 
-def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """Let the caller in if the table says so.
+def certificate_of(connection: ASGIConnection[Any, Any, Any, Any]) -> bytes | None:
+    """Return the certificate (DER) that the caller showed."""
+    der: bytes | None = connection.scope.get("state", {}).get(STATE_KEY)
+    return der
 
-    Raises:
-        UnauthorisedError: it does not.
-    """
-    operation = str(handler.opt.get("operation", ""))
-    if operation in PUBLIC:
-        return
-    peer = peer_of(connection)
-    if peer.role not in ROLES.get(operation, frozenset()):
-        raise UnauthorisedError(f"role `{peer.role[:32]}` may not {operation.replace('_', ' ')}")
+
+def make_guard(is_revoked: Callable[[Peer], bool]) -> Guard:
+    """Return the guard of all routes."""
+
+    def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+        operation = str(handler.opt.get("operation", ""))
+        shown = certificate_of(connection) is not None and operation not in PUBLIC
+        authorise(operation, peer_of(connection) if shown else None, is_revoked=is_revoked)
+
+    return guard

@@ -8,6 +8,7 @@
     POST /api/v1/reads                       open_read        OpenRead -> Go
     POST /api/v1/announcements               announce         Announcement -> CommitReceipt
     GET  /api/v1/objects, studies, status, events             -> Listing, Studies, Status, Events
+    what `gateway.membership_http` lists
     GET  /health, /metrics, /openapi.json                     without a certificate
 
 Every answer of 2xx is given after what it promises is durable. Refuses to do: anything but translate.
@@ -23,10 +24,12 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from gateway import listing
-from gateway.access import guard, peer_of
+from gateway.access import make_guard, peer_of
 from gateway.database import Database
 from gateway.events import EVENTS_MAX, list_events
 from gateway.liveness import Nodes
+from gateway.membership import Membership
+from gateway.membership_http import membership_routes
 from gateway.metrics import Metrics
 from gateway.problems import HANDLERS
 from gateway.uploads import Uploads
@@ -58,14 +61,21 @@ def _operation(name: str) -> dict[str, Any]:
 
 
 def make_app(
-    *, uploads: Uploads, database: Database, nodes: Nodes, metrics: Metrics, request_bytes_max: int
+    *,
+    uploads: Uploads,
+    database: Database,
+    nodes: Nodes,
+    metrics: Metrics,
+    membership: Membership,
+    request_bytes_max: int,
 ) -> Litestar:
     """Return the application."""
     routes = [*_upload_routes(uploads), *_read_routes(uploads, database, nodes), *_open_routes(metrics)]
+    routes += membership_routes(membership)
 
     return Litestar(
         routes,
-        guards=[guard],
+        guards=[make_guard(membership.is_revoked)],
         exception_handlers=HANDLERS,
         request_max_body_size=request_bytes_max,
         openapi_config=OpenAPIConfig(

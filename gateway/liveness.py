@@ -32,6 +32,16 @@ class Nodes:
         self._silent_after_s = silent_after_s
         self._seen: dict[str, Seen] = {}
 
+    def add(self, node_id: str) -> None:
+        """Take a node in; it is unknown until its first heartbeat."""
+        if node_id not in self._node_ids:
+            self._node_ids = sorted([*self._node_ids, node_id])
+
+    def remove(self, node_id: str) -> None:
+        """Count on a node no more. What the catalogue says it holds stays listed."""
+        self._node_ids = [known for known in self._node_ids if known != node_id]
+        self._seen.pop(node_id, None)
+
     def record(self, beat: Heartbeat, now_s: float) -> bool:
         """Take a verified heartbeat; False if it is not newer than the last one."""
         last = self._seen.get(beat.node_id)

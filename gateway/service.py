@@ -24,11 +24,14 @@ from gateway.database import Database
 from gateway.heartbeats import Heartbeats
 from gateway.http import make_app
 from gateway.liveness import Nodes
+from gateway.membership import Membership
 from gateway.metrics import Metrics, counted
 from gateway.nodelink import NodeLinks
+from gateway.register import Register
 from gateway.rehearsal import rehearse
 from gateway.settings import GatewaySettings
 from gateway.signatures import NodeKeys
+from gateway.signing import SigningKeys
 from gateway.tickets import Tickets
 from gateway.uploads import Uploads
 from transfer import addresses, log, pki, settings, tls
@@ -88,18 +91,24 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
         nodes = Nodes((entry.node_id for entry in config.node), config.silent_after_s)
         database = stack.enter_context(contextlib.closing(Database(config.database)))
         await rehearse(database, pki.load_signing_key(Path(config.identity)))
-        links = stack.enter_context(contextlib.closing(_links(config, keys)))
-        uploads = _uploads(config, metrics, database=database, nodes=nodes, keys=keys, links=links)
+        register = Register(Path(config.data) / "register.json")
+        signing = SigningKeys(Path(config.identity), Path(config.data) / "ticket-keys", register)
+        membership = Membership(config, register, signing, keys, nodes)
+        tickets = _tickets(config, keys, signing)
+        links = stack.enter_context(contextlib.closing(_links(config, tickets)))
+        uploads = _uploads(config, metrics, tickets, database=database, nodes=nodes, keys=keys, links=links)
         app = make_app(
             uploads=uploads,
             database=database,
             nodes=nodes,
             metrics=metrics,
+            membership=membership,
             request_bytes_max=config.request_bytes_max,
         )
         heartbeats = Heartbeats(nodes, keys, database, metrics, links.keep_open)
         datagrams = await _listen_heartbeats(config.heartbeat_listen, heartbeats)
         stack.callback(datagrams.close)
+        membership.heartbeat_port = datagrams.get_extra_info("sockname")[1]
         metrics.observe(
             count_nodes=lambda state: nodes.count(state, time.monotonic()), waiting=lambda: database.waiting_count
         )
@@ -113,29 +122,27 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
             await serving
 
 
-def _links(config: GatewaySettings, keys: NodeKeys) -> NodeLinks:
+def _links(config: GatewaySettings, tickets: Tickets) -> NodeLinks:
     context: ssl.SSLContext | None = None if config.plain else tls.client_context(Path(config.identity))
     return NodeLinks(
-        _tickets(config, keys).for_itself,
+        tickets.for_itself,
         context,
         reserve_timeout_s=config.reserve_timeout_s,
         check_timeout_s=config.check_timeout_s,
     )
 
 
-def _tickets(config: GatewaySettings, keys: NodeKeys) -> Tickets:
+def _tickets(config: GatewaySettings, keys: NodeKeys, signing: SigningKeys) -> Tickets:
     identity = Path(config.identity)
     gateway = tls.peer_from_der(pki.load_certificate(identity / "certificate.pem").public_bytes(Encoding.DER))
-    return Tickets(
-        gateway, keys, pki.load_signing_key(identity), lifetime_s=config.ticket_lifetime_s, plain=config.plain
-    )
+    return Tickets(gateway, keys, signing, lifetime_s=config.ticket_lifetime_s, plain=config.plain)
 
 
-def _uploads(config: GatewaySettings, metrics: Metrics, **parts: Any) -> Uploads:
+def _uploads(config: GatewaySettings, metrics: Metrics, tickets: Tickets, **parts: Any) -> Uploads:
     return Uploads(
         settings=config,
         metrics=metrics,
-        tickets=_tickets(config, parts["keys"]),
+        tickets=tickets,
         signing_key=pki.load_signing_key(Path(config.identity)),
         **parts,
     )

@@ -13,6 +13,7 @@ from msgspec import Meta
 from transfer import addresses
 from transfer.errors import SettingsError
 from transfer.protocol.messages import NodeId
+from transfer.tickets import LIFETIME_S
 
 PublicKeyHex = Annotated[str, Meta(pattern=r"^[0-9a-fA-F]{64}$")]
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
@@ -29,11 +30,13 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """One gateway.
 
     `listen` is HTTPS, `heartbeat_listen` UDP, both `host:port`; `plain` says that nodes are reached without TLS.
+    `authority` is the folder of `ca.pem` and `ca.key.pem`; without it this gateway enrols and renews nobody.
     """
 
     gateway_id: NodeId
     data: str
     identity: str
+    authority: str = ""
     listen: str
     heartbeat_listen: str
     plain: bool = False
@@ -41,7 +44,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     silent_after_s: Seconds = 15.0  # three heartbeats missed in a row, and room for a slow start
     reserve_timeout_s: Seconds = 2.0
     check_timeout_s: Seconds = 10.0
-    ticket_lifetime_s: Seconds = 120.0
+    ticket_lifetime_s: Annotated[float, Meta(gt=0, le=LIFETIME_S)] = LIFETIME_S
     default_replicas: Annotated[int, Meta(ge=1, le=16)] = 1  # of a sender that says nothing
     transfer_nodes_max: Annotated[int, Meta(ge=1, le=1024)] = 32
     transfers_open_max: Annotated[int, Meta(ge=1, le=100_000)] = 1000  # of one sender; beyond, its oldest are abandoned

@@ -27,6 +27,18 @@ class NodeKeys:
         """
         self._keys = {entry.node_id: public_key_from_hex(entry.public_key) for entry in nodes}
 
+    def add(self, node_id: str, public_key: str) -> None:
+        """Take a node in, or its new key.
+
+        Raises:
+            SettingsError: not an Ed25519 key.
+        """
+        self._keys[node_id] = public_key_from_hex(public_key)
+
+    def remove(self, node_id: str) -> None:
+        """Take no more word of a node."""
+        self._keys.pop(node_id, None)
+
     def __contains__(self, node_id: str) -> bool:
         return node_id in self._keys
 

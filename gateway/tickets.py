@@ -8,10 +8,10 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec.structs import replace
 
 from gateway.signatures import NodeKeys
+from gateway.signing import SigningKeys
 from gateway.transfers import SIZE_BYTES_MAX, Transfer
 from transfer import tickets
 from transfer.heartbeat import Heartbeat
@@ -27,12 +27,10 @@ ROOM_BYTES_MIN: Final = 1 << 30
 class Tickets:
     """Signs tickets. Without TLS on the data plane they are bound to no certificate, because none is shown."""
 
-    def __init__(
-        self, gateway: Peer, keys: NodeKeys, signing_key: Ed25519PrivateKey, *, lifetime_s: float, plain: bool
-    ) -> None:
+    def __init__(self, gateway: Peer, keys: NodeKeys, signing: SigningKeys, *, lifetime_s: float, plain: bool) -> None:
         self._gateway = gateway
         self._keys = keys
-        self._signing_key = signing_key
+        self._signing = signing
         self._lifetime_s = lifetime_s
         self._plain = plain
 
@@ -69,4 +67,5 @@ class Tickets:
         )
 
     def _sign(self, ticket: Ticket) -> bytes:
-        return tickets.sign(ticket, self._signing_key)
+        key, epoch = self._signing.current()
+        return tickets.sign(replace(ticket, epoch=epoch), key)

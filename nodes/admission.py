@@ -3,10 +3,10 @@
 Pure. Refuses to do: connections, limits of memory (`nodes.credit`).
 """
 
+import time
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
+from nodes.trust import Trusted
 from transfer import tickets
 from transfer.errors import UnauthorisedError
 from transfer.protocol.messages import Right
@@ -14,9 +14,10 @@ from transfer.tickets import Ticket
 from transfer.tls import Peer
 
 NODE: Final = "node"
+CLOCKS_APART_S: Final = 300.0  # what this clock and the gateway's may differ by before tickets look too long
 
 
-def admit(signed: bytes, peer: Peer | None, *, node_id: str, gateway_key: Ed25519PublicKey) -> Ticket:
+def admit(signed: bytes, peer: Peer | None, *, node_id: str, trusted: Trusted) -> Ticket:
     """Return the ticket if it is the gateway's, fresh, for this node, and shown by whom it was given to.
 
     `peer` is who the client's certificate names, None on a plain data plane. A node that the ticket names may show it
@@ -27,7 +28,10 @@ def admit(signed: bytes, peer: Peer | None, *, node_id: str, gateway_key: Ed2551
         UnauthorisedError: any of that is not so.
     """
     from_node = is_node(peer)
-    ticket = tickets.verify(signed, gateway_key, now_s=0.0 if from_node else None)
+    check_not_revoked(peer, trusted)
+    ticket = tickets.verify(signed, *trusted.keys, epoch=trusted.epoch, now_s=0.0 if from_node else None)
+    if ticket.expires_at_s > time.time() + tickets.LIFETIME_S + CLOCKS_APART_S:
+        raise UnauthorisedError("the ticket lasts longer than any may; set the clocks of gateway and node (NTP)")
     named = {node.node_id for node in ticket.nodes}
     if node_id not in named:
         raise UnauthorisedError(f"the ticket does not name {node_id}; renew it at the gateway")
@@ -38,6 +42,16 @@ def admit(signed: bytes, peer: Peer | None, *, node_id: str, gateway_key: Ed2551
     if from_node and peer.name in named and "put" in ticket.rights:
         return ticket
     raise UnauthorisedError("the ticket was given to another certificate; ask the gateway for one of your own")
+
+
+def check_not_revoked(peer: Peer | None, trusted: Trusted) -> None:
+    """Check that the client's certificate is still good.
+
+    Raises:
+        UnauthorisedError: its party was revoked.
+    """
+    if peer is not None and trusted.is_revoked(peer):
+        raise UnauthorisedError(f"the certificate of {peer.name[:64]} was revoked; enrol it anew")
 
 
 def is_node(peer: Peer | None) -> bool:

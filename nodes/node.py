@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 import trio
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from nodes import admission, credit
 from nodes.committer import Committer
@@ -18,9 +18,10 @@ from nodes.metrics import Metrics
 from nodes.objectfile import HEADER_BYTES, Record
 from nodes.replicate import Replicator
 from nodes.store import Store
+from nodes.trust import Trusted
 from transfer import receipts
 from transfer.buffers import Buffers
-from transfer.errors import BusyError, FullError
+from transfer.errors import BusyError, FullError, UnauthorisedError
 from transfer.protocol.frames import PAYLOAD_BYTES_MAX
 from transfer.protocol.messages import Stored
 from transfer.receipts import Receipt, ReceiptBatch
@@ -40,7 +41,7 @@ class Node:
         node_id: str,
         store: Store,
         signing_key: Ed25519PrivateKey,
-        gateway_key: Ed25519PublicKey,
+        trusted: Trusted,
         client_context: ssl.SSLContext | None,
         nursery: trio.Nursery,
     ) -> None:
@@ -53,7 +54,8 @@ class Node:
         self.checks = trio.CapacityLimiter(CHECKS_AT_ONCE)
         self.flows = 0
         self.metrics = Metrics(free_bytes=self.free_bytes, objects=self.objects, flows=lambda: self.flows)
-        self._gateway_key = gateway_key
+        self.trusted = trusted
+        self._open: dict[trio.CancelScope, tuple[Ticket, Peer | None]] = {}
         self._spent_bytes: OrderedDict[str, int] = OrderedDict()  # by transfer, the latest last
 
     @property
@@ -86,7 +88,30 @@ class Node:
 
     def admit(self, signed: bytes, peer: Peer | None) -> Ticket:
         """Judge a ticket (`nodes.admission`)."""
-        return admission.admit(signed, peer, node_id=self.node_id, gateway_key=self._gateway_key)
+        return admission.admit(signed, peer, node_id=self.node_id, trusted=self.trusted)
+
+    @contextlib.contextmanager
+    def ended_when_revoked(self, ticket: Ticket, peer: Peer | None) -> Iterator[None]:
+        """Run a flow as long as what opened it is good.
+
+        Raises:
+            UnauthorisedError: the certificate or the ticket's epoch was revoked meanwhile.
+        """
+        with trio.CancelScope() as scope:
+            self._open[scope] = (ticket, peer)
+            try:
+                yield
+            finally:
+                del self._open[scope]
+        if scope.cancelled_caught:
+            admission.check_not_revoked(peer, self.trusted)
+            raise UnauthorisedError("the ticket was revoked; renew it at the gateway")
+
+    def end_revoked(self) -> None:
+        """End the flows whose certificate or ticket is not good any more."""
+        for scope, (ticket, peer) in self._open.items():
+            if ticket.epoch < self.trusted.epoch or (peer is not None and self.trusted.is_revoked(peer)):
+                scope.cancel()
 
     def check_room_for_flow(self) -> None:
         """Check that one more flow that sends has memory.

@@ -7,6 +7,7 @@
      |   +- one session a flow   nodes.session
      +- replica links            nodes.replicate
      +- heartbeat                nodes.heartbeat
+     +- trust                    nodes.trust      (when the gateway's URL is configured)
      +- paper listener           nodes.paper      (when configured)
      +- announcer                nodes.announce   (when configured)
      +- metrics listener         nodes.metrics    (when configured)
@@ -30,6 +31,7 @@ from nodes.node import Node
 from nodes.paper import Paper, serve_paper
 from nodes.server import serve_flows
 from nodes.store import Store
+from nodes.trust import Trusted, keep_trust
 from transfer import addresses, encodings, log, memory, pki, settings, tls
 from transfer.errors import SettingsError
 from transfer.protocol.messages import NodeId
@@ -42,8 +44,9 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """A node's TOML file; addresses are host:port, folders may be relative to the working folder.
 
     `advertise` is what agents connect to when it differs from `listen`. `failure_domain` names the host that this node
-    shares its fate with. `reserve_bytes` stay free on the disk. `paper_listen` opens the paper's own protocol, which
-    knows no security; then `gateway` is the URL at which such objects are announced.
+    shares its fate with. `reserve_bytes` stay free on the disk. `gateway` is the URL at which this node learns of keys
+    and revocations. `paper_listen` opens the paper's own protocol, which knows no security; what comes by it is
+    announced at `gateway`.
     """
 
     node_id: NodeId
@@ -94,7 +97,7 @@ async def _start(loaded: NodeSettings, store: Store, nursery: trio.Nursery) -> N
         node_id=loaded.node_id,
         store=store,
         signing_key=pki.load_signing_key(identity),
-        gateway_key=pki.public_key_from_hex(loaded.gateway_public_key),
+        trusted=Trusted.load(Path(loaded.data) / "trust.json", loaded.gateway_public_key),
         client_context=None if loaded.plain else tls.client_context(identity),
         nursery=nursery,
     )
@@ -105,6 +108,8 @@ async def _start(loaded: NodeSettings, store: Store, nursery: trio.Nursery) -> N
     nursery.start_soon(
         partial(beat, node, advertised, addresses.parse(loaded.heartbeat), failure_domain=loaded.failure_domain)
     )
+    if loaded.gateway:
+        nursery.start_soon(keep_trust, node.trusted, loaded.gateway, identity, node.end_revoked)
     if loaded.metrics_listen:
         metrics_listener = await listen(addresses.parse(loaded.metrics_listen))
         nursery.start_soon(serve_metrics, node.metrics.registry, metrics_listener)

@@ -40,7 +40,10 @@ async def serve_session(node: Node, stream: Stream) -> None:
     connection = ServerConnection(node.buffers.take)
     ticket, signed = await _greet(node, stream, connection)
     session = Session(node, stream, connection, ticket, signed)
-    with node.counted_flow() if "put" in ticket.rights else contextlib.nullcontext():
+    with (
+        node.counted_flow() if "put" in ticket.rights else contextlib.nullcontext(),
+        node.ended_when_revoked(ticket, stream.peer),
+    ):
         await session.run()
 
 

@@ -39,6 +39,7 @@ from transfer.api import (
 from transfer.control import tcp_info
 from transfer.credentials import Credentials
 from transfer.errors import FascicleError, FullError, ProtocolError, UnreachableError, from_code
+from transfer.membership import Trust
 from transfer.protocol.messages import UNREADABLE, Right
 from transfer.tls import client_context
 
@@ -122,6 +123,10 @@ class GatewayClient:
     async def announce(self, announcement: Announcement) -> CommitReceipt:
         """Announce objects that came in at a node without a transfer (nodes only)."""
         return await self._post("/api/v1/announcements", announcement, CommitReceipt)
+
+    async def trust(self) -> Trust:
+        """Return the keys of tickets and who is revoked (nodes only)."""
+        return await self._get("/api/v1/trust", {}, Trust)
 
     async def list_objects(
         self,

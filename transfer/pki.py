@@ -3,7 +3,7 @@
 An identity folder holds `ca.pem`, `certificate.pem` and `key.pem` (ECDSA P-256, X.509 v3 as RFC 5280 profiles it;
 subject CN = the party's id, OU = its role); those of a gateway or a node also hold `signing.pem` (Ed25519, for tickets
 and receipts) and `signing.pub` (its public key in hex). `certificate.pem` is written last, so a folder that has one is
-whole. Refuses to do: revocation (certificates are short of life and renewed), TLS itself (`transfer.tls`).
+whole. Refuses to do: enrolment (`transfer.enrolment`), revocation (`gateway.register`), TLS itself (`transfer.tls`).
 """
 
 import datetime
@@ -29,7 +29,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from transfer.durable import write_file_durably
 from transfer.errors import SettingsError, StorageError
 
-Role = Literal["workstation", "node", "gateway", "operator"]
+Role = Literal["workstation", "node", "gateway", "operator", "administrator"]
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 SIGNING_ROLES: Final = frozenset({"gateway", "node"})
 AUTHORITY_LIFE: Final = datetime.timedelta(days=20 * 365)
@@ -99,7 +99,7 @@ def issue(
         SettingsError: the folder cannot be written, or `name` or a host cannot stand in a certificate.
     """
     key = ec.generate_private_key(ec.SECP256R1())
-    certificate = _issued(authority, key, name=name, role=role, hosts=hosts, life=life)
+    certificate = certify(authority, key.public_key(), name=name, role=role, hosts=hosts, life=life)
     if role in SIGNING_ROLES:
         _ensure_signing_key(folder)
     _write(folder / "ca.pem", authority.certificate.public_bytes(Encoding.PEM), PUBLIC)
@@ -130,7 +130,7 @@ def is_current(folder: Path, *, hosts: Iterable[str] = (), now: datetime.datetim
         return False
     certificate = load_certificate(folder / "certificate.pem")
     moment = now or datetime.datetime.now(datetime.UTC)
-    return certificate.not_valid_after_utc - RENEW_BEFORE > moment and set(hosts) <= _hosts_of(certificate)
+    return certificate.not_valid_after_utc - RENEW_BEFORE > moment and set(hosts) <= hosts_of(certificate)
 
 
 def load_certificate(path: Path) -> x509.Certificate:
@@ -151,10 +151,40 @@ def load_signing_key(folder: Path) -> Ed25519PrivateKey:
     Raises:
         SettingsError: missing, unreadable or of another kind.
     """
-    key = _load_key(folder / "signing.pem")
+    return load_private_key(folder / "signing.pem")
+
+
+def load_private_key(path: Path) -> Ed25519PrivateKey:
+    """Read an Ed25519 key.
+
+    Raises:
+        SettingsError: missing, unreadable or of another kind.
+    """
+    key = _load_key(path)
     if not isinstance(key, Ed25519PrivateKey):
-        raise SettingsError(f"{folder / 'signing.pem'}: not an Ed25519 key")
+        raise SettingsError(f"{path}: not an Ed25519 key")
     return key
+
+
+def load_certificate_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """Read the key of a certificate.
+
+    Raises:
+        SettingsError: missing, unreadable or of another kind.
+    """
+    key = _load_key(path)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise SettingsError(f"{path}: not a key of P-256")
+    return key
+
+
+def write_private_key(path: Path, key: Ed25519PrivateKey | ec.EllipticCurvePrivateKey) -> None:
+    """Write a key that only its owner can read.
+
+    Raises:
+        SettingsError: it cannot be written.
+    """
+    _write(path, _private_pem(key), PRIVATE)
 
 
 def public_key_from_hex(text: str) -> Ed25519PublicKey:
@@ -177,18 +207,23 @@ def _self_signed(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
     return builder.sign(key, hashes.SHA256())
 
 
-def _issued(
+def certify(
     authority: Authority,
-    key: ec.EllipticCurvePrivateKey,
+    key: ec.EllipticCurvePublicKey,
     *,
     name: str,
     role: Role,
     hosts: Iterable[str],
-    life: datetime.timedelta,
+    life: datetime.timedelta = CERTIFICATE_LIFE,
 ) -> x509.Certificate:
+    """Return a certificate for `key`.
+
+    Raises:
+        SettingsError: `name` or a host cannot stand in a certificate.
+    """
     issuer = authority.certificate
     usages = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
-    builder = _builder(_subject(name, role), issuer.subject, key.public_key(), life)
+    builder = _builder(_subject(name, role), issuer.subject, key, life)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     builder = builder.add_extension(_key_usage(authority=False), critical=True)
     builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
@@ -234,7 +269,8 @@ def _general_name(host: str) -> x509.GeneralName:
         raise SettingsError(f"`{host}` is neither an address nor a host name") from error
 
 
-def _hosts_of(certificate: x509.Certificate) -> set[str]:
+def hosts_of(certificate: x509.Certificate) -> set[str]:
+    """Return the names and addresses that a certificate is good for."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:

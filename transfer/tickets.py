@@ -1,6 +1,8 @@
 """Tickets: the gateway's signed permission that nodes check offline (design section 10).
 
-A ticket is the MessagePack bytes of `Ticket`, then the 64-byte Ed25519 signature over `CONTEXT` and these bytes.
+A ticket is the MessagePack bytes of `Ticket`, then the 64-byte Ed25519 signature over `CONTEXT` and these bytes. While
+a gateway changes its key two are good; a ticket of an epoch that has passed is not, whoever signed it. Refuses to do:
+knowing which keys and which epoch are good (`nodes.trust`), certificates.
 """
 
 import time
@@ -32,7 +34,7 @@ class Ticket(msgspec.Struct, frozen=True, array_like=True):
     """What its holder may do, where, how much and until when (Unix seconds).
 
     `client_fingerprint` is the SHA-256 of the holder's certificate in hex, "" when the data plane is plain. A node that
-    the ticket names may show it too, to make replicas.
+    the ticket names may show it too, to make replicas. `epoch` only grows: a new one revokes all tickets before it.
     """
 
     transfer_id: str
@@ -43,6 +45,7 @@ class Ticket(msgspec.Struct, frozen=True, array_like=True):
     replicas: int
     max_bytes: int
     expires_at_s: float
+    epoch: int = 0
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -55,18 +58,29 @@ def sign(ticket: Ticket, key: Ed25519PrivateKey) -> bytes:
     return body + key.sign(CONTEXT + body)
 
 
-def verify(signed: bytes, key: Ed25519PublicKey, *, now_s: float | None = None) -> Ticket:
-    """Return the ticket if the gateway's `key` signed it and it has not expired.
+def verify(signed: bytes, *keys: Ed25519PublicKey, epoch: int = 0, now_s: float | None = None) -> Ticket:
+    """Return the ticket if one of the gateway's `keys` signed it, in this `epoch` or later, and it has not expired.
 
     Raises:
-        UnauthorisedError: altered, of another key, expired, or not a ticket.
+        UnauthorisedError: altered, of another key, revoked, expired, or not a ticket.
     """
     body, signature = signed[:-SIGNATURE_BYTES], signed[-SIGNATURE_BYTES:]
+    if not any(_is_of(key, signature, body) for key in keys):
+        raise UnauthorisedError("the ticket is altered or not this gateway's; open the transfer anew")
     try:
-        key.verify(signature, CONTEXT + body)
         ticket = _decoder.decode(body)
-    except (InvalidSignature, *UNREADABLE) as error:
-        raise UnauthorisedError("the ticket is altered or not this gateway's; open the transfer anew") from error
+    except UNREADABLE as error:
+        raise UnauthorisedError("the ticket cannot be read; is the gateway of another version?") from error
+    if ticket.epoch < epoch:
+        raise UnauthorisedError("the ticket was revoked; renew it at the gateway")
     if ticket.expires_at_s < (time.time() if now_s is None else now_s):
         raise UnauthorisedError("the ticket has expired; renew it at the gateway")
     return ticket
+
+
+def _is_of(key: Ed25519PublicKey, signature: bytes, body: bytes) -> bool:
+    try:
+        key.verify(signature, CONTEXT + body)
+    except InvalidSignature:
+        return False
+    return True

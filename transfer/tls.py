@@ -20,11 +20,15 @@ from transfer.errors import SettingsError, UnauthorisedError
 
 
 class Peer(msgspec.Struct, frozen=True):
-    """Who is at the other end: id and role out of its certificate, and the certificate's SHA-256 in hex."""
+    """Who is at the other end: id and role out of its certificate, the certificate's SHA-256 in hex and its beginning.
+
+    `not_before_s` (Unix seconds) is what revocation compares: it ends all certificates of a name up to some moment.
+    """
 
     name: str
     role: str
     fingerprint: str
+    not_before_s: int = 0
 
 
 def server_context(identity: Path, *, require_client: bool) -> ssl.SSLContext:
@@ -66,12 +70,13 @@ def peer_from_der(der: bytes | None) -> Peer:
     if not der:
         raise UnauthorisedError("the peer showed no certificate")
     try:
-        subject = x509.load_der_x509_certificate(der).subject
+        certificate = x509.load_der_x509_certificate(der)
+        subject, begins = certificate.subject, int(certificate.not_valid_before_utc.timestamp())
     except ValueError as error:
         raise UnauthorisedError("the peer's certificate cannot be read") from error
     name = _attribute(subject, NameOID.COMMON_NAME)
     role = _attribute(subject, NameOID.ORGANIZATIONAL_UNIT_NAME)
-    return Peer(name, role, hashlib.sha256(der).hexdigest())
+    return Peer(name, role, hashlib.sha256(der).hexdigest(), begins)
 
 
 def _attribute(subject: x509.Name, oid: x509.ObjectIdentifier) -> str:

@@ -15,6 +15,7 @@ from nodes.node import Node
 from nodes.objectfile import Record
 from nodes.server import serve_flows
 from nodes.store import Store
+from nodes.trust import Trusted
 from tests.gateway.kit import Gateway
 from transfer import api, heartbeat, pki, tickets
 from transfer.addresses import Address
@@ -90,7 +91,7 @@ class Cluster:
                     node_id=name,
                     store=store,
                     signing_key=self._signing_key(name),
-                    gateway_key=self._gateway_key(),
+                    trusted=Trusted.of_key(self._gateway_key()),
                     client_context=None,
                     nursery=nursery,
                 )

@@ -16,6 +16,7 @@ import trio.testing
 from nodes.node import Node
 from nodes.server import serve_flows
 from nodes.store import Store
+from nodes.trust import Trusted
 from transfer import pki, receipts, tickets, tls
 from transfer.addresses import Address
 from transfer.encodings import get_encoding
@@ -103,7 +104,7 @@ async def open_node(
                 node_id=node_id,
                 store=store,
                 signing_key=pki.load_signing_key(identity),
-                gateway_key=site.public_key("gateway-1"),
+                trusted=Trusted.of_key(site.public_key("gateway-1")),
                 client_context=tls.client_context(identity) if secure else None,
                 nursery=nursery,
             )

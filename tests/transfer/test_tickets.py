@@ -87,3 +87,41 @@ def test_it_is_refused_afterwards_and_by_the_real_clock() -> None:
         tickets.verify(signed, PUBLIC, now_s=1000.1)
     with pytest.raises(UnauthorisedError, match="expired"):
         tickets.verify(signed, PUBLIC)  # it expired in 1970
+
+
+OTHER = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
+
+
+def test_while_keys_overlap_either_is_good_and_a_third_is_not() -> None:
+    both = (OTHER.public_key(), PUBLIC)
+    assert tickets.verify(tickets.sign(TICKET, KEY), *both, now_s=0.0) == TICKET
+    assert tickets.verify(tickets.sign(TICKET, OTHER), *both, now_s=0.0) == TICKET
+    with pytest.raises(UnauthorisedError, match="not this gateway's"):
+        tickets.verify(tickets.sign(TICKET, Ed25519PrivateKey.generate()), *both, now_s=0.0)
+    with pytest.raises(UnauthorisedError, match="not this gateway's"):
+        tickets.verify(tickets.sign(TICKET, KEY), now_s=0.0)  # no key at all
+
+
+def test_two_keys_make_no_altered_ticket_good() -> None:
+    signed = tickets.sign(TICKET, KEY)
+    for bit in range(len(signed) * 8):
+        altered = bytearray(signed)
+        altered[bit // 8] ^= 1 << (bit % 8)
+        with pytest.raises(UnauthorisedError):
+            tickets.verify(bytes(altered), OTHER.public_key(), PUBLIC, now_s=0.0)
+
+
+@pytest.mark.parametrize(("of", "wanted", "good"), [(0, 0, True), (3, 3, True), (4, 3, True), (2, 3, False)])
+def test_an_epoch_that_has_passed_is_refused(of: int, wanted: int, good: bool) -> None:
+    ticket = msgspec.structs.replace(TICKET, epoch=of)
+    signed = tickets.sign(ticket, KEY)
+    if good:
+        assert tickets.verify(signed, PUBLIC, epoch=wanted, now_s=0.0) == ticket
+    else:
+        with pytest.raises(UnauthorisedError, match="revoked; renew"):
+            tickets.verify(signed, PUBLIC, epoch=wanted, now_s=0.0)
+
+
+def test_a_ticket_from_before_epochs_is_of_epoch_0() -> None:
+    body = msgspec.msgpack.encode(list(msgspec.structs.astuple(TICKET))[:-1])
+    assert tickets.verify(body + KEY.sign(tickets.CONTEXT + body), PUBLIC, now_s=0.0) == TICKET

@@ -1,0 +1,83 @@
+"""The keys that tickets are signed with: the identity's at first, then those that `rotate` makes; never more than two.
+
+A new key is published to the nodes `OVERLAP_S` before the first ticket is signed with it, and the one before it stays
+good, so a rotation ends nothing. With `revoke_tickets` the new key counts at once and alone, and the epoch grows: every
+ticket and every flow that was opened with one ends as soon as a node has asked (`nodes.trust`). Private keys are files
+of mode 0600 in `DATA/ticket-keys/`. Refuses to do: tickets themselves, receipts of commits.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from msgspec.structs import replace
+
+from gateway.register import Record, Register, TicketKey
+from transfer import pki
+from transfer.membership import Trust
+
+OVERLAP_S: Final = 30.0  # three times what nodes let pass between two questions
+KEYS_MAX: Final = 2
+
+
+class SigningKeys:
+    """The private keys, and which of them signs now."""
+
+    def __init__(
+        self, identity: Path, folder: Path, register: Register, clock: Callable[[], float] = time.time
+    ) -> None:
+        """Read the keys.
+
+        Raises:
+            SettingsError: one is missing or unreadable.
+        """
+        self._folder, self._register, self._clock = folder, register, clock
+        first = pki.load_signing_key(identity)
+        self._first = TicketKey(public_key=_hex(first), active_from_s=0.0)
+        self._private = {self._first.public_key: first}
+        for key in self._listed():
+            if key.public_key not in self._private:
+                self._private[key.public_key] = pki.load_private_key(self._path(key.public_key))
+
+    def current(self) -> tuple[Ed25519PrivateKey, int]:
+        """Return the key to sign a ticket with, and the epoch to write into it."""
+        now_s = self._clock()
+        listed = self._listed()
+        key = next((key for key in listed if key.active_from_s <= now_s), listed[-1])
+        return self._private[key.public_key], self._register.record.epoch
+
+    def trust(self) -> Trust:
+        """Return what nodes are to trust."""
+        record = self._register.record
+        return Trust(keys=[key.public_key for key in self._listed()], epoch=record.epoch, revoked=record.revoked)
+
+    async def rotate(self, *, revoke_tickets: bool) -> Trust:
+        """Make a new key, durably; return what nodes are to trust from now on.
+
+        Raises:
+            StorageError, FullError: it cannot be kept; nothing changes.
+        """
+        fresh = Ed25519PrivateKey.generate()
+        pki.write_private_key(self._path(_hex(fresh)), fresh)
+        self._private[_hex(fresh)] = fresh
+        wait_s = 0.0 if revoke_tickets else OVERLAP_S
+        key = TicketKey(public_key=_hex(fresh), active_from_s=self._clock() + wait_s)
+
+        def edit(record: Record) -> tuple[Record, None]:
+            kept = [] if revoke_tickets else self._listed()[: KEYS_MAX - 1]
+            return replace(record, keys=[key, *kept], epoch=record.epoch + revoke_tickets), None
+
+        await self._register.change(edit)
+        return self.trust()
+
+    def _listed(self) -> list[TicketKey]:
+        return self._register.record.keys or [self._first]
+
+    def _path(self, public_key: str) -> Path:
+        return self._folder / f"{public_key[:16]}.pem"
+
+
+def _hex(key: Ed25519PrivateKey) -> str:
+    return key.public_key().public_bytes_raw().hex()
