@@ -43,6 +43,8 @@ class Identities:
         for name in ("ws-1", "ws-2"):
             self._issue(authority, name, "workstation")
         self._issue(authority, "op-1", "operator")
+        self._issue(authority, "admin-1", "administrator")
+        self._issue(authority, "janitor-1", "janitor")
         other = pki.create_authority(folder / "other-ca")
         pki.issue(other, folder / "stranger", name="ws-1", role="workstation", hosts=pki.LOCAL_HOSTS)
 
