@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, NoReturn, TypeAlias
 
 from experiments.arguments import add_report, add_resume, add_run, add_stat
+from fascicle.member_arguments import add_members
 from transfer.errors import SettingsError
 
 CONGESTION: Final = ("auto", "bbr", "cubic")
@@ -102,6 +103,7 @@ def make_parser() -> Parser:
     _add_serving(commands, "gateway", "serve", "the gateway: transfers, placement, catalogue")
     _add_serving(commands, "node", "serve", "a storage node")
     _add_experiment(commands)
+    add_members(lambda name, text: _add(commands, name, text), host=host, port=whole(0, 65_535), whole=whole)
     return parser
 
 

@@ -138,6 +138,12 @@ def _experiment(arguments: argparse.Namespace) -> int:
     return tasks[arguments.task](arguments)
 
 
+def _member(arguments: argparse.Namespace) -> int:
+    from fascicle import members
+
+    return members.run(arguments)
+
+
 COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "up": _up,
     "send": _send,
@@ -148,6 +154,7 @@ COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "gateway": _gateway,
     "node": _node,
     "experiment": _experiment,
+    **dict.fromkeys(("init", "invite", "enroll", "revoke", "renew", "rotate-keys", "parties"), _member),
 }
 
 

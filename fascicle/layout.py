@@ -1,6 +1,6 @@
 """What `fascicle up` keeps in its folder: authority, identities, configurations, credentials (docs/operations.md).
 
-    DIR/pki/{ca.pem,ca.key.pem,workstation/,gateway/,node-1/,...}         DIR/credentials.json
+    DIR/pki/{ca.pem,ca.key.pem,workstation/,gateway/,node-1/,...}         DIR/credentials.json, administrator.json
     DIR/gateway/{gateway.toml,identity/,catalogue.db}
     DIR/nodes/node-1/{node.toml,identity/,objects/,incoming/}
     DIR/run/{up.lock,up.pid,gateway.pid,node-1.pid,...}         DIR/logs/*.log
@@ -82,6 +82,7 @@ def prepare(options: Options) -> Cluster:
         "gateway_id": "gateway",
         "data": str(data / "gateway"),
         "identity": str(data / "gateway/identity"),
+        "authority": str(data / "pki"),
         "listen": join(options.host, gateway_port),
         "heartbeat_listen": heartbeat,
         "plain": options.plain,
@@ -89,7 +90,8 @@ def prepare(options: Options) -> Cluster:
         "node": [_gateway_entry(place) for place in places],
     }
     _write_text(data / "gateway/gateway.toml", to_toml(gateway))
-    credentials.save(credentials.from_identity(url, data / "pki/workstation"), data / "credentials.json")
+    for role, name in (("workstation", "credentials.json"), ("administrator", "administrator.json")):
+        credentials.save(credentials.from_identity(url, data / "pki" / role), data / name)
     return Cluster(
         url=url,
         gateway_config=data / "gateway/gateway.toml",
@@ -147,6 +149,7 @@ def _issue_identities(data: Path, count: int, host: str) -> None:
         return folder
 
     ensure("workstation", "workstation", set())
+    ensure("administrator", "administrator", set())
     pki.install(ensure("gateway", "gateway", hosts), data / "gateway/identity")
     for index in range(1, count + 1):
         pki.install(ensure(f"node-{index}", "node", hosts), data / f"nodes/node-{index}/identity")

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 import uvicorn
 import uvloop
-from cryptography.hazmat.primitives.serialization import Encoding
 
+from gateway import renewal
 from gateway.connections import connection_type
 from gateway.database import Database
 from gateway.heartbeats import Heartbeats
@@ -95,7 +95,8 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
         signing = SigningKeys(Path(config.identity), Path(config.data) / "ticket-keys", register)
         membership = Membership(config, register, signing, keys, nodes)
         tickets = _tickets(config, keys, signing)
-        links = stack.enter_context(contextlib.closing(_links(config, tickets)))
+        outgoing = None if config.plain else tls.client_context(Path(config.identity))
+        links = stack.enter_context(contextlib.closing(_links(config, tickets, outgoing)))
         uploads = _uploads(config, metrics, tickets, database=database, nodes=nodes, keys=keys, links=links)
         app = make_app(
             uploads=uploads,
@@ -115,15 +116,22 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
         server = _Server(_server_config(config, counted(app, metrics), context))
         running = Running(server, listener, datagrams.get_extra_info("sockname"))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
+        renewing = _start_renewal(config, [context, *([outgoing] if outgoing else [])], tickets)
         try:
             yield running, serving
         finally:
+            renewing.cancel()
             running.stop()
             await serving
 
 
-def _links(config: GatewaySettings, tickets: Tickets) -> NodeLinks:
-    context: ssl.SSLContext | None = None if config.plain else tls.client_context(Path(config.identity))
+def _start_renewal(config: GatewaySettings, contexts: list[ssl.SSLContext], tickets: Tickets) -> asyncio.Future[Any]:
+    if not config.authority:
+        return asyncio.get_running_loop().create_future()  # another has the authority, and renews
+    return asyncio.create_task(renewal.keep_certificate(config, contexts, tickets.renewed))
+
+
+def _links(config: GatewaySettings, tickets: Tickets, context: ssl.SSLContext | None) -> NodeLinks:
     return NodeLinks(
         tickets.for_itself,
         context,
@@ -133,9 +141,7 @@ def _links(config: GatewaySettings, tickets: Tickets) -> NodeLinks:
 
 
 def _tickets(config: GatewaySettings, keys: NodeKeys, signing: SigningKeys) -> Tickets:
-    identity = Path(config.identity)
-    gateway = tls.peer_from_der(pki.load_certificate(identity / "certificate.pem").public_bytes(Encoding.DER))
-    return Tickets(gateway, keys, signing, lifetime_s=config.ticket_lifetime_s, plain=config.plain)
+    return Tickets(renewal.own_peer(config), keys, signing, lifetime_s=config.ticket_lifetime_s, plain=config.plain)
 
 
 def _uploads(config: GatewaySettings, metrics: Metrics, tickets: Tickets, **parts: Any) -> Uploads:

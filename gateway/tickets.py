@@ -34,6 +34,10 @@ class Tickets:
         self._lifetime_s = lifetime_s
         self._plain = plain
 
+    def renewed(self, gateway: Peer) -> None:
+        """Sign the gateway's own tickets for its new certificate."""
+        self._gateway = gateway
+
     def for_sender(self, mine: Transfer, sender: Peer, nodes: Sequence[Heartbeat]) -> bytes:
         """Return a ticket to put the transfer's objects."""
         expected = mine.bytes_expected

@@ -7,7 +7,7 @@
      |   +- one session a flow   nodes.session
      +- replica links            nodes.replicate
      +- heartbeat                nodes.heartbeat
-     +- trust                    nodes.trust      (when the gateway's URL is configured)
+     +- trust, certificate       nodes.trust, nodes.renewal   (when the gateway's URL is configured)
      +- paper listener           nodes.paper      (when configured)
      +- announcer                nodes.announce   (when configured)
      +- metrics listener         nodes.metrics    (when configured)
@@ -29,6 +29,7 @@ from nodes.heartbeat import beat
 from nodes.metrics import serve_metrics
 from nodes.node import Node
 from nodes.paper import Paper, serve_paper
+from nodes.renewal import keep_certificate
 from nodes.server import serve_flows
 from nodes.store import Store
 from nodes.trust import Trusted, keep_trust
@@ -93,12 +94,13 @@ async def _main(loaded: NodeSettings) -> None:
 async def _start(loaded: NodeSettings, store: Store, nursery: trio.Nursery) -> None:
     identity = Path(loaded.identity)
     listener = await listen(addresses.parse(loaded.listen))
+    client_context = None if loaded.plain else tls.client_context(identity)
     node = Node(
         node_id=loaded.node_id,
         store=store,
         signing_key=pki.load_signing_key(identity),
         trusted=Trusted.load(Path(loaded.data) / "trust.json", loaded.gateway_public_key),
-        client_context=None if loaded.plain else tls.client_context(identity),
+        client_context=client_context,
         nursery=nursery,
     )
     context = None if loaded.plain else tls.server_context(identity, require_client=True)
@@ -109,7 +111,10 @@ async def _start(loaded: NodeSettings, store: Store, nursery: trio.Nursery) -> N
         partial(beat, node, advertised, addresses.parse(loaded.heartbeat), failure_domain=loaded.failure_domain)
     )
     if loaded.gateway:
-        nursery.start_soon(keep_trust, node.trusted, loaded.gateway, identity, node.end_revoked)
+        asking = tls.client_context(identity)
+        renewed = [each for each in (context, client_context, asking) if each is not None]
+        nursery.start_soon(keep_trust, node.trusted, loaded.gateway, identity, asking, node.end_revoked)
+        nursery.start_soon(keep_certificate, loaded.gateway, identity, renewed)
     if loaded.metrics_listen:
         metrics_listener = await listen(addresses.parse(loaded.metrics_listen))
         nursery.start_soon(serve_metrics, node.metrics.registry, metrics_listener)

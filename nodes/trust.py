@@ -5,6 +5,7 @@ it said last is kept on the node's disk (DATA/trust.json) and holds while the ga
 the configuration's key counts. An epoch never goes back. Refuses to do: judging tickets (`nodes.admission`).
 """
 
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Never
@@ -94,10 +95,12 @@ class Trusted:
         return True
 
 
-async def keep_trust(trusted: Trusted, gateway: str, identity: Path, on_news: Callable[[], None]) -> Never:
+async def keep_trust(
+    trusted: Trusted, gateway: str, identity: Path, context: ssl.SSLContext, on_news: Callable[[], None]
+) -> Never:
     """Ask the gateway for ever; `on_news` is called after each change."""
     trouble = ""
-    async with GatewayClient(credentials.from_identity(gateway, identity), patience_s=0) as client:
+    async with GatewayClient(credentials.from_identity(gateway, identity), patience_s=0, context=context) as client:
         while True:
             try:
                 if await trio.to_thread.run_sync(trusted.take, await client.trust()):

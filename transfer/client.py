@@ -8,6 +8,7 @@ last error is raised. Answers are bounded. Refuses to do: the data plane, keepin
 import random
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import quote
@@ -38,12 +39,13 @@ from transfer.api import (
 )
 from transfer.control import tcp_info
 from transfer.credentials import Credentials
-from transfer.errors import FascicleError, FullError, ProtocolError, UnreachableError, from_code
+from transfer.errors import FascicleError, FullError, ProtocolError, UnauthorisedError, UnreachableError, from_code
 from transfer.membership import Trust
 from transfer.protocol.messages import UNREADABLE, Right
-from transfer.tls import client_context
+from transfer.tls import client_context, peer_from_der
 
 T = TypeVar("T")
+_peer = lru_cache(maxsize=16)(peer_from_der)
 ANSWER_BYTES_MAX: Final = 64 << 20
 FIRST_PAUSE_S: Final = 0.1
 PAUSE_MAX_S: Final = 10.0
@@ -194,6 +196,7 @@ class GatewayClient:
     async def _once(self, request: dict[str, Any], kind: type[T]) -> T:
         try:
             async with self._http.stream(**request) as response:
+                _check_role(response)
                 body = await _bounded(response)
                 self.rtt_s = _rtt_s(response)
         except httpx.HTTPError as error:
@@ -212,6 +215,17 @@ async def _bounded(response: httpx.Response) -> bytes:
     if not length.isdecimal() or int(length) > ANSWER_BYTES_MAX:
         raise ProtocolError(f"the answer has no length, or more than {ANSWER_BYTES_MAX} bytes; is this a gateway?")
     return b"".join([piece async for piece in response.aiter_raw()])
+
+
+def _check_role(response: httpx.Response) -> None:
+    """Check that the answer is a gateway's: another party of the cluster may be reached by the same name."""
+    stream = response.extensions.get("network_stream")
+    secured = stream.get_extra_info("ssl_object") if stream is not None else None
+    if secured is None:
+        return
+    peer = _peer(secured.getpeercert(True))
+    if peer.role != "gateway":
+        raise UnauthorisedError(f"{peer.name[:64]} answers as {peer.role[:32]} where a gateway should; look at its URL")
 
 
 def _rtt_s(response: httpx.Response) -> float:

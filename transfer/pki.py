@@ -101,7 +101,7 @@ def issue(
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = certify(authority, key.public_key(), name=name, role=role, hosts=hosts, life=life)
     if role in SIGNING_ROLES:
-        _ensure_signing_key(folder)
+        ensure_signing_key(folder)
     _write(folder / "ca.pem", authority.certificate.public_bytes(Encoding.PEM), PUBLIC)
     _write(folder / "key.pem", _private_pem(key), PRIVATE)
     _write(folder / "certificate.pem", certificate.public_bytes(Encoding.PEM), PUBLIC)
@@ -297,7 +297,12 @@ def _key_usage(*, authority: bool) -> x509.KeyUsage:
     )
 
 
-def _ensure_signing_key(folder: Path) -> None:
+def ensure_signing_key(folder: Path) -> None:
+    """Make the folder's signing key, unless it is there, and write its public half.
+
+    Raises:
+        SettingsError: the folder cannot be written.
+    """
     if (folder / "signing.pem").exists():
         key = load_signing_key(folder)
     else:

@@ -42,7 +42,7 @@ def server_context(identity: Path, *, require_client: bool) -> ssl.SSLContext:
     context.verify_mode = ssl.CERT_REQUIRED if require_client else ssl.CERT_OPTIONAL
     # A resumed session would skip the check of a certificate that has expired since.
     context.num_tickets = 0
-    _load_folder(context, identity)
+    load_identity(context, identity)
     return context
 
 
@@ -57,7 +57,7 @@ def client_context(identity: Path | Credentials) -> ssl.SSLContext:
     if isinstance(identity, Credentials):
         _load_credentials(context, identity)
     else:
-        _load_folder(context, identity)
+        load_identity(context, identity)
     return context
 
 
@@ -86,7 +86,12 @@ def _attribute(subject: x509.Name, oid: x509.ObjectIdentifier) -> str:
     return values[0]
 
 
-def _load_folder(context: ssl.SSLContext, folder: Path) -> None:
+def load_identity(context: ssl.SSLContext, folder: Path) -> None:
+    """Use an identity folder, from the next handshake on.
+
+    Raises:
+        SettingsError: it is missing, unreadable or does not fit together.
+    """
     try:
         context.load_verify_locations(cafile=folder / "ca.pem")
         context.load_cert_chain(folder / "certificate.pem", folder / "key.pem")

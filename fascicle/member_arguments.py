@@ -1,0 +1,71 @@
+"""The grammar of membership's commands (`fascicle.members`). Refuses to do: work."""
+
+import argparse
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+ROLES: Final = ("node", "workstation", "operator", "administrator")
+NAME: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
+Reader = Callable[[str], Any]
+
+
+def add_members(
+    add: Callable[[str, str], Any], *, host: Reader, port: Reader, whole: Callable[[int, int], Reader]
+) -> None:
+    """Add the commands; `add` makes the parser of one, the others read a value."""
+    _add_init(add("init", "make authority, gateway and administrator of several machines"), host, port, whole)
+    _add_invite(add("invite", "make a token by which one party may enroll, once"), host, whole)
+    _add_enroll(add("enroll", "join a cluster with a token; keys are made here"))
+    revoke = add("revoke", "end every certificate of a party")
+    revoke.add_argument("name", type=_name, metavar="NAME")
+    rotate = add("rotate-keys", "sign tickets with a new key; nothing that runs is ended")
+    rotate.add_argument("--revoke-tickets", action="store_true", help="end every ticket and flow of now, too")
+    renew = add("renew", "renew the certificate of a credentials file")
+    parties = add("parties", "list who was enrolled or revoked")
+    for parser in (revoke, rotate, renew, parties):
+        _add_to(parser)
+        _add_json(parser)
+
+
+def _add_init(parser: Any, host: Reader, port: Reader, whole: Callable[[int, int], Reader]) -> None:
+    parser.add_argument("data", type=Path, metavar="DIR", help="an empty folder of the gateway's machine")
+    parser.add_argument("--host", type=host, required=True, help="how all others reach the gateway")
+    parser.add_argument("--port", type=port, default=8443, help="default: %(default)s")
+    parser.add_argument("--heartbeat-port", type=port, default=8444, help="UDP; default: %(default)s")
+    parser.add_argument("--listen", default="0.0.0.0", metavar="ADDRESS", help="default: every address")
+    parser.add_argument("--replicas", type=whole(1, 16), default=2, metavar="R", help="default: %(default)s")
+    _add_json(parser)
+
+
+def _add_invite(parser: Any, host: Reader, whole: Callable[[int, int], Reader]) -> None:
+    parser.add_argument("name", type=_name, metavar="NAME")
+    parser.add_argument("--role", choices=ROLES, required=True)
+    parser.add_argument("--host", type=host, action="append", help="a node's address or name; may be repeated")
+    parser.add_argument("--minutes", type=whole(1, 1440), default=15, help="the token's life; default: %(default)s")
+    _add_to(parser)
+    _add_json(parser)
+
+
+def _add_enroll(parser: Any) -> None:
+    parser.add_argument("--token", required=True, help="what `fascicle invite` printed")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="where keys and configuration are kept")
+    parser.add_argument("--listen", metavar="HOST:PORT", help="of a node")
+    parser.add_argument("--advertise", metavar="HOST:PORT", help="of a node, where others reach it differently")
+    parser.add_argument("--failure-domain", metavar="NAME", help="of a node: what it shares its fate with")
+    _add_json(parser)
+
+
+def _name(text: str) -> str:
+    if not NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a name: a-z, 0-9, dots and hyphens, at most 64")
+    return text
+
+
+def _add_to(parser: Any) -> None:
+    parser.add_argument("--to", type=Path, required=True, metavar="CREDENTIALS", help="such as administrator.json")
+
+
+def _add_json(parser: Any) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")

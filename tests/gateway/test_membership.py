@@ -1,0 +1,336 @@
+"""Invitation, enrolment, renewal, revocation and keys, at a gateway that runs all the time."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from gateway.register import Register
+from gateway.signing import OVERLAP_S, SigningKeys
+from tests.gateway.kit import TRANSFERS, Gateway, Identities, Node, get, post, settings
+from transfer import enrolment, heartbeat, pki, tickets, tls
+from transfer.api import OpenTransfer
+from transfer.membership import Enrol, Invite, Revoke, RotateKeys
+
+API = "/api/v1"
+
+
+@pytest.fixture
+def gateway(identities: Identities, tmp_path: Path) -> Iterator[Gateway]:
+    running = Gateway(identities, with_authority(identities, tmp_path / "gateway"))
+    yield running
+    running.stop()
+
+
+def with_authority(identities: Identities, data: Path) -> Any:
+    return settings(identities, data, authority=str(identities.folder / "ca"))
+
+
+def invite(gateway: Gateway, name: str, role: Any = "workstation", **more: Any) -> str:
+    answer = post(gateway.client("admin-1"), f"{API}/invitations", Invite(name=name, role=role, **more))
+    return str(answer["secret"])
+
+
+def enrol(gateway: Gateway, folder: Path, secret: str, status: int = 200, **more: Any) -> Any:
+    """Enrol with a key made in `folder`, and put the certificate there."""
+    wish = Enrol(secret=secret, request=enrolment.make_request(folder), **more)
+    answer = post(gateway.client(None), f"{API}/enrolments", wish, status)
+    if status == 200:
+        (folder / "ca.pem").write_text(gateway.client(None).get(f"{API}/authority").text)
+        (folder / "certificate.pem").write_text(answer["certificate"])
+    return answer
+
+
+def client(gateway: Gateway, folder: Path) -> httpx.Client:
+    url = f"https://127.0.0.1:{gateway.port}"
+    return httpx.Client(base_url=url, verify=tls.client_context(folder), timeout=20, trust_env=False)
+
+
+def test_a_workstation_enrols_with_a_key_made_by_itself(gateway: Gateway, tmp_path: Path) -> None:
+    answer = enrol(gateway, tmp_path / "me", invite(gateway, "ct-1"))
+    assert (answer["name"], answer["role"]) == ("ct-1", "workstation")
+    with client(gateway, tmp_path / "me") as me:
+        assert get(me, f"{API}/status")["objects"] == 0
+        assert get(me, f"{API}/parties", 403)["code"] == "unauthorised"
+    assert (tmp_path / "me/key.pem").stat().st_mode & 0o777 == 0o600
+    named = tls.peer_from_der(pki.load_certificate(tmp_path / "me/certificate.pem").public_bytes(Encoding.DER))
+    assert (named.name, named.role) == ("ct-1", "workstation")
+
+
+def test_a_token_is_good_once(gateway: Gateway, tmp_path: Path) -> None:
+    secret = invite(gateway, "ct-1")
+    enrol(gateway, tmp_path / "a", secret)
+    assert enrol(gateway, tmp_path / "b", secret, 403)["code"] == "unauthorised"
+
+
+def test_a_token_ends(gateway: Gateway, tmp_path: Path) -> None:
+    secret = invite(gateway, "ct-1", life_s=0.05)
+    time.sleep(0.1)  # the token's own time
+    assert "has ended" in enrol(gateway, tmp_path / "a", secret, 403)["message"]
+
+
+@pytest.mark.parametrize("secret", ["", "x", "0" * 43])
+def test_a_secret_that_was_never_given_is_refused(gateway: Gateway, tmp_path: Path, secret: str) -> None:
+    assert enrol(gateway, tmp_path / "a", secret, 403)["code"] == "unauthorised"
+
+
+def test_only_the_secret_s_hash_is_kept(gateway: Gateway, tmp_path: Path) -> None:
+    secret = invite(gateway, "ct-1")
+    for path in (tmp_path / "gateway").rglob("*"):
+        if path.is_file():
+            assert secret.encode() not in path.read_bytes(), path
+    assert (tmp_path / "gateway/register.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_the_request_says_of_itself_counts_for_nothing(gateway: Gateway, tmp_path: Path) -> None:
+    """The subject, or names of hosts, in the request: the certificate has the invitation's and no others."""
+    key = pki.load_certificate_key(_key(tmp_path))
+    builder = x509.CertificateSigningRequestBuilder(
+        subject_name=x509.Name(
+            [
+                x509.NameAttribute(x509.NameOID.COMMON_NAME, "admin-1"),
+                x509.NameAttribute(x509.NameOID.ORGANIZATIONAL_UNIT_NAME, "administrator"),
+            ]
+        )
+    ).add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    names = x509.SubjectAlternativeName([x509.DNSName("gateway.example.org")])
+    request = builder.add_extension(names, critical=False).sign(key, _sha256()).public_bytes(Encoding.PEM).decode()
+    wish = Enrol(secret=invite(gateway, "ct-1"), request=request)
+    answer = post(gateway.client(None), f"{API}/enrolments", wish)
+    certificate = x509.load_pem_x509_certificate(answer["certificate"].encode())
+    peer = tls.peer_from_der(certificate.public_bytes(Encoding.DER))
+    assert (peer.name, peer.role, pki.hosts_of(certificate)) == ("ct-1", "workstation", set())
+    assert not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+
+
+def _key(folder: Path) -> Path:
+    enrolment.make_request(folder / "me")
+    return folder / "me/key.pem"
+
+
+def _sha256() -> Any:
+    from cryptography.hazmat.primitives.hashes import SHA256
+
+    return SHA256()
+
+
+@pytest.mark.parametrize(
+    "request_", ["", "not PEM", "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----"]
+)
+def test_what_is_no_request_uses_the_token_up(gateway: Gateway, tmp_path: Path, request_: str) -> None:
+    secret = invite(gateway, "ct-1")
+    wish = Enrol(secret=secret, request=request_)
+    assert post(gateway.client(None), f"{API}/enrolments", wish, 400)["code"] == "protocol"
+    assert enrol(gateway, tmp_path / "a", secret, 403)["code"] == "unauthorised"
+
+
+def enrol_node(gateway: Gateway, folder: Path, name: str, status: int = 200, **more: Any) -> Any:
+    pki.ensure_signing_key(folder)
+    key = pki.load_signing_key(folder)
+    request = enrolment.make_request(folder)  # its signature differs each time
+    proof = enrolment.prove(request, key)
+    fields = {"public_key": key.public_key().public_bytes_raw().hex(), "proof": proof} | more
+    wish = Enrol(secret=invite(gateway, name, "node", hosts=["127.0.0.1"]), request=request, **fields)
+    answer = post(gateway.client(None), f"{API}/enrolments", wish, status)
+    if status == 200:
+        (folder / "ca.pem").write_text(gateway.client(None).get(f"{API}/authority").text)
+        (folder / "certificate.pem").write_text(answer["certificate"])
+    return answer
+
+
+def test_a_new_node_counts_without_a_restart_and_after_one(
+    gateway: Gateway, identities: Identities, tmp_path: Path
+) -> None:
+    answer = enrol_node(gateway, tmp_path / "node-9", "node-9")
+    assert answer["gateway_public_key"] == identities.public_key("gateway-1")
+    assert answer["heartbeat_port"] == gateway.heartbeat_port
+    beat(gateway, tmp_path / "node-9", "node-9")
+    assert state(gateway, "node-9") == "live"
+    gateway.stop()
+    again = Gateway(identities, gateway.config)
+    try:
+        assert state(again, "node-9") == "unknown"  # until it beats again
+        beat(again, tmp_path / "node-9", "node-9")
+        assert state(again, "node-9") == "live"
+    finally:
+        again.stop()
+
+
+def beat(gateway: Gateway, folder: Path, name: str) -> None:
+    """Send heartbeats until the gateway has counted one more, whatever it thought of it."""
+    beat_ = heartbeat.Heartbeat(name, "disk-1", time.time_ns(), 1, "127.0.0.1", 9, "", 1 << 40, 0, 0, 0)
+    before = beats(gateway)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.sendto(heartbeat.sign(beat_, pki.load_signing_key(folder)), ("127.0.0.1", gateway.heartbeat_port))
+    for _ in range(500):
+        if beats(gateway) > before:
+            return
+    raise AssertionError("the heartbeat did not arrive")
+
+
+def beats(gateway: Gateway) -> float:
+    lines = gateway.client(None).get("/metrics").text.splitlines()
+    return sum(float(line.split()[1]) for line in lines if line.startswith("fascicle_gateway_heartbeats_total"))
+
+
+def state(gateway: Gateway, name: str) -> str:
+    nodes = get(gateway.client("op-1"), f"{API}/status")["nodes"]
+    return next((node["state"] for node in nodes if node["node_id"] == name), "none")
+
+
+@pytest.mark.parametrize("wrong", [{"proof": bytes(64)}, {"public_key": "ab" * 32}, {"public_key": ""}, {"proof": b""}])
+def test_a_node_must_have_the_key_that_it_names(gateway: Gateway, tmp_path: Path, wrong: dict[str, Any]) -> None:
+    assert enrol_node(gateway, tmp_path / "node-9", "node-9", 403, **wrong)["code"] == "unauthorised"
+    assert state(gateway, "node-9") == "none"
+
+
+@pytest.mark.parametrize(
+    ("name", "role"), [("gateway-1", "workstation"), ("node-1", "workstation"), ("node-1", "administrator")]
+)
+def test_a_name_has_one_role(gateway: Gateway, name: str, role: Any) -> None:
+    wish = Invite(name=name, role=role)
+    assert post(gateway.client("admin-1"), f"{API}/invitations", wish, 409)["code"] == "conflict"
+
+
+@pytest.mark.parametrize("wrong", [{"name": "../x"}, {"name": "UPPER"}, {"name": ""}, {"role": "gateway"},{"role": "x"},
+                                   {"life_s": 1e9}, {"hosts": ["a b"]}, {"hosts": ["x"] * 17}])  # fmt: skip
+def test_an_invitation_that_does_not_fit_is_refused(gateway: Gateway, wrong: dict[str, Any]) -> None:
+    body = {"name": "ct-1", "role": "workstation"} | wrong
+    response = gateway.client("admin-1").post(f"{API}/invitations", content=msgspec.json.encode(body))
+    assert (response.status_code, response.json()["code"]) == (400, "protocol")
+
+
+def revoke(gateway: Gateway, name: str, status: int = 200) -> Any:
+    return post(gateway.client("admin-1"), f"{API}/revocations", Revoke(name=name), status)
+
+
+def test_revocation_counts_at_the_next_request_of_an_open_session(gateway: Gateway, tmp_path: Path) -> None:
+    enrol(gateway, tmp_path / "a", invite(gateway, "ct-1"))
+    enrol(gateway, tmp_path / "b", invite(gateway, "ct-2"))
+    with client(gateway, tmp_path / "a") as a, client(gateway, tmp_path / "b") as b:
+        assert get(a, f"{API}/status")["objects"] == 0
+        revoke(gateway, "ct-1")
+        assert "ct-1 was revoked" in get(a, f"{API}/status", 403)["message"]
+        assert get(b, f"{API}/status")["objects"] == 0
+        assert a.get("/health").text == "ok\n"  # which is anybody's
+    parties = get(gateway.client("op-1"), f"{API}/parties")["parties"]
+    assert [(each["name"], each["revoked"]) for each in parties] == [("ct-1", True), ("ct-2", False)]
+
+
+def test_revocation_outlives_the_gateway_and_ends_by_enrolling_anew(
+    gateway: Gateway, identities: Identities, tmp_path: Path
+) -> None:
+    enrol(gateway, tmp_path / "a", invite(gateway, "ct-1"))
+    waiting = invite(gateway, "ct-1")
+    revoke(gateway, "ct-1")
+    gateway.stop()
+    again = Gateway(identities, gateway.config)
+    try:
+        with client(again, tmp_path / "a") as a:
+            assert get(a, f"{API}/status", 403)["code"] == "unauthorised"
+        assert enrol(again, tmp_path / "b", waiting, 403)["code"] == "unauthorised"  # invitations end with it
+        enrol(again, tmp_path / "c", invite(again, "ct-1"))
+        with client(again, tmp_path / "a") as a, client(again, tmp_path / "c") as c:
+            assert get(a, f"{API}/status", 403)["code"] == "unauthorised"
+            assert get(c, f"{API}/status")["objects"] == 0
+    finally:
+        again.stop()
+
+
+def test_a_revoked_node_of_the_configuration_counts_no_more(
+    gateway: Gateway, identities: Identities, tmp_path: Path
+) -> None:
+    beat(gateway, identities["node-1"], "node-1")
+    assert state(gateway, "node-1") == "live"
+    revoke(gateway, "node-1")
+    beat(gateway, identities["node-1"], "node-1")
+    assert state(gateway, "node-1") == "none"
+    assert get(gateway.client("node-1"), f"{API}/trust", 403)["code"] == "unauthorised"
+    assert list(get(gateway.client("node-2"), f"{API}/trust")["revoked"]) == ["node-1"]
+    gateway.stop()
+    again = Gateway(identities, gateway.config)
+    try:
+        assert state(again, "node-1") == "none"
+    finally:
+        again.stop()
+
+
+def test_the_gateway_does_not_revoke_itself(gateway: Gateway) -> None:
+    assert revoke(gateway, "gateway-1", 409)["code"] == "conflict"
+
+
+def test_a_renewed_certificate_is_of_the_same_party_and_key(gateway: Gateway, tmp_path: Path) -> None:
+    folder = tmp_path / "node-9"
+    enrol_node(gateway, folder, "node-9")
+    before = pki.load_certificate(folder / "certificate.pem")
+    with client(gateway, folder) as node:
+        renewed = x509.load_pem_x509_certificate(post(node, f"{API}/renewals")["certificate"].encode())
+    assert renewed.serial_number != before.serial_number
+    assert renewed.subject == before.subject
+    assert renewed.public_key() == before.public_key()
+    assert pki.hosts_of(renewed) == pki.hosts_of(before) == {"127.0.0.1"}
+    revoke(gateway, "node-9")
+    with client(gateway, folder) as node:
+        assert post(node, f"{API}/renewals", status=403)["code"] == "unauthorised"
+
+
+def test_without_the_authority_nobody_is_enrolled(identities: Identities, tmp_path: Path) -> None:
+    running = Gateway(identities, settings(identities, tmp_path / "gateway"))
+    try:
+        wish = Invite(name="ct-1", role="workstation")
+        answer = post(running.client("admin-1"), f"{API}/invitations", wish, 409)
+        assert "holds no authority" in answer["message"]
+        assert post(running.client("ws-1"), f"{API}/renewals", status=409)["code"] == "conflict"
+    finally:
+        running.stop()
+
+
+def test_keys_of_tickets_overlap_and_an_epoch_revokes(tmp_path: Path, identities: Identities) -> None:
+    now = [1000.0]
+    keys = SigningKeys(identities["gateway-1"], tmp_path / "keys", Register(tmp_path / "r.json"), clock=lambda: now[0])
+
+    async def rotate(*, revoke_tickets: bool) -> Any:
+        return await keys.rotate(revoke_tickets=revoke_tickets)
+
+    first = keys.current()[0].public_key().public_bytes_raw().hex()
+    assert first == identities.public_key("gateway-1")
+    trust = asyncio.run(rotate(revoke_tickets=False))
+    assert (len(trust.keys), trust.keys[1], trust.epoch) == (2, first, 0)
+    assert keys.current()[0].public_key().public_bytes_raw().hex() == first  # nodes may not know the new one yet
+    now[0] += OVERLAP_S
+    second = keys.current()[0].public_key().public_bytes_raw().hex()
+    assert second == trust.keys[0]
+    third = asyncio.run(rotate(revoke_tickets=False))
+    assert (third.keys[1], len(third.keys)) == (second, 2)
+    alone = asyncio.run(rotate(revoke_tickets=True))
+    assert (len(alone.keys), alone.epoch) == (1, 1)
+    key, epoch = keys.current()
+    assert (key.public_key().public_bytes_raw().hex(), epoch) == (alone.keys[0], 1)
+    again = SigningKeys(identities["gateway-1"], tmp_path / "keys", Register(tmp_path / "r.json"), clock=lambda: now[0])
+    assert again.trust() == alone
+    assert isinstance(again.current()[0], Ed25519PrivateKey)
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in (tmp_path / "keys").iterdir())
+
+
+def test_tickets_are_signed_with_what_nodes_are_told_to_trust(gateway: Gateway, identities: Identities) -> None:
+    node = Node(identities, "node-1", identities.public_key("gateway-1"))
+    try:
+        node.beat(gateway)
+        post(gateway.client("admin-1"), f"{API}/keys", RotateKeys(revoke_tickets=False))
+        go = post(gateway.client("ws-1"), TRANSFERS, OpenTransfer(replicas=1))
+        trust = get(gateway.client("node-1"), f"{API}/trust")
+        keys = [pki.public_key_from_hex(key) for key in trust["keys"]]
+        ticket = tickets.verify(msgspec.convert(go["ticket"], bytes, strict=False), *keys, epoch=trust["epoch"])
+        assert (len(keys), ticket.epoch) == (2, 0)
+        assert ticket.expires_at_s - time.time() <= tickets.LIFETIME_S
+    finally:
+        node.close()
