@@ -154,7 +154,7 @@ COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "gateway": _gateway,
     "node": _node,
     "experiment": _experiment,
-    **dict.fromkeys(("init", "invite", "enroll", "revoke", "renew", "rotate-keys", "parties"), _member),
+    **dict.fromkeys(("init", "invite", "enroll", "revoke", "renew", "rotate-keys", "parties", "audit"), _member),
 }
 
 

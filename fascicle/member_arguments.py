@@ -24,6 +24,7 @@ def add_members(
     rotate.add_argument("--revoke-tickets", action="store_true", help="end every ticket and flow of now, too")
     renew = add("renew", "renew the certificate of a credentials file")
     parties = add("parties", "list who was enrolled or revoked")
+    _add_audit(add("audit", "check the gateway's audit trail, or print where it ends"))
     for parser in (revoke, rotate, renew, parties):
         _add_to(parser)
         _add_json(parser)
@@ -54,6 +55,14 @@ def _add_enroll(parser: Any) -> None:
     parser.add_argument("--listen", metavar="HOST:PORT", help="of a node")
     parser.add_argument("--advertise", metavar="HOST:PORT", help="of a node, where others reach it differently")
     parser.add_argument("--failure-domain", metavar="NAME", help="of a node: what it shares its fate with")
+    _add_json(parser)
+
+
+def _add_audit(parser: Any) -> None:
+    parser.add_argument("task", choices=("verify", "anchor"))
+    parser.add_argument("--config", type=Path, metavar="FILE", help="verify: the gateway's configuration")
+    parser.add_argument("--anchor", action="append", metavar="COUNT:HASH", help="verify: kept elsewhere")
+    parser.add_argument("--to", type=Path, metavar="CREDENTIALS", help="anchor: such as administrator.json")
     _add_json(parser)
 
 

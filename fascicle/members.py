@@ -1,4 +1,4 @@
-"""The commands of membership: init, invite, enroll, revoke, renew, rotate-keys, parties (design section 12).
+"""The commands of membership: init, invite, enroll, revoke, renew, rotate-keys, parties, audit (design section 12).
 
 Each prints one line for people or, with `--json`, one object. Refuses to do: what they say (`fascicle.initial`,
 `fascicle.enrolling`, and the gateway).
@@ -13,7 +13,7 @@ import msgspec
 import trio
 
 from fascicle import enrolling, initial
-from transfer import credentials
+from transfer import credentials, pki, settings
 from transfer.errors import SettingsError
 from transfer.joining import JoiningClient, Token, encode_token
 from transfer.membership import Done, Invite, Parties
@@ -95,6 +95,23 @@ def _parties(arguments: argparse.Namespace) -> tuple[Any, str]:
     return parties, "\n".join(rows)
 
 
+def _audit(arguments: argparse.Namespace) -> tuple[Any, str]:
+    if arguments.task == "anchor":
+        if arguments.to is None:
+            raise SettingsError("say whom to ask: --to CREDENTIALS of an operator or administrator")
+        head = _ask(arguments.to, lambda client: client.audit_head())
+        return head, f"{head.count}:{head.hash}"
+    if arguments.config is None:
+        raise SettingsError("say whose trail to check: --config gateway.toml, on the gateway's machine")
+    from gateway import audit, trail  # noqa: PLC0415  # the gateway's libraries, for this command alone
+    from gateway.settings import GatewaySettings  # noqa: PLC0415
+
+    config = settings.load(GatewaySettings, arguments.config)
+    key = pki.load_signing_key(Path(config.identity)).public_key()
+    end = audit.verify(Path(config.data), key, [trail.read_anchor(anchor) for anchor in arguments.anchor or []])
+    return end, f"{end.count} lines, all sound; the trail ends at {end}"
+
+
 def _ask(path: Path, question: Callable[[JoiningClient], Awaitable[T]]) -> T:
     async def ask() -> T:
         async with JoiningClient(credentials.load(path), patience_s=PATIENCE_S) as client:
@@ -111,4 +128,5 @@ _COMMANDS: Final[dict[str, Callable[[argparse.Namespace], tuple[Any, str]]]] = {
     "renew": _renew,
     "rotate-keys": _rotate,
     "parties": _parties,
+    "audit": _audit,
 }

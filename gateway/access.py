@@ -40,6 +40,7 @@ ROLES: Final[dict[str, frozenset[str]]] = {
     "invite": _ADMINISTRATORS,
     "revoke": _ADMINISTRATORS,
     "list_parties": _KEEPERS,
+    "read_audit_head": _KEEPERS,
     "renew_certificate": frozenset({"workstation", "node", "operator", "administrator"}),
 }
 
@@ -70,6 +71,15 @@ def peer_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Peer:
         UnauthorisedError: no certificate was shown, or one without a name and a role.
     """
     return _peer(certificate_of(connection))
+
+
+def whoever(connection: ASGIConnection[Any, Any, Any, Any]) -> tuple[str, str]:
+    """Return name and role of the caller, "" where it showed no certificate that has them."""
+    try:
+        peer = peer_of(connection)
+    except UnauthorisedError:
+        return "", ""
+    return peer.name[:64], peer.role[:32]
 
 
 def certificate_of(connection: ASGIConnection[Any, Any, Any, Any]) -> bytes | None:

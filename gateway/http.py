@@ -15,6 +15,7 @@ Every answer of 2xx is given after what it promises is durable. Refuses to do: a
 """
 
 import time
+from functools import partial
 from typing import Annotated, Any, cast
 
 from litestar import Litestar, MediaType, Request, Response, Router, get, post
@@ -24,14 +25,15 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from gateway import listing
-from gateway.access import make_guard, peer_of
+from gateway.access import make_guard, peer_of, whoever
+from gateway.audit import Audit
 from gateway.database import Database
 from gateway.events import EVENTS_MAX, list_events
 from gateway.liveness import Nodes
 from gateway.membership import Membership
 from gateway.membership_http import membership_routes
 from gateway.metrics import Metrics
-from gateway.problems import HANDLERS
+from gateway.problems import make_handlers
 from gateway.uploads import Uploads
 from transfer.api import (
     Accepted,
@@ -49,6 +51,7 @@ from transfer.api import (
     Studies,
     Wanted,
 )
+from transfer.errors import UnauthorisedError
 
 Caller = Request[Any, Any, State]
 Uid = Annotated[str | None, QueryParameter(max_length=64)]
@@ -67,16 +70,17 @@ def make_app(
     nodes: Nodes,
     metrics: Metrics,
     membership: Membership,
+    audit: Audit,
     request_bytes_max: int,
 ) -> Litestar:
     """Return the application."""
     routes = [*_upload_routes(uploads), *_read_routes(uploads, database, nodes), *_open_routes(metrics)]
-    routes += membership_routes(membership)
+    routes += membership_routes(membership, audit)
 
     return Litestar(
         routes,
         guards=[make_guard(membership.is_revoked)],
-        exception_handlers=HANDLERS,
+        exception_handlers=make_handlers(partial(_note_refusal, audit)),
         request_max_body_size=request_bytes_max,
         openapi_config=OpenAPIConfig(
             title="Fascicle gateway",
@@ -120,7 +124,7 @@ def _upload_routes(uploads: Uploads) -> list[Any]:
 def _read_routes(uploads: Uploads, database: Database, nodes: Nodes) -> list[Any]:
     @post("/api/v1/reads", status_code=200, **_operation("open_read"))
     async def open_read(request: Caller, data: JSONBody[OpenRead]) -> Go:
-        return uploads.open_read(data, peer_of(request))
+        return await uploads.open_read(data, peer_of(request))
 
     @get("/api/v1/objects", **_operation("list_objects"))
     async def list_objects(
@@ -161,6 +165,12 @@ def _open_routes(metrics: Metrics) -> list[Any]:
         return metrics.text()
 
     return [health, show_metrics]
+
+
+def _note_refusal(audit: Audit, request: Caller, error: UnauthorisedError) -> None:
+    name, role = whoever(request)
+    handler = request.scope.get("route_handler")
+    audit.refused(str(handler.opt.get("operation", "")) if handler else "", name, role, error.code)
 
 
 def _json(body: bytes) -> Response[CommitReceipt]:

@@ -15,6 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from msgspec.structs import replace
 
+from gateway.audit import Audit
 from gateway.liveness import Nodes
 from gateway.register import Invited, Party, Record, Register
 from gateway.settings import GatewaySettings
@@ -43,7 +44,14 @@ class Membership:
     """The parties of one cluster, at its gateway."""
 
     def __init__(
-        self, config: GatewaySettings, register: Register, signing: SigningKeys, keys: NodeKeys, nodes: Nodes
+        self,
+        config: GatewaySettings,
+        *,
+        register: Register,
+        signing: SigningKeys,
+        keys: NodeKeys,
+        nodes: Nodes,
+        audit: Audit,
     ) -> None:
         """Let in whom the register says.
 
@@ -51,7 +59,7 @@ class Membership:
             SettingsError: the authority's folder is configured and cannot be read.
         """
         self._config, self._register, self._signing = config, register, signing
-        self._keys, self._nodes = keys, nodes
+        self._keys, self._nodes, self._audit = keys, nodes, audit
         self._authority = pki.load_authority(Path(config.authority)) if config.authority else None
         self._gateway_key = pki.load_signing_key(Path(config.identity)).public_key().public_bytes_raw().hex()
         self.heartbeat_port = 0  # told when it is open
@@ -70,15 +78,16 @@ class Membership:
         """Return what nodes are to trust."""
         return self._signing.trust()
 
-    async def rotate(self, *, revoke_tickets: bool) -> None:
+    async def rotate(self, by: Peer, *, revoke_tickets: bool) -> None:
         """Make a new key for tickets (`gateway.signing`)."""
-        await self._signing.rotate(revoke_tickets=revoke_tickets)
+        trust = await self._signing.rotate(revoke_tickets=revoke_tickets)
+        await self._audit.note("keys_rotated", by.name, epoch=trust.epoch, keys=[key[:16] for key in trust.keys])
 
     def authority_pem(self) -> str:
         """Return the certificate of the cluster's authority."""
         return (Path(self._config.identity) / "ca.pem").read_text("ascii")
 
-    async def invite(self, wish: Invite) -> Invitation:
+    async def invite(self, wish: Invite, by: Peer) -> Invitation:
         """Let `wish.name` enrol once, with the secret that is answered.
 
         Raises:
@@ -97,6 +106,7 @@ class Membership:
             return replace(record, invited=waiting | {_digest(secret): invited}), None
 
         await self._register.change(edit)
+        await self._audit.note("party_invited", by.name, about=wish.name, role=wish.role)
         certificate = x509.load_pem_x509_certificate(self.authority_pem().encode())
         fingerprint = hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest()
         return Invitation(secret=secret, authority_sha256=fingerprint, expires_at_s=invited.expires_at_s)
@@ -127,6 +137,7 @@ class Membership:
         await self._register.change(
             lambda record: (replace(record, parties=record.parties | {invited.name: party}), None)
         )
+        await self._audit.note("party_enrolled", invited.name, role=invited.role, **_named(certificate))
         if is_node:
             self._admit(invited.name, party)
         return Enrolled(
@@ -138,7 +149,7 @@ class Membership:
             plain=self._config.plain,
         )
 
-    def renew(self, der: bytes | None, peer: Peer) -> Renewed:
+    async def renew(self, der: bytes | None, peer: Peer) -> Renewed:
         """Answer a certificate like the caller's that begins now.
 
         Raises:
@@ -148,9 +159,11 @@ class Membership:
         authority = self._require_authority()
         role: Any = peer.role  # the table of roles let it in
         certificate = x509.load_der_x509_certificate(der or b"")
-        return Renewed(certificate=_pem(enrolment.renew(authority, certificate, name=peer.name, role=role)))
+        renewed = enrolment.renew(authority, certificate, name=peer.name, role=role)
+        await self._audit.note("certificate_renewed", peer.name, role=peer.role, **_named(renewed))
+        return Renewed(certificate=_pem(renewed))
 
-    async def revoke(self, name: str) -> None:
+    async def revoke(self, name: str, by: Peer) -> None:
         """End every certificate of `name` that there is, and its invitations, durably.
 
         Raises:
@@ -160,6 +173,7 @@ class Membership:
             raise ConflictError("a gateway does not revoke itself; make a new authority where its key is lost")
         await self._register.revoke(name, int(time.time()) - _BACKDATED_S)
         self._forget(name)
+        await self._audit.note("party_revoked", by.name, about=name)
 
     def parties(self) -> Parties:
         """Return who was enrolled or revoked here, by name."""
@@ -204,6 +218,10 @@ def _take(record: Record, secret: str, now_s: float) -> tuple[Record, Invited]:
 
 def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _named(certificate: x509.Certificate) -> dict[str, str]:
+    return {"serial": f"{certificate.serial_number:x}"}
 
 
 def _pem(certificate: x509.Certificate) -> str:

@@ -8,6 +8,7 @@
     POST /api/v1/revocations    revoke              Revoke -> Done
     POST /api/v1/keys           rotate_keys         RotateKeys -> Done
     GET  /api/v1/parties        list_parties        -> Parties, to operators too
+    GET  /api/v1/audit/head     read_audit_head     -> AuditHead, to operators too
 
 Every answer is given after what it says is durable. Refuses to do: deciding anything.
 """
@@ -19,8 +20,21 @@ from litestar.datastructures import State
 from litestar.params import JSONBody
 
 from gateway.access import certificate_of, peer_of
+from gateway.audit import Audit
 from gateway.membership import Membership
-from transfer.membership import Done, Enrol, Enrolled, Invitation, Invite, Parties, Renewed, Revoke, RotateKeys, Trust
+from transfer.membership import (
+    AuditHead,
+    Done,
+    Enrol,
+    Enrolled,
+    Invitation,
+    Invite,
+    Parties,
+    Renewed,
+    Revoke,
+    RotateKeys,
+    Trust,
+)
 
 Caller = Request[Any, Any, State]
 
@@ -30,7 +44,7 @@ def _operation(name: str) -> dict[str, Any]:
     return {"opt": {"operation": name}, "operation_id": name}
 
 
-def membership_routes(membership: Membership) -> list[Any]:
+def membership_routes(membership: Membership, audit: Audit) -> list[Any]:
     """Return the routes."""
 
     @get("/api/v1/authority", media_type=MediaType.TEXT, sync_to_thread=False, **_operation("show_authority"))
@@ -41,30 +55,36 @@ def membership_routes(membership: Membership) -> list[Any]:
     async def enrol(data: JSONBody[Enrol]) -> Enrolled:
         return await membership.enrol(data)
 
-    @post("/api/v1/renewals", status_code=200, sync_to_thread=False, **_operation("renew_certificate"))
-    def renew_certificate(request: Caller) -> Renewed:
-        return membership.renew(certificate_of(request), peer_of(request))
+    @post("/api/v1/renewals", status_code=200, **_operation("renew_certificate"))
+    async def renew_certificate(request: Caller) -> Renewed:
+        return await membership.renew(certificate_of(request), peer_of(request))
 
     @get("/api/v1/trust", sync_to_thread=False, **_operation("read_trust"))
     def read_trust() -> Trust:
         return membership.trust()
 
     @post("/api/v1/invitations", status_code=200, **_operation("invite"))
-    async def invite(data: JSONBody[Invite]) -> Invitation:
-        return await membership.invite(data)
+    async def invite(request: Caller, data: JSONBody[Invite]) -> Invitation:
+        return await membership.invite(data, peer_of(request))
 
     @post("/api/v1/revocations", status_code=200, **_operation("revoke"))
-    async def revoke(data: JSONBody[Revoke]) -> Done:
-        await membership.revoke(data.name)
+    async def revoke(request: Caller, data: JSONBody[Revoke]) -> Done:
+        await membership.revoke(data.name, peer_of(request))
         return Done()
 
     @post("/api/v1/keys", status_code=200, **_operation("rotate_keys"))
-    async def rotate_keys(data: JSONBody[RotateKeys]) -> Done:
-        await membership.rotate(revoke_tickets=data.revoke_tickets)
+    async def rotate_keys(request: Caller, data: JSONBody[RotateKeys]) -> Done:
+        await membership.rotate(peer_of(request), revoke_tickets=data.revoke_tickets)
         return Done()
 
     @get("/api/v1/parties", sync_to_thread=False, **_operation("list_parties"))
     def list_parties() -> Parties:
         return membership.parties()
 
-    return [show_authority, enrol, renew_certificate, read_trust, invite, revoke, rotate_keys, list_parties]
+    @get("/api/v1/audit/head", sync_to_thread=False, **_operation("read_audit_head"))
+    def read_audit_head() -> AuditHead:
+        head = audit.head
+        return AuditHead(count=head.count, hash=head.hash)
+
+    upkeep = [read_trust, invite, revoke, rotate_keys, list_parties, read_audit_head]
+    return [show_authority, enrol, renew_certificate, *upkeep]

@@ -3,13 +3,14 @@
 Refuses to do: patient data; an error's text never holds any.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from litestar import MediaType, Request, Response
 from litestar.exceptions import HTTPException
 
 from transfer.api import Problem
-from transfer.errors import FascicleError
+from transfer.errors import FascicleError, UnauthorisedError
 from transfer.log import get_logger
 
 AnyRequest = Request[Any, Any, Any]
@@ -44,4 +45,17 @@ def of_others(request: AnyRequest, error: Exception) -> Response[Problem]:
     return Response(problem, status_code=500, media_type=MediaType.JSON)
 
 
-HANDLERS: Any = {FascicleError: of_ours, HTTPException: of_http, UnicodeDecodeError: of_text, Exception: of_others}
+def make_handlers(on_refused: Callable[[AnyRequest, UnauthorisedError], None]) -> Any:
+    """Return what answers which error; `on_refused` is told of everybody who may not do what was asked."""
+
+    def of_refused(request: AnyRequest, error: UnauthorisedError) -> Response[Problem]:
+        on_refused(request, error)
+        return of_ours(request, error)
+
+    return {
+        UnauthorisedError: of_refused,
+        FascicleError: of_ours,
+        HTTPException: of_http,
+        UnicodeDecodeError: of_text,
+        Exception: of_others,
+    }

@@ -19,6 +19,7 @@ import uvicorn
 import uvloop
 
 from gateway import renewal
+from gateway.audit import Audit
 from gateway.connections import connection_type
 from gateway.database import Database
 from gateway.heartbeats import Heartbeats
@@ -93,17 +94,23 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
         await rehearse(database, pki.load_signing_key(Path(config.identity)))
         register = Register(Path(config.data) / "register.json")
         signing = SigningKeys(Path(config.identity), Path(config.data) / "ticket-keys", register)
-        membership = Membership(config, register, signing, keys, nodes)
+        audit = stack.enter_context(
+            contextlib.closing(Audit(Path(config.data), pki.load_signing_key(Path(config.identity))))
+        )
+        membership = Membership(config, register=register, signing=signing, keys=keys, nodes=nodes, audit=audit)
         tickets = _tickets(config, keys, signing)
         outgoing = None if config.plain else tls.client_context(Path(config.identity))
         links = stack.enter_context(contextlib.closing(_links(config, tickets, outgoing)))
-        uploads = _uploads(config, metrics, tickets, database=database, nodes=nodes, keys=keys, links=links)
+        uploads = _uploads(
+            config, metrics, tickets, database=database, nodes=nodes, keys=keys, links=links, audit=audit
+        )
         app = make_app(
             uploads=uploads,
             database=database,
             nodes=nodes,
             metrics=metrics,
             membership=membership,
+            audit=audit,
             request_bytes_max=config.request_bytes_max,
         )
         heartbeats = Heartbeats(nodes, keys, database, metrics, links.keep_open)

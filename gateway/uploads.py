@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection
 
 from gateway import announcements, commits, transfers
+from gateway.audit import Audit
 from gateway.database import Database
 from gateway.liveness import Nodes, candidate
 from gateway.metrics import Metrics
@@ -60,7 +61,9 @@ class Uploads:
         tickets: Tickets,
         signing_key: Ed25519PrivateKey,
         metrics: Metrics,
+        audit: Audit,
     ) -> None:
+        self._audit = audit
         self._settings = settings
         self._database = database
         self._nodes = nodes
@@ -85,6 +88,7 @@ class Uploads:
         mine = await self._database.write(
             lambda connection: transfers.open_transfer(connection, transfer_id, wish, sender, open_max=limit)
         )
+        await self._audit.note("transfer_opened", sender.name, transfer_id=transfer_id)
         return self._go(mine, nodes, sender)
 
     async def renew(self, transfer_id: str, sender: Peer) -> Go:
@@ -149,6 +153,7 @@ class Uploads:
             return commits.commit(connection, transfer_id, sender, claim, self._signing_key)
 
         receipt = await self._database.write(unit)
+        await self._audit.note("transfer_committed", sender.name, transfer_id=transfer_id, objects=claim.objects)
         self._metrics.objects_durable.inc(sum(len(batch.receipts) for batch in batches))
         self._metrics.commits.inc()
         get_logger().info("transfer_committed", transfer_id=transfer_id, sender=sender.name, objects=claim.objects)
@@ -166,11 +171,13 @@ class Uploads:
         if any(batch.node_id != node.name for batch in batches):
             raise UnauthorisedError("a node announces its own objects only")
         key = self._signing_key
-        return await self._database.write(
+        receipt = await self._database.write(
             lambda connection: announcements.announce(connection, node, batches, body.names, key)
         )
+        await self._audit.note("objects_announced", node.name, objects=sum(len(batch.receipts) for batch in batches))
+        return receipt
 
-    def open_read(self, wish: OpenRead, reader: Peer) -> Go:
+    async def open_read(self, wish: OpenRead, reader: Peer) -> Go:
         """Give a ticket to read at all nodes that are live.
 
         Raises:
@@ -181,6 +188,7 @@ class Uploads:
             raise UnauthorisedError("a reader may ask for the rights get and check")
         nodes = self._live()
         ticket = self._tickets.for_reader(wish.rights, reader, nodes)
+        await self._audit.note("read_opened", reader.name, rights=sorted(set(wish.rights)))
         return self._answer("", 1, nodes, ticket)
 
     async def _ask_nodes(self, mine: Transfer, uncertain: list[bytes]) -> set[bytes]:

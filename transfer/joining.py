@@ -20,6 +20,7 @@ from transfer.client import CONNECT_TIMEOUT_S, GatewayClient
 from transfer.credentials import Credentials
 from transfer.errors import SettingsError, UnauthorisedError, UnreachableError
 from transfer.membership import (
+    AuditHead,
     Done,
     Enrol,
     Enrolled,
@@ -133,6 +134,10 @@ class JoiningClient(GatewayClient):
     async def rotate_keys(self, *, revoke_tickets: bool) -> Done:
         """Make a new key for tickets."""
         return await self._post("/api/v1/keys", RotateKeys(revoke_tickets=revoke_tickets), Done)
+
+    async def audit_head(self) -> AuditHead:
+        """Return where the audit trail ends: an anchor to keep elsewhere."""
+        return await self._get("/api/v1/audit/head", {}, AuditHead)
 
     async def parties(self) -> Parties:
         """Return who was enrolled or revoked."""

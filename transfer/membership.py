@@ -105,6 +105,13 @@ class Parties(Body, frozen=True):
     parties: list[PartyStatus]
 
 
+class AuditHead(Body, frozen=True):
+    """`GET /api/v1/audit/head`: how many lines the audit trail has, and the hash of the last: an anchor to keep."""
+
+    count: int
+    hash: str
+
+
 class Done(Body, frozen=True):
     """An answer that says no more than that it is done, durably."""
 

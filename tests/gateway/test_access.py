@@ -48,6 +48,7 @@ EXPECTED = {
     ("POST", f"{API}/invitations"): ("invite", ADMINISTRATOR),
     ("POST", f"{API}/revocations"): ("revoke", ADMINISTRATOR),
     ("GET", f"{API}/parties"): ("list_parties", {"operator", "administrator"}),
+    ("GET", f"{API}/audit/head"): ("read_audit_head", {"operator", "administrator"}),
     ("POST", f"{API}/renewals"): ("renew_certificate", {*WATCHER, "node"}),
     ("POST", f"{API}/enrolments"): ("enrol", OPEN),
     ("GET", f"{API}/authority"): ("show_authority", OPEN),
@@ -63,7 +64,13 @@ def routes() -> list[tuple[str, str, str]]:
     """Return method, path and operation of every route that the application has, whoever added it."""
     nothing: Any = SimpleNamespace(is_revoked=lambda _: False)
     app = make_app(
-        uploads=nothing, database=nothing, nodes=nothing, metrics=nothing, membership=nothing, request_bytes_max=1
+        uploads=nothing,
+        database=nothing,
+        nodes=nothing,
+        metrics=nothing,
+        membership=nothing,
+        audit=nothing,
+        request_bytes_max=1,
     )
     return sorted(
         (str(method), route.path_format, str(handler.opt.get("operation", "")))

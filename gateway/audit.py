@@ -1,0 +1,246 @@
+"""The audit trail on disk: DATA/audit.log, and DATA/audit.anchor, which says how long it was at the latest.
+
+One thread appends; entries that wait together share one flush, and `note` returns after it: what is answered is
+written. Refusals do not wait, and beyond `REFUSALS_MAX` a minute they are counted in the next one's line, so that a
+flood of them fills no disk. The anchor file follows within `ANCHOR_S`; it tells a cut by accident, not one by somebody
+who can write here: for that, anchors are kept elsewhere (docs/security.md). After a failed write or flush nothing more
+is written or answered until the gateway was started anew. Refuses to do: deciding what is noted, patient data.
+"""
+
+import asyncio
+import queue
+import threading
+import time
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from gateway import trail
+from gateway.clock import utc_now
+from gateway.trail import Head
+from transfer import disk
+from transfer.durable import write_file_durably
+from transfer.errors import BusyError, CorruptError, FascicleError, SettingsError, StorageError
+from transfer.log import get_logger
+from transfer.protocol.messages import UNREADABLE
+
+GROUP_MAX: Final = 256
+WAITING_MAX: Final = 4096
+ANCHOR_S: Final = 1.0
+REFUSALS_MAX: Final = 60
+REFUSALS_S: Final = 60.0
+TAIL_BYTES: Final = 1 << 20
+_Waiting = tuple[dict[str, Any], "Future[None] | None"]
+
+
+def log_path(data: Path) -> Path:
+    """Return where a gateway's trail is."""
+    return data / "audit.log"
+
+
+def verify(data: Path, key: Ed25519PublicKey, anchors: list[Head]) -> Head:
+    """Check the whole trail of a gateway's data folder, its own anchor too; return where it ends.
+
+    Raises:
+        CorruptError: the first thing that is wrong with it.
+        SettingsError: it cannot be read.
+    """
+    try:
+        with log_path(data).open("rb") as lines:
+            return trail.verify(lines, key, [*anchors, *_read_anchor(data)])
+    except OSError as error:
+        raise SettingsError(f"{log_path(data)}: cannot be read: {error.strerror}") from error
+
+
+class Audit:
+    """The open trail."""
+
+    def __init__(self, data: Path, key: Ed25519PrivateKey) -> None:
+        """Open it, or begin it; a line that a crash left half written, and that nobody was answered for, is cut off.
+
+        Raises:
+            SettingsError: it cannot be opened, or is damaged: `fascicle audit verify` says where.
+            StorageError: the disk failed.
+        """
+        self._data, self._key = data, key
+        self.head, self._size_bytes, torn_bytes = _read_end(log_path(data), key.public_key())
+        anchor = max(_read_anchor(data), key=lambda head: head.count, default=trail.START)
+        if anchor.count > self.head.count:
+            raise SettingsError(
+                f"{log_path(data)} ends at line {self.head.count} and was {anchor.count} lines long: put it back, "
+                f"or move it and audit.anchor away to begin a new one"
+            )
+        self._descriptor = disk.open_or_create(str(log_path(data)))
+        if torn_bytes:
+            disk.truncate(self._descriptor, self._size_bytes)
+        disk.flush_folder(str(data))
+        self._refusals = _Refusals()
+        self._broken = False
+        self._waiting: queue.Queue[_Waiting | None] = queue.Queue(WAITING_MAX)
+        self._thread = threading.Thread(target=self._serve, name="audit", daemon=True)
+        self._thread.start()
+        if torn_bytes:
+            self.note_nowait("trail_mended", "", cut_bytes=torn_bytes)
+
+    async def note(self, event: str, by: str, **fields: Any) -> None:
+        """Write one entry, durably.
+
+        Raises:
+            BusyError: too many wait.
+            StorageError: it cannot be written; the step that it is of must not be answered.
+        """
+        done: Future[None] = Future()
+        self._put(_entry(event, by, fields), done)
+        await asyncio.wrap_future(done)
+
+    def note_nowait(self, event: str, by: str, **fields: Any) -> None:
+        """Write one entry soon."""
+        try:
+            self._put(_entry(event, by, fields), None)
+        except BusyError:
+            get_logger().warning("audit_left_out", event_left_out=event)
+
+    def refused(self, operation: str, by: str, role: str, code: str) -> None:
+        """Write soon that somebody was refused something."""
+        left_out = self._refusals.count(time.monotonic())
+        if left_out is not None:
+            more = {"left_out": left_out} if left_out else {}
+            self.note_nowait("access_refused", by, role=role, operation=operation, code=code, **more)
+
+    def close(self) -> None:
+        """Write what waits, then close."""
+        self._waiting.put(None)
+        self._thread.join()
+        disk.close(self._descriptor)
+
+    def _put(self, entry: dict[str, Any], done: "Future[None] | None") -> None:
+        try:
+            self._waiting.put_nowait((entry, done))
+        except queue.Full as error:
+            raise BusyError("the audit trail is overloaded; try again") from error
+
+    def _serve(self) -> None:
+        anchored, anchored_s = trail.START, 0.0
+        stop = False
+        while not stop:
+            group, stop = self._gather(ANCHOR_S)
+            if group:
+                self._write_group(group)
+            if self.head != anchored and (stop or time.monotonic() - anchored_s >= ANCHOR_S):
+                anchored, anchored_s = self._write_anchor(), time.monotonic()
+
+    def _gather(self, patience_s: float) -> tuple[list[_Waiting], bool]:
+        group: list[_Waiting] = []
+        try:
+            while len(group) < GROUP_MAX:
+                item = self._waiting.get(timeout=patience_s) if not group else self._waiting.get_nowait()
+                if item is None:
+                    return group, True
+                group.append(item)
+        except queue.Empty:
+            pass
+        return group, False
+
+    def _write_group(self, group: list[_Waiting]) -> None:
+        problem: FascicleError | None = StorageError("the audit trail failed before; start the gateway anew")
+        if not self._broken:
+            problem = self._append([entry for entry, _ in group])
+        for _, done in group:
+            if done is not None and done.set_running_or_notify_cancel():
+                if problem is None:
+                    done.set_result(None)
+                else:
+                    done.set_exception(problem)
+
+    def _append(self, entries: list[dict[str, Any]]) -> FascicleError | None:
+        """Write and flush; a failure is final, because nobody knows what of it is on the disk."""
+        head, lines = self.head, []
+        for entry in entries:
+            head, line = trail.append(head, entry, self._key)
+            lines.append(line)
+        data = b"".join(lines)
+        try:
+            disk.write_at(self._descriptor, [data], self._size_bytes)
+            disk.flush_data(self._descriptor)
+        except FascicleError as error:
+            self._broken = True
+            get_logger().error("audit_failed", reason=error.message)
+            return error
+        self.head, self._size_bytes = head, self._size_bytes + len(data)
+        return None
+
+    def _write_anchor(self) -> Head:
+        try:
+            write_file_durably(self._data / "audit.anchor", msgspec.json.encode(self.head))
+        except FascicleError as error:
+            get_logger().warning("audit_anchor_not_written", reason=error.message)
+        return self.head
+
+
+class _Refusals:
+    """How many refusals are written a minute."""
+
+    def __init__(self) -> None:
+        self._began_s = self._written = self._left_out = 0.0
+
+    def count(self, now_s: float) -> int | None:
+        """Return how many were left out since the last that was written; None to leave this one out, too."""
+        if now_s - self._began_s >= REFUSALS_S:
+            self._began_s, self._written = now_s, 0
+        if self._written >= REFUSALS_MAX:
+            self._left_out += 1
+            return None
+        self._written += 1
+        left_out, self._left_out = self._left_out, 0
+        return int(left_out)
+
+
+def _entry(event: str, by: str, fields: dict[str, Any]) -> dict[str, Any]:
+    return {"at": utc_now(), "event": event, "by": by[:64], **fields}
+
+
+def _read_anchor(data: Path) -> list[Head]:
+    """Return the anchor that the gateway wrote here, if there is one.
+
+    Raises:
+        SettingsError: it cannot be read.
+    """
+    path = data / "audit.anchor"
+    try:
+        return [msgspec.json.decode(path.read_bytes(), type=Head)]
+    except FileNotFoundError:
+        return []
+    except (OSError, *UNREADABLE) as error:
+        raise SettingsError(f"{path}: cannot be read: {error}") from error
+
+
+def _read_end(path: Path, key: Ed25519PublicKey) -> tuple[Head, int, int]:
+    """Return the head behind the last whole line, how far it goes, and how many bytes of half a line follow.
+
+    Every line was checked by whoever wrote it; `verify` checks them all again. Here only the last one is read.
+
+    Raises:
+        SettingsError: the last whole line is not one of this gateway's.
+    """
+    try:
+        with path.open("rb") as file:
+            size_bytes = file.seek(0, 2)
+            start = file.seek(max(0, size_bytes - TAIL_BYTES))
+            tail = file.read()
+    except FileNotFoundError:
+        return trail.START, 0, 0
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+    whole, newline, torn = tail.rpartition(b"\n")
+    if not newline:
+        if start:
+            raise SettingsError(f"{path}: no line in its last {TAIL_BYTES} bytes; is it the audit trail?")
+        return trail.START, 0, len(tail)
+    try:
+        head = trail.last(whole.rpartition(b"\n")[2] + b"\n", key)
+    except CorruptError as error:
+        raise SettingsError(f"{path}: {error.message}; see `fascicle audit verify`") from error
+    return head, size_bytes - len(torn), len(torn)
