@@ -101,6 +101,14 @@ def test_from_nothing_to_a_revoked_workstation(tmp_path: Path) -> None:
             ]
             fascicle("revoke", "node-1", "--to", administrator)
             assert live(administrator) == []
+            anchor = fascicle("audit", "anchor", "--to", administrator)
+    printed = f"{anchor['count']}:{anchor['hash']}"
+    trail = fascicle("audit", "verify", "--config", begun["config"], "--anchor", printed)
+    assert trail["count"] >= anchor["count"] >= 12
+    log_file = made / "gateway/audit.log"
+    log_file.write_bytes(b"".join(log_file.read_bytes().splitlines(keepends=True)[:-1]))
+    cut = fascicle("audit", "verify", "--config", begun["config"], "--anchor", printed, code=1)
+    assert (cut["error"]["code"], "cut off" in cut["error"]["message"]) == ("corrupt", True)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The audit trail: what is answered is in it; every change, gap, swap and cut is found; nothing of patients is in it."""
+"""The audit trail: what is answered is in it, every change, gap, swap and cut is found, nothing of patients."""
 
 import asyncio
 import json
@@ -85,7 +85,7 @@ def test_another_trail_of_the_same_length_does_not_go_through_the_anchor() -> No
     other, _ = make(5)
     head, line = trail.append(trail.verify(other, PUBLIC), {"at": "later", "event": "y", "by": "z"}, KEY)
     assert head.count == 6
-    with pytest.raises(CorruptError, match="line 6 .* not the one that the anchor"):
+    with pytest.raises(CorruptError, match=r"line 6 .* not the one that the anchor"):
         trail.verify([*other, line], PUBLIC, [END])
 
 
@@ -113,9 +113,8 @@ def test_it_goes_on_after_a_restart(tmp_path: Path) -> None:
         note_all(log, *(f"event_{turn}_{number}" for number in range(5)))
         log.close()
     assert audit.verify(tmp_path, PUBLIC, []).count == 15
-    assert sorted(each["event"] for each in entries(tmp_path)) == sorted(
-        f"event_{t}_{n}" for t in range(3) for n in range(5)
-    )
+    events = sorted(f"event_{turn}_{number}" for turn in range(3) for number in range(5))
+    assert sorted(each["event"] for each in entries(tmp_path)) == events
 
 
 @pytest.mark.parametrize("torn", [1, 50, 200])
