@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: setup packages demo test check fmt cov bench bench-micro experiments experiments-setup paper-table targets campaign test-large clean
+.PHONY: setup packages demo test check fmt cov bench bench-micro experiments experiments-setup paper-table targets campaign fuzz test-large clean
 
 setup: packages $(INSTALLED)
 
@@ -107,6 +107,12 @@ experiments-setup: setup
 # 20 random kills at a time, seeds printed; the short form of it is part of `make test`.
 campaign: setup
 	$(BIN)/pytest -m campaign -k kill --timeout 3600 $(ARGS)
+
+# Hostile inputs of every kind, from one seed; what goes wrong is kept in tests/fuzz/corpus. 50 000 are part of `make test`.
+COUNT ?= 5000000
+SEED ?= 1
+fuzz: setup
+	$(BIN)/python -m tests.fuzz --count $(COUNT) --seed $(SEED) $(ARGS)
 
 # 10 000 small files, and one object of 3 GB, under the memory limits.
 test-large: setup

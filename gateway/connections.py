@@ -1,7 +1,7 @@
 """HTTP/1.1 connections as uvicorn serves them, with what it leaves out: the caller's certificate and limits on heads.
 
-A request's head is bounded in size and time before it is taken to memory; whatever is not HTTP closes the connection.
-Refuses to do: bodies (bounded by the application), authorisation (`gateway.access`).
+A request's head is bounded in size and time before it is taken to memory, its body in time; whatever is not HTTP closes
+the connection. Refuses to do: the size of bodies (bounded by the application), authorisation (`gateway.access`).
 """
 
 import asyncio
@@ -11,18 +11,23 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from gateway.access import STATE_KEY
 
 
-def connection_type(*, header_bytes_max: int, header_timeout_s: float) -> type[asyncio.Protocol]:
+def connection_type(*, header_bytes_max: int, header_timeout_s: float, body_timeout_s: float) -> type[asyncio.Protocol]:
     """Return the protocol class that uvicorn is to make for each connection."""
     return type(
         "BoundedConnection",
         (_Connection,),
-        {"header_bytes_max": header_bytes_max, "header_timeout_s": header_timeout_s},
+        {
+            "header_bytes_max": header_bytes_max,
+            "header_timeout_s": header_timeout_s,
+            "body_timeout_s": body_timeout_s,
+        },
     )
 
 
 class _Connection(HttpToolsProtocol):
     header_bytes_max: int
     header_timeout_s: float
+    body_timeout_s: float
     _head_bytes = 0
     _in_head = True
     _deadline: asyncio.TimerHandle | None = None
@@ -63,9 +68,12 @@ class _Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._stop_deadline()
+        # Else a body that is announced and never comes would hold its connection for ever.
+        self._deadline = self.loop.call_later(self.body_timeout_s, self.transport.abort)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
+        self._stop_deadline()
         super().on_message_complete()
         self._in_head, self._head_bytes = True, 0
 

@@ -15,6 +15,7 @@ from transfer.log import get_logger
 
 AnyRequest = Request[Any, Any, Any]
 TEXT_MAX = 512
+GONE = "client disconnected prematurely"  # what the framework calls a server error
 
 
 def of_ours(_: AnyRequest, error: FascicleError) -> Response[Problem]:
@@ -25,11 +26,12 @@ def of_ours(_: AnyRequest, error: FascicleError) -> Response[Problem]:
 
 def of_http(_: AnyRequest, error: HTTPException) -> Response[Problem]:
     """Answer what the framework refused: no such path, a body that does not fit, a body that is too large."""
-    code = "not_stored" if error.status_code == 404 else "protocol"
+    status = 400 if error.detail == GONE else error.status_code  # nobody hears it; it must not count as our fault
+    code = "not_stored" if status == 404 else "protocol"
     extra = error.extra if isinstance(error.extra, list) else []
     detail = "; ".join([error.detail, *(str(item.get("message", "")) for item in extra if isinstance(item, dict))])
     problem = Problem(code=code, message=detail[:TEXT_MAX], retryable=False)
-    return Response(problem, status_code=error.status_code, media_type=MediaType.JSON)
+    return Response(problem, status_code=status, media_type=MediaType.JSON)
 
 
 def of_text(_: AnyRequest, __: UnicodeDecodeError) -> Response[Problem]:

@@ -173,7 +173,11 @@ def _server_config(config: GatewaySettings, app: Any, context: ssl.SSLContext) -
     return uvicorn.Config(
         app,
         ssl_context_factory=lambda _config, _default: context,
-        http=connection_type(header_bytes_max=config.header_bytes_max, header_timeout_s=config.header_timeout_s),
+        http=connection_type(
+            header_bytes_max=config.header_bytes_max,
+            header_timeout_s=config.header_timeout_s,
+            body_timeout_s=config.body_timeout_s,
+        ),
         ws="none",
         lifespan="off",
         interface="asgi3",

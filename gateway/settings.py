@@ -51,6 +51,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     request_bytes_max: Annotated[int, Meta(ge=1 << 16, le=1 << 30)] = 16 << 20
     header_bytes_max: Annotated[int, Meta(ge=1 << 10, le=1 << 20)] = 32 << 10
     header_timeout_s: Seconds = 20.0
+    body_timeout_s: Seconds = 120.0  # 16 MiB at 1.1 Mb/s
     keep_alive_s: Seconds = 75.0
     connections_max: Annotated[int, Meta(ge=1, le=100_000)] = 1024
     log_level: str = "info"

@@ -21,6 +21,7 @@ def gateway(identities: Identities, tmp_path_factory: pytest.TempPathFactory) ->
         request_bytes_max=1 << 16,
         header_bytes_max=1 << 13,
         header_timeout_s=0.3,
+        body_timeout_s=0.5,
     )
     running = Gateway(identities, config)
     yield running
@@ -128,6 +129,26 @@ def test_head_that_never_ends_closes_the_connection(flow: ssl.SSLSocket) -> None
 def test_caller_that_falls_silent_in_its_head_is_dropped(flow: ssl.SSLSocket, beginning: bytes) -> None:
     flow.sendall(beginning)
     assert read_all(flow) == b""
+
+
+@pytest.mark.parametrize("path", ["transfers", "enrolments"])  # the second is open to everybody
+@pytest.mark.parametrize("body", [b"Content-Length: 99\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n5\r\n{"])
+def test_caller_that_falls_silent_in_its_body_is_dropped(flow: ssl.SSLSocket, path: str, body: bytes) -> None:
+    flow.sendall(f"POST /api/v1/{path} HTTP/1.1\r\nHost: x\r\n".encode() + body)
+    assert read_all(flow) == b""
+
+
+def test_caller_that_goes_away_is_no_fault_of_the_gateway_s(gateway: Gateway, identities: Identities) -> None:
+    for _ in range(5):
+        raw = socket.create_connection(("127.0.0.1", gateway.port), timeout=10)
+        with identities.context("ws-1").wrap_socket(raw, server_hostname="127.0.0.1") as leaving:
+            leaving.sendall(b"POST /api/v1/transfers HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{")
+    for _ in range(100):
+        text = gateway.client(None).get("/metrics").text
+        if 'operation="open_transfer",status="400"' in text:
+            break
+    assert 'operation="open_transfer",status="400"' in text
+    assert 'status="500"' not in text
 
 
 def test_many_requests_on_one_connection(flow: ssl.SSLSocket) -> None:

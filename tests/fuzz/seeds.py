@@ -1,0 +1,134 @@
+"""Writes the corpus's beginnings (tests/fuzz/corpus/TARGET/NAME): valid inputs of every shape; the rest was found.
+
+`python -m tests.fuzz.seeds` writes them again; files whose names begin with `found-` are kept.
+"""
+
+import json
+from pathlib import Path
+
+from tests.dicom.build import BIG, DEFLATED, IMPLICIT, element, explicit_image, file, implicit_image, item
+from tests.dicom.test_identity import FRAGMENTS, deflate, nested
+from tests.dimse.peer import ABORT, RELEASE, associate_request, data_pdu, echo_request, pdv, store_request
+from tests.encodings.images import Image
+from tests.fuzz.targets import KEY
+from transfer import heartbeat, receipts, tickets
+from transfer.heartbeat import Heartbeat
+from transfer.objects import Identity
+from transfer.protocol.frames import LAST, encode_control, encode_data_header
+from transfer.protocol.messages import Bye, Check, Get, Hello, Ping, Put, Reserve
+from transfer.receipts import Receipt, ReceiptBatch
+from transfer.tickets import Ticket, TicketNode
+
+CORPUS = Path(__file__).parent / "corpus"
+NODE = TicketNode("node-1", "127.0.0.1", 9001, "ab" * 32, "host-a")
+TICKET = tickets.sign(Ticket("t-1", "ws-1", "cd" * 32, ["put", "get"], [NODE, NODE], 2, 1 << 40, 1000.0, 3), KEY)
+HELLO = encode_control(Hello(1, TICKET))
+PUT = Put(bytes(range(32)), 5, "raw", False, 1)
+
+
+def frames() -> dict[str, bytes]:
+    body = encode_data_header(0, 5, LAST) + b"abcde"
+    return {
+        "put": HELLO + encode_control(PUT) + body + encode_control(Bye()),
+        "parts": HELLO
+        + encode_control(PUT)
+        + encode_data_header(0, 2)
+        + b"ab"
+        + encode_data_header(2, 3, LAST)
+        + b"cde",
+        "get": HELLO + encode_control(Get(bytes(32))) + encode_control(Ping(7)),
+        "check": HELLO + encode_control(Check([bytes(32)] * 9, True)) + encode_control(Reserve("t-1", 1 << 30)),
+        "large": HELLO + encode_control(PUT) + encode_data_header(0, 100_000) + bytes(100_000),
+    }
+
+
+def signed() -> dict[str, bytes]:
+    identity = Identity(sop_instance_uid="1.2.3", patient_name="Doe^Jane", study_date="20260101")
+    batch = ReceiptBatch(
+        "node-1", "disk", "t-1", [Receipt(bytes(32), 9, 5, "zstd", ["node-1", "node-2"], identity)] * 3
+    )
+    beat = Heartbeat("node-1", "disk", 1, 2, "127.0.0.1", 9001, "host-a", 1 << 40, 5, 6, 7)
+    return {"receipts": receipts.sign(batch, KEY).batch, "heartbeat": heartbeat.sign(beat, KEY)}
+
+
+def dicom() -> dict[str, bytes]:
+    tail = explicit_image()[:-76]
+    return {
+        "explicit": file(explicit_image()),
+        "implicit": file(implicit_image(), IMPLICIT),
+        "big": file(explicit_image(">"), BIG),
+        "deflated": file(deflate(explicit_image()), DEFLATED),
+        "nested": file(tail + nested(3) + nested(2, vr="UN") + FRAGMENTS),
+        "colour": Image(samples=3, bits=8, stored=8, rows=5, columns=3, frames=2).encode(),
+        "grey": Image().encode(),
+        "directory": file(
+            element(0x00041220, "SQ", item(element(0x00041500, "CS", b"A\\B "))), sop_class="1.2.840.10008.1.3.10"
+        ),
+    }
+
+
+def pdu() -> dict[str, bytes]:
+    return {
+        "associate": associate_request(),
+        "release": associate_request() + RELEASE,
+        "echo": associate_request() + data_pdu(pdv(echo_request(), context_id=3, is_command=True)) + ABORT,
+        "store": associate_request() + store() + RELEASE,
+    }
+
+
+def store(*, pieces: int = 1) -> bytes:
+    data = explicit_image()
+    step = -(-len(data) // pieces)
+    parts = [data[at : at + step] for at in range(0, len(data), step)]
+    body = b"".join(data_pdu(pdv(part, is_last=number == len(parts) - 1)) for number, part in enumerate(parts))
+    return data_pdu(pdv(store_request(), is_command=True)) + body
+
+
+def association() -> dict[str, bytes]:
+    return {
+        "store": store() + RELEASE,
+        "stores": store(pieces=3) + store() + RELEASE,
+        "echo": data_pdu(pdv(echo_request(), context_id=3, is_command=True)) + RELEASE,
+        "together": data_pdu(pdv(store_request(), is_command=True), pdv(explicit_image())),
+    }
+
+
+def http() -> dict[str, bytes]:
+    def post(path: str, body: object) -> bytes:
+        text = json.dumps(body).encode()
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n"
+        )
+        return head.encode() + text
+
+    item_ = {"object_id": "ab" * 32, "size_bytes": 5, "name": "a/b.dcm"}
+    return {
+        "open": post("/api/v1/transfers", {"objects": 3, "bytes": 1000, "replicas": 1}),
+        "offer": post("/api/v1/transfers/x/offer", {"objects": [item_, item_]}),
+        "commit": post("/api/v1/transfers/x/commit", {"objects": 1, "merkle_root": "ab" * 32, "receipts": []}),
+        "receipts": post("/api/v1/transfers/x/receipts", {"receipts": [{"batch": "AAAA", "signature": "AAAA"}]}),
+        "enrol": post("/api/v1/enrolments", {"secret": "x", "request": "y", "public_key": "", "proof": ""}),
+        "reads": post("/api/v1/reads", {"rights": ["get", "check"]}),
+        "objects": b"GET /api/v1/objects?study=1.2.3&limit=5&after=ab HTTP/1.1\r\nHost: x\r\n\r\n",
+        "events": b"GET /api/v1/events?after=0&limit=10 HTTP/1.1\r\nHost: x\r\nAccept: */*\r\n\r\n",
+        "chunked": b"POST /api/v1/transfers HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        "open_api": b"GET /openapi.json HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    }
+
+
+SEEDS = {
+    "frames": frames, "ticket": lambda: {"two-nodes": TICKET}, "signed": signed, "dicom": dicom, "pdu": pdu,
+    "association": association, "http": http,
+}  # fmt: skip
+
+
+def read(target: str) -> list[bytes]:
+    """Return the corpus of a target."""
+    return [path.read_bytes() for path in sorted((CORPUS / target).iterdir())]
+
+
+if __name__ == "__main__":
+    for target, make in SEEDS.items():
+        (CORPUS / target).mkdir(parents=True, exist_ok=True)
+        for name, data in make().items():
+            (CORPUS / target / name).write_bytes(data)
