@@ -25,6 +25,7 @@ from transfer.durable import write_file_durably
 from transfer.errors import SettingsError, StorageError
 
 NODES_DEFAULT: Final = 5
+LOOPBACK: Final = "127.0.0.1"
 Table = dict[str, Any]
 
 
@@ -70,13 +71,15 @@ def prepare(options: Options) -> Cluster:
     data = _absolute(options.data)
     count = _node_count(data, options)
     ports = Ports(options.host)
+    ports_inside = ports if options.host == LOOPBACK else Ports(LOOPBACK)  # metrics are plain text: never outside
     gateway_before = _read_config(data / "gateway/gateway.toml")
     gateway_port = _gateway_port(ports, options.port, gateway_before)
     heartbeat = join(options.host, ports.keep_or_choose(port_of(gateway_before.get("heartbeat_listen"))))
     _issue_identities(data, count, options.host)
     url = f"https://{join(options.host, gateway_port)}"
     places = tuple(
-        _prepare_node(data, index, options, ports, url=url, heartbeat=heartbeat) for index in range(1, count + 1)
+        _prepare_node(data, index, options, ports, ports_inside, url=url, heartbeat=heartbeat)
+        for index in range(1, count + 1)
     )
     gateway = gateway_before | {
         "gateway_id": "gateway",
@@ -155,7 +158,9 @@ def _issue_identities(data: Path, count: int, host: str) -> None:
         pki.install(ensure(f"node-{index}", "node", hosts), data / f"nodes/node-{index}/identity")
 
 
-def _prepare_node(data: Path, index: int, options: Options, ports: Ports, *, url: str, heartbeat: str) -> Place:
+def _prepare_node(
+    data: Path, index: int, options: Options, ports: Ports, ports_inside: Ports, *, url: str, heartbeat: str
+) -> Place:
     node_id = f"node-{index}"
     folder = data / "nodes" / node_id
     before = _read_config(folder / "node.toml")
@@ -175,7 +180,7 @@ def _prepare_node(data: Path, index: int, options: Options, ports: Ports, *, url
         "gateway": url,
         "failure_domain": node_id,  # on one machine a node is the largest thing that can be lost alone
         "plain": options.plain,
-        "metrics_listen": choose("metrics_listen"),
+        "metrics_listen": join(LOOPBACK, ports_inside.keep_or_choose(port_of(before.get("metrics_listen")))),
         "paper_listen": _paper_address(ports, options, index),
     }
     place = Place(

@@ -38,6 +38,15 @@ def test_the_first_run_makes_everything(tmp_path: Path) -> None:
     assert len(set(listens)) == 4
 
 
+def test_what_is_plain_text_listens_inside_only(tmp_path: Path) -> None:
+    prepare(Options(data=tmp_path, nodes=2, port=0, host="127.0.0.2"))
+    for number in (1, 2):
+        node = read(tmp_path / f"nodes/node-{number}/node.toml")
+        assert node["metrics_listen"].startswith("127.0.0.1:")
+        assert node["listen"].startswith("127.0.0.2:")
+        assert (node["plain"], node["paper_listen"]) == (False, "")
+
+
 def test_a_later_run_keeps_ports_keys_and_what_a_person_added(tmp_path: Path) -> None:
     first = prepare(Options(data=tmp_path, nodes=2, port=0))
     config = tmp_path / "nodes/node-1/node.toml"
