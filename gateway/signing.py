@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec.structs import replace
 
 from gateway.register import Record, Register, TicketKey
-from transfer import pki
+from transfer import keyfiles, pki
 from transfer.membership import Trust
 
 OVERLAP_S: Final = 30.0  # three times what nodes let pass between two questions
@@ -39,7 +39,7 @@ class SigningKeys:
         self._private = {self._first.public_key: first}
         for key in self._listed():
             if key.public_key not in self._private:
-                self._private[key.public_key] = pki.load_private_key(self._path(key.public_key))
+                self._private[key.public_key] = keyfiles.load_private_key(self._path(key.public_key))
 
     def current(self) -> tuple[Ed25519PrivateKey, int]:
         """Return the key to sign a ticket with, and the epoch to write into it."""
@@ -60,7 +60,7 @@ class SigningKeys:
             StorageError, FullError: it cannot be kept; nothing changes.
         """
         fresh = Ed25519PrivateKey.generate()
-        pki.write_private_key(self._path(_hex(fresh)), fresh)
+        keyfiles.write_private_key(self._path(_hex(fresh)), fresh)
         self._private[_hex(fresh)] = fresh
         wait_s = 0.0 if revoke_tickets else OVERLAP_S
         key = TicketKey(public_key=_hex(fresh), active_from_s=self._clock() + wait_s)

@@ -39,7 +39,7 @@ class Announcer:
     def __init__(self, folder: Path, *, gateway: str, identity: Path, sign: Callable[[list[Record]], Stored]) -> None:
         self._folder = folder
         self._gateway = gateway
-        self._context: ssl.SSLContext = tls.client_context(identity)
+        self.context: ssl.SSLContext = tls.client_context(identity)
         self._sign = sign
         self._wake = trio.Event()
         durable.make_folder_durably(folder)
@@ -52,7 +52,7 @@ class Announcer:
 
     async def serve(self) -> Never:
         """Pass announcements on for ever; an absent gateway is asked again."""
-        async with httpx.AsyncClient(verify=self._context, base_url=self._gateway) as client:
+        async with httpx.AsyncClient(verify=self.context, base_url=self._gateway) as client:
             while True:
                 self._wake = trio.Event()
                 try:

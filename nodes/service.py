@@ -16,6 +16,7 @@ Refuses to do: anything a part can do itself.
 """
 
 import signal
+import ssl
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -110,16 +111,17 @@ async def _start(loaded: NodeSettings, store: Store, nursery: trio.Nursery) -> N
     nursery.start_soon(
         partial(beat, node, advertised, addresses.parse(loaded.heartbeat), failure_domain=loaded.failure_domain)
     )
+    renewed = [each for each in (context, client_context) if each is not None]  # by `nodes.renewal`
     if loaded.gateway:
         asking = tls.client_context(identity)
-        renewed = [each for each in (context, client_context, asking) if each is not None]
+        renewed.append(asking)
         nursery.start_soon(keep_trust, node.trusted, loaded.gateway, identity, asking, node.end_revoked)
         nursery.start_soon(keep_certificate, loaded.gateway, identity, renewed)
     if loaded.metrics_listen:
         metrics_listener = await listen(addresses.parse(loaded.metrics_listen))
         nursery.start_soon(serve_metrics, node.metrics.registry, metrics_listener)
     if loaded.paper_listen:
-        await _start_paper(loaded, node, nursery)
+        renewed.append(await _start_paper(loaded, node, nursery))
     logger.info("node_ready", address=str(advertised), objects=node.objects(), free_bytes=node.free_bytes())
 
 
@@ -128,7 +130,8 @@ def _advertised(loaded: NodeSettings, port: int) -> addresses.Address:
     return addresses.Address(wished.host, wished.port or port)
 
 
-async def _start_paper(loaded: NodeSettings, node: Node, nursery: trio.Nursery) -> None:
+async def _start_paper(loaded: NodeSettings, node: Node, nursery: trio.Nursery) -> ssl.SSLContext:
+    """Start the paper's protocol; return the TLS context of its announcements."""
     announcer = Announcer(
         Path(loaded.data) / "announcements",
         gateway=loaded.gateway,
@@ -140,3 +143,4 @@ async def _start_paper(loaded: NodeSettings, node: Node, nursery: trio.Nursery) 
     paper = Paper(node.store, node.committer.commit, announcer.announce)
     port = await nursery.start(serve_paper, paper, address.host, address.port)
     logger.info("paper_ready", port=port)
+    return announcer.context

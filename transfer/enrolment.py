@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from transfer import pki
+from transfer import keyfiles, pki
 from transfer.errors import ProtocolError, SettingsError, UnauthorisedError
 from transfer.pki import Authority, Role
 
@@ -33,10 +33,10 @@ def make_request(folder: Path) -> str:
     """
     path = folder / "key.pem"
     if path.exists():
-        key = pki.load_certificate_key(path)
+        key = keyfiles.load_certificate_key(path)
     else:
         key = ec.generate_private_key(ec.SECP256R1())
-        pki.write_private_key(path, key)
+        keyfiles.write_private_key(path, key)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "as the invitation says")])
     request = x509.CertificateSigningRequestBuilder(subject_name=subject).sign(key, hashes.SHA256())
     return request.public_bytes(Encoding.PEM).decode()

@@ -17,17 +17,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes, PrivateKeyTypes
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from transfer.durable import write_file_durably
-from transfer.errors import SettingsError, StorageError
+from transfer import keyfiles
+from transfer.errors import SettingsError
 
 Role = Literal["workstation", "node", "gateway", "operator", "administrator"]
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
@@ -37,13 +34,12 @@ CERTIFICATE_LIFE: Final = datetime.timedelta(days=825)
 RENEW_BEFORE: Final = datetime.timedelta(days=60)
 CLOCK_SKEW: Final = datetime.timedelta(hours=1)
 LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
-PRIVATE: Final = 0o600
 PUBLIC: Final = 0o644
 IDENTITY_FILES: Final = {  # in the order of writing
     "ca.pem": PUBLIC,
-    "signing.pem": PRIVATE,
+    "signing.pem": keyfiles.PRIVATE,
     "signing.pub": PUBLIC,
-    "key.pem": PRIVATE,
+    "key.pem": keyfiles.PRIVATE,
     "certificate.pem": PUBLIC,
 }
 
@@ -64,8 +60,8 @@ def create_authority(folder: Path) -> Authority:
     if not (folder / "ca.pem").exists():
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = _self_signed(key)
-        _write(folder / "ca.key.pem", _private_pem(key), PRIVATE)
-        _write(folder / "ca.pem", certificate.public_bytes(Encoding.PEM), PUBLIC)
+        keyfiles.write_file(folder / "ca.key.pem", keyfiles.private_pem(key), keyfiles.PRIVATE)
+        keyfiles.write_file(folder / "ca.pem", certificate.public_bytes(Encoding.PEM), PUBLIC)
     return load_authority(folder)
 
 
@@ -76,7 +72,7 @@ def load_authority(folder: Path) -> Authority:
         SettingsError: missing, unreadable or not an authority's files.
     """
     certificate = load_certificate(folder / "ca.pem")
-    key = _load_key(folder / "ca.key.pem")
+    key = keyfiles.load_key(folder / "ca.key.pem")
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
         raise SettingsError(f"{folder}: ca.key.pem is not the key of ca.pem")
     return Authority(certificate, key)
@@ -102,9 +98,9 @@ def issue(
     certificate = certify(authority, key.public_key(), name=name, role=role, hosts=hosts, life=life)
     if role in SIGNING_ROLES:
         ensure_signing_key(folder)
-    _write(folder / "ca.pem", authority.certificate.public_bytes(Encoding.PEM), PUBLIC)
-    _write(folder / "key.pem", _private_pem(key), PRIVATE)
-    _write(folder / "certificate.pem", certificate.public_bytes(Encoding.PEM), PUBLIC)
+    keyfiles.write_file(folder / "ca.pem", authority.certificate.public_bytes(Encoding.PEM), PUBLIC)
+    keyfiles.write_file(folder / "key.pem", keyfiles.private_pem(key), keyfiles.PRIVATE)
+    keyfiles.write_file(folder / "certificate.pem", certificate.public_bytes(Encoding.PEM), PUBLIC)
 
 
 def install(source: Path, target: Path) -> None:
@@ -115,9 +111,9 @@ def install(source: Path, target: Path) -> None:
     """
     for name, mode in IDENTITY_FILES.items():
         if (source / name).exists():
-            data = _read(source / name)
-            if not (target / name).exists() or _read(target / name) != data:
-                _write(target / name, data, mode)
+            data = keyfiles.read_file(source / name)
+            if not (target / name).exists() or keyfiles.read_file(target / name) != data:
+                keyfiles.write_file(target / name, data, mode)
 
 
 def is_current(folder: Path, *, hosts: Iterable[str] = (), now: datetime.datetime | None = None) -> bool:
@@ -140,7 +136,7 @@ def load_certificate(path: Path) -> x509.Certificate:
         SettingsError: unreadable or not a certificate.
     """
     try:
-        return x509.load_pem_x509_certificate(_read(path))
+        return x509.load_pem_x509_certificate(keyfiles.read_file(path))
     except ValueError as error:
         raise SettingsError(f"{path}: not a PEM certificate") from error
 
@@ -151,40 +147,7 @@ def load_signing_key(folder: Path) -> Ed25519PrivateKey:
     Raises:
         SettingsError: missing, unreadable or of another kind.
     """
-    return load_private_key(folder / "signing.pem")
-
-
-def load_private_key(path: Path) -> Ed25519PrivateKey:
-    """Read an Ed25519 key.
-
-    Raises:
-        SettingsError: missing, unreadable or of another kind.
-    """
-    key = _load_key(path)
-    if not isinstance(key, Ed25519PrivateKey):
-        raise SettingsError(f"{path}: not an Ed25519 key")
-    return key
-
-
-def load_certificate_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    """Read the key of a certificate.
-
-    Raises:
-        SettingsError: missing, unreadable or of another kind.
-    """
-    key = _load_key(path)
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise SettingsError(f"{path}: not a key of P-256")
-    return key
-
-
-def write_private_key(path: Path, key: Ed25519PrivateKey | ec.EllipticCurvePrivateKey) -> None:
-    """Write a key that only its owner can read.
-
-    Raises:
-        SettingsError: it cannot be written.
-    """
-    _write(path, _private_pem(key), PRIVATE)
+    return keyfiles.load_private_key(folder / "signing.pem")
 
 
 def public_key_from_hex(text: str) -> Ed25519PublicKey:
@@ -307,31 +270,5 @@ def ensure_signing_key(folder: Path) -> None:
         key = load_signing_key(folder)
     else:
         key = Ed25519PrivateKey.generate()
-        _write(folder / "signing.pem", _private_pem(key), PRIVATE)
-    _write(folder / "signing.pub", key.public_key().public_bytes_raw().hex().encode() + b"\n", PUBLIC)
-
-
-def _private_pem(key: ec.EllipticCurvePrivateKey | Ed25519PrivateKey) -> bytes:
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-
-def _load_key(path: Path) -> PrivateKeyTypes:
-    try:
-        return load_pem_private_key(_read(path), password=None)
-    except (ValueError, TypeError) as error:
-        raise SettingsError(f"{path}: not a PEM private key without a password") from error
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-def _write(path: Path, data: bytes, mode: int) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_file_durably(path, data, mode)
-    except (OSError, StorageError) as error:
-        raise SettingsError(f"{path}: cannot be written: {error}") from error
+        keyfiles.write_file(folder / "signing.pem", keyfiles.private_pem(key), keyfiles.PRIVATE)
+    keyfiles.write_file(folder / "signing.pub", key.public_key().public_bytes_raw().hex().encode() + b"\n", PUBLIC)

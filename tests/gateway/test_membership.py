@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from gateway.register import Register
 from gateway.signing import OVERLAP_S, SigningKeys
 from tests.gateway.kit import TRANSFERS, Gateway, Identities, Node, get, post, settings
-from transfer import enrolment, heartbeat, pki, tickets, tls
+from transfer import enrolment, heartbeat, keyfiles, pki, tickets, tls
 from transfer.api import OpenTransfer
 from transfer.membership import Enrol, Invite, Revoke, RotateKeys
 
@@ -93,7 +93,7 @@ def test_only_the_secret_s_hash_is_kept(gateway: Gateway, tmp_path: Path) -> Non
 
 def test_what_the_request_says_of_itself_counts_for_nothing(gateway: Gateway, tmp_path: Path) -> None:
     """The subject, or names of hosts, in the request: the certificate has the invitation's and no others."""
-    key = pki.load_certificate_key(_key(tmp_path))
+    key = keyfiles.load_certificate_key(_key(tmp_path))
     builder = x509.CertificateSigningRequestBuilder(
         subject_name=x509.Name(
             [
