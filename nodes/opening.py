@@ -17,6 +17,7 @@ from transfer.log import get_logger
 log = get_logger()
 PARTIAL_LIFE_S: Final = 7 * 24 * 3600.0
 PARTIAL_NAME: Final = re.compile(r"([0-9a-f]{64})\.partial\Z")
+INCARNATION_BYTES: Final = 32
 INCARNATION: Final = re.compile(r"[0-9a-f]{32}\Z")
 
 
@@ -74,12 +75,13 @@ def read_incarnation(path: Path) -> str:
     Raises:
         StorageError: there is a file, and it holds something else.
     """
-    if not path.exists():
+    if not disk.exists(str(path)):
         write_file_durably(path, uuid.uuid4().hex.encode())
+    descriptor = disk.open_to_read(str(path))
     try:
-        text = path.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError) as error:
-        raise StorageError(f"{path} cannot be read") from error
+        text = bytes(disk.read_at(descriptor, INCARNATION_BYTES + 1, 0)).decode("ascii", "replace")
+    finally:
+        disk.close(descriptor)
     if INCARNATION.match(text) is None:
         raise StorageError(f"{path} is damaged; with it removed, this node counts as new")
     return text
