@@ -174,8 +174,9 @@ class Store:
     def commit(self, group: Sequence[Incoming]) -> list[Record | FascicleError]:
         """Check each upload, make all good ones durable together, and return what became of each, in their order.
 
-        An object that was here already keeps its old copy, whose record is returned. An error stands for its own
-        upload: CorruptError (not the object), FullError, StorageError (a failed flush fails the whole group). All
+        An object that was here already keeps its old copy, which is read again and whose record is returned. An error
+        stands for its own upload: CorruptError (not the object, or an old copy that was damaged and is set aside now: it
+        wants sending again), FullError, StorageError (a failed flush fails the whole group). All
         uploads are ended, and those that failed are removed.
         """
         outcomes: dict[int, Record | FascicleError] = {}
@@ -202,7 +203,7 @@ class Store:
         if not ready:
             return {}
         with self._volume.publishing:
-            new = self._announce({record.object_id for _, record in ready.values()})
+            new = self._announce(record.object_id for _, record in ready.values())
             try:
                 fresh = flush.publish([file for file, _ in ready.values()])
             except FascicleError as error:
@@ -229,7 +230,7 @@ class Store:
             self._census.add(record.object_id, record.stored_bytes)
             return record
         try:
-            return self.check(record.object_id, deep=False)
+            return self.check(record.object_id, deep=True)  # the bytes that came are let go: those here must be good
         except FascicleError as error:
             return error
 
