@@ -207,12 +207,9 @@ class Store:
             try:
                 fresh = flush.publish([file for file, _ in ready.values()])
             except FascicleError as error:
-                with self._lock:
-                    self._failed_groups += 1
+                self._settle(set(filter(self._is_gone, new)), failed=True)
                 return dict.fromkeys(ready, error)
-            finally:
-                with self._lock:
-                    self._unsettled -= new
+            self._settle(new)
         each = zip(ready.items(), fresh, strict=True)
         return {index: self._outcome(record, is_new) for (index, (_, record)), is_new in each}
 
@@ -225,12 +222,26 @@ class Store:
             self._census.announce(object_id)
         return new
 
+    def _settle(self, object_ids: set[str], *, failed: bool = False) -> None:
+        with self._lock:
+            self._unsettled -= object_ids
+            self._failed_groups += failed
+
+    def _is_gone(self, object_id: str) -> bool:
+        """Tell whether a failed group's name is taken back; a disk that became read-only keeps it, until it is lost."""
+        try:
+            return not disk.exists(object_path(self.folder, object_id))
+        except FascicleError:
+            return False
+
     def _outcome(self, record: Record, is_new: bool) -> Record | FascicleError:
         if is_new:
             self._census.add(record.object_id, record.stored_bytes)
             return record
         try:
             return self.check(record.object_id, deep=True)  # the bytes that came are let go: those here must be good
+        except NotStoredError:
+            return CorruptError(f"{record.object_id}: the copy here was damaged, and is set aside; send it again")
         except FascicleError as error:
             return error
 

@@ -20,6 +20,7 @@ from tests.faults.histories.filesystem import Errors, File, FileSystem, Folder
 
 FIRST_DESCRIPTOR = 1 << 20  # never a real one
 CHANGES = frozenset({"create", "mkdir", "rename", "unlink", "pwrite", "ftruncate", "fdatasync", "fsync"})
+FLUSHES = frozenset({"fdatasync", "fsync", "syncfs"})
 ROOM = frozenset({"create", "mkdir", "rename", "pwrite", "fdatasync", "fsync", "syncfs"})  # what a full disk fails
 
 
@@ -61,6 +62,8 @@ class Machine:
         self.faults = 0  # since the last start, those of the kernel's own included
         self.all_faults = 0
         self.fault_ratio = 0.0
+        self.flush_fault_ratio = 0.0
+        self.neglect_ratio = 0.0  # of calls at which the kernel fails to write something back by itself
         self.short_ratio = 0.0
         self.stop_at: int | None = None  # the call at which everything stops
         self._stopped = False
@@ -88,13 +91,15 @@ class Machine:
         if self._trace is not None:
             self._trace(what)
 
-    @contextmanager
-    def without_faults(self) -> Iterator[None]:
-        ratios, self.fault_ratio, self.short_ratio = (self.fault_ratio, self.short_ratio), 0.0, 0.0
-        try:
-            yield
-        finally:
-            self.fault_ratio, self.short_ratio = ratios
+    def end_faults(self) -> None:
+        self.fault_ratio = self.flush_fault_ratio = self.neglect_ratio = self.short_ratio = 0.0
+
+    def draw_faults(self) -> None:
+        """Draw how often what fails until `end_faults`: nothing, anything, flushes above all."""
+        rng = self._rng
+        self.fault_ratio, self.short_ratio = rng.choice((0.0, 0.0, 0.01, 0.06)), rng.choice((0.0, 0.2))
+        self.flush_fault_ratio = rng.choice((0.0, 0.0, 0.1, 0.3))
+        self.neglect_ratio = rng.choice((0.0, 0.0, 0.02, 0.1))
 
     def fault(self, what: str) -> None:
         self.faults += 1
@@ -114,7 +119,10 @@ class Machine:
         self.note(f"    {call} {subject}")
         if self.disk.read_only and call in CHANGES:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), subject)
-        if self.fault_ratio and self._rng.random() < self.fault_ratio and call != "close":
+        if self.neglect_ratio and self._rng.random() < self.neglect_ratio:
+            self._neglect()
+        ratio = max(self.fault_ratio, self.flush_fault_ratio) if call in FLUSHES else self.fault_ratio
+        if ratio and self._rng.random() < ratio and call != "close":
             self._fail(call, subject)
 
     def go_on(self) -> None:
@@ -122,9 +130,6 @@ class Machine:
             raise Stopped
 
     def _fail(self, call: str, subject: str) -> None:
-        if call not in ("fdatasync", "fsync", "syncfs") and self._rng.random() < 0.3:
-            self._neglect()
-            return
         number = errno.ENOSPC if call in ROOM and self._rng.random() < 0.4 else errno.EIO
         self.fault(f"{errno.errorcode[number]} from {call} {subject}")
         raise OSError(number, os.strerror(number), subject)
@@ -314,6 +319,8 @@ class Machine:
             self._break_down()
             ctypes.set_errno(error.errno or errno.EIO)
             return -1
+        if self.disk.read_only:  # Linux calls that a success
+            return 0
         self.disk.flush_everything()
         if self.disk.errors.count > opened.told_of_disk:
             opened.told_of_disk = self.disk.errors.tell()

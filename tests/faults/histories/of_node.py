@@ -28,7 +28,7 @@ from transfer.errors import BusyError, CorruptError, FascicleError, FullError, N
 from transfer.objects import object_id
 
 FOLDER = Path(HOME) / "node"
-LENGTHS = (1, 500, 2048, 6000, 6144, 14_336, 20_000, 45_000)
+LENGTHS = (1, 500, 2048, 6000, 6144, 14_336, 20_000, 45_000, 50_001)
 DAY_S = 86_400.0
 
 
@@ -52,6 +52,8 @@ class NodeHistory:
         self.journal = Journal()
         self.names = self.rng.sample(sorted(OBJECTS), self.rng.randint(2, 6))
         self.tight = False  # the disk may be full
+        often, seldom = (self._group, self._alone, self._ask), (self._part, self._read, self._wait)
+        self.steps = (*often, *often, *seldom)
 
     def run(self) -> None:
         for _ in range(self.rng.randint(1, 4)):
@@ -66,18 +68,19 @@ class NodeHistory:
 
     def _end(self, *, power_cut: bool) -> None:
         self.machine.stop()
+        self.machine.end_faults()
         self.world.counts.clear()
         self.machine.start_again(power_cut=power_cut)
         self.machine.disk.room_bytes = 1 << 30
         self.tight = False
         self.world.note(f"START after a {'power cut' if power_cut else 'kill'}")
         self.journal.counts["power cuts" if power_cut else "kills"] += 1
-        if self.rng.random() < 0.15:
+        if self.rng.random() < 0.25:
             self._spoil()
 
     def _live(self) -> None:
         rng, machine = self.rng, self.machine
-        machine.fault_ratio, machine.short_ratio = rng.choice((0.0, 0.0, 0.01, 0.06)), rng.choice((0.0, 0.2))
+        machine.draw_faults()
         if rng.random() < 0.2:
             self.tight, machine.disk.room_bytes = True, rng.randint(0, 150_000)
         if rng.random() < 0.8:
@@ -86,13 +89,9 @@ class NodeHistory:
             trio.run(self._work, clock=MockClock(autojump_threshold=0))
         except* Stopped:
             pass
-        machine.fault_ratio = machine.short_ratio = 0.0
 
     async def _work(self) -> None:
-        try:
-            store = await trio.to_thread.run_sync(Store.open, FOLDER, 0)
-        except FascicleError as error:
-            self._excused(error)
+        if (store := await self._open()) is None:
             return
         committer = Committer(store)
         async with trio.open_nursery() as serving:
@@ -102,9 +101,18 @@ class NodeHistory:
                     senders.start_soon(self._send, store, committer)
             serving.cancel_scope.cancel()
 
+    async def _open(self) -> Store | None:
+        """Open the store, as often as a supervisor would try."""
+        for _ in range(4):
+            try:
+                return await trio.to_thread.run_sync(Store.open, FOLDER, 0)
+            except FascicleError as error:
+                self._excused(error)
+        return None
+
     async def _send(self, store: Store, committer: Committer) -> None:
         for _ in range(self.rng.randint(1, 6)):
-            step = self.rng.choice((self._group, self._group, self._alone, self._part, self._read, self._ask, self._wait))
+            step = self.rng.choice(self.steps)
             await step(store, committer)
             if self.world.counts and self.rng.random() < 0.3:
                 await trio.to_thread.run_sync(self.world.counts.pop())
@@ -144,11 +152,11 @@ class NodeHistory:
                 self._excused(error)
 
     async def _read(self, store: Store, _: Committer) -> None:
-        await trio.to_thread.run_sync(self._check, store, self.rng.choice(self.names))
+        await trio.to_thread.run_sync(self._check, store, self._pick())
 
     async def _ask(self, store: Store, _: Committer) -> None:
         """Whether an object is there: a yes is answered with a receipt, so it is an acknowledgement."""
-        name = self.rng.choice(self.names)
+        name = self._pick()
         expected = self.journal.must_be_there(name)
         self.world.note(f"CONTAINS {name[:8]}")
         try:
@@ -168,7 +176,7 @@ class NodeHistory:
         self, store: Store, *, resumable: bool | None = None, whole: bool = True
     ) -> tuple[Incoming, bool] | None:
         """Send an object, perhaps not right; None when it was refused."""
-        rng, name = self.rng, self.rng.choice(self.names)
+        rng, name = self.rng, self._pick()
         encoding, wrong = rng.choice(ENCODINGS), rng.random() < 0.15
         resumable = rng.random() < 0.3 if resumable is None else resumable
         stored = self._spoiled(STORED[name, encoding]) if wrong else STORED[name, encoding]
@@ -213,6 +221,11 @@ class NodeHistory:
         at = self.rng.randrange(len(stored))
         changed = stored[:at] + bytes([stored[at] ^ 1 << self.rng.randrange(8)]) + stored[at + 1 :]
         return self.rng.choice((changed, stored[:at], stored + b"x"))
+
+    def _pick(self) -> str:
+        """Draw an object; what is spoiled should be come across before it is judged."""
+        among = sorted(self.journal.spoiled & set(self.names)) if self.rng.random() < 0.4 else []
+        return self.rng.choice(among or self.names)
 
     # Judging.
 

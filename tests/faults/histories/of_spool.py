@@ -38,6 +38,7 @@ class SpoolHistory:
 
     def _end(self, *, power_cut: bool) -> None:
         self.machine.stop()
+        self.machine.end_faults()
         self.machine.start_again(power_cut=power_cut)
         self.machine.disk.room_bytes = 1 << 30
         self.tight = False
@@ -46,7 +47,7 @@ class SpoolHistory:
 
     def _live(self) -> None:
         rng, machine = self.rng, self.machine
-        machine.fault_ratio, machine.short_ratio = rng.choice((0.0, 0.0, 0.01, 0.06)), rng.choice((0.0, 0.2))
+        machine.draw_faults()
         if rng.random() < 0.2:
             self.tight, machine.disk.room_bytes = True, rng.randint(0, 100_000)
         if rng.random() < 0.8:
@@ -55,7 +56,6 @@ class SpoolHistory:
             trio.run(self._work, clock=MockClock(autojump_threshold=0))
         except* Stopped:
             pass
-        machine.fault_ratio = machine.short_ratio = 0.0
 
     def _excused(self, error: FascicleError) -> None:
         require(
@@ -64,12 +64,13 @@ class SpoolHistory:
         )
 
     async def _work(self) -> None:
-        try:
-            async with open_spool(FOLDER, reserve_bytes=0) as spool, trio.open_nursery() as senders:
-                for _ in range(self.rng.randint(1, 4)):
-                    senders.start_soon(self._send, spool)
-        except FascicleError as error:
-            self._excused(error)
+        for _ in range(3):  # what failed, or ended well, begins again
+            try:
+                async with open_spool(FOLDER, reserve_bytes=0) as spool, trio.open_nursery() as senders:
+                    for _ in range(self.rng.randint(1, 4)):
+                        senders.start_soon(self._send, spool)
+            except FascicleError as error:
+                self._excused(error)
 
     async def _send(self, spool: Spool) -> None:
         for _ in range(self.rng.randint(1, 5)):

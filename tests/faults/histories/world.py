@@ -156,9 +156,8 @@ def open_world(world: World) -> Iterator[None]:
                 for name, value in values.items():
                     kept.append((module, name, getattr(module, name)))
                     setattr(module, name, value)
-        with world.machine.without_faults():
-            transfer.disk.make_folders(HOME)
-            world.machine.disk.flush_everything()
+        transfer.disk.make_folders(HOME)
+        world.machine.disk.flush_everything()
         yield
     finally:
         for module, name, value in reversed(kept):
