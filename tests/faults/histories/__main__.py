@@ -1,13 +1,14 @@
 """Replay one history (`--seed 7`), or run many (`--count 100000`), several processes side by side."""
 
 import argparse
+import multiprocessing
 import sys
 import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from tests.faults.histories.campaign import run_history, write_results
+from tests.faults.histories.campaign import run_batch, run_history, write_results
 from tests.faults.histories.world import Violation
 
 BATCH = 250
@@ -22,20 +23,10 @@ def replay(seed: int) -> int:
     return 0
 
 
-def batch(seeds: range) -> tuple[Counter[str], list[str]]:
-    total, broken = Counter[str](), []
-    for seed in seeds:
-        try:
-            total += run_history(seed)
-        except Violation as error:
-            broken.append(str(error))
-    return total, broken
-
-
 def campaign(seeds: range, processes: int, results: Path) -> int:
     total, broken, start_s = Counter[str](), list[str](), time.monotonic()
-    with ProcessPoolExecutor(processes) as pool:
-        for some, failed in pool.map(batch, (seeds[at : at + BATCH] for at in range(0, len(seeds), BATCH))):
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        for some, failed in pool.map(run_batch, (seeds[at : at + BATCH] for at in range(0, len(seeds), BATCH))):
             total, broken = total + some, broken + failed
             for line in failed:
                 print(line, flush=True)

@@ -51,6 +51,17 @@ def run_histories(seeds: Iterable[int]) -> Counter[str]:
     return total
 
 
+def run_batch(seeds: Iterable[int]) -> tuple[Counter[str], list[str]]:
+    """Run one after the other; returns what happened, and which broke a promise."""
+    total, broken = Counter[str](), []
+    for seed in seeds:
+        try:
+            total += run_history(seed)
+        except Violation as error:
+            broken.append(str(error))
+    return total, broken
+
+
 def write_results(path: Path, seeds: range, total: Counter[str], seconds: float, failed: list[str]) -> None:
     """Write down what was run, on what, and what came of it."""
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)

@@ -92,11 +92,14 @@ class Machine:
             self._trace(what)
 
     def end_faults(self) -> None:
+        """Let everything succeed."""
         self.fault_ratio = self.flush_fault_ratio = self.neglect_ratio = self.short_ratio = 0.0
 
     def draw_faults(self) -> None:
         """Draw how often what fails until `end_faults`: nothing, anything, flushes above all."""
         rng = self._rng
+        if rng.random() < 0.4:
+            return
         self.fault_ratio, self.short_ratio = rng.choice((0.0, 0.0, 0.01, 0.06)), rng.choice((0.0, 0.2))
         self.flush_fault_ratio = rng.choice((0.0, 0.0, 0.1, 0.3))
         self.neglect_ratio = rng.choice((0.0, 0.0, 0.02, 0.1))
@@ -139,6 +142,8 @@ class Machine:
         if dirty := self.disk.dirty_files():
             self.fault("writeback fails")
             self.disk.write_back(self._rng.choice(dirty))
+            if self._rng.random() < 0.5:
+                self.disk.errors.tell()  # to another program, which flushed the file system just now
         for file in self.disk.files():
             if self._rng.random() < 0.5:
                 file.evict()

@@ -52,7 +52,7 @@ class NodeHistory:
         self.journal = Journal()
         self.names = self.rng.sample(sorted(OBJECTS), self.rng.randint(2, 6))
         self.tight = False  # the disk may be full
-        often, seldom = (self._group, self._alone, self._ask), (self._part, self._read, self._wait)
+        often, seldom = (self._groups, self._alone, self._ask), (self._part, self._read, self._wait)
         self.steps = (*often, *often, *seldom)
 
     def run(self) -> None:
@@ -84,7 +84,7 @@ class NodeHistory:
         if rng.random() < 0.2:
             self.tight, machine.disk.room_bytes = True, rng.randint(0, 150_000)
         if rng.random() < 0.8:
-            machine.stop_at = machine.calls + int(2 ** rng.uniform(0, 9))
+            machine.stop_at = machine.calls + int(2 ** rng.uniform(3, 10))
         try:
             trio.run(self._work, clock=MockClock(autojump_threshold=0))
         except* Stopped:
@@ -111,7 +111,7 @@ class NodeHistory:
         return None
 
     async def _send(self, store: Store, committer: Committer) -> None:
-        for _ in range(self.rng.randint(1, 6)):
+        for _ in range(self.rng.randint(1, 4)):
             step = self.rng.choice(self.steps)
             await step(store, committer)
             if self.world.counts and self.rng.random() < 0.3:
@@ -126,10 +126,17 @@ class NodeHistory:
 
     # Steps.
 
-    async def _group(self, store: Store, _: Committer) -> None:
-        """Uploads that one commit makes durable together."""
-        uploads = [await self._upload(store) for _ in range(self.rng.randint(1, 4))]
-        group = [each for each in uploads if each is not None]
+    async def _groups(self, store: Store, _: Committer) -> None:
+        """Uploads in one to three groups; one commit makes a group durable while others are at theirs."""
+        groups = []
+        for _ in range(self.rng.choice((1, 2, 3))):
+            uploads = [await self._upload(store) for _ in range(self.rng.randint(1, 3))]
+            groups.append([each for each in uploads if each is not None])
+        async with trio.open_nursery() as workers:
+            for group in groups:
+                workers.start_soon(self._commit, store, group)
+
+    async def _commit(self, store: Store, group: list[tuple[Incoming, bool]]) -> None:
         outcomes = await trio.to_thread.run_sync(store.commit, [incoming for incoming, _ in group])
         for (incoming, wrong), outcome in zip(group, outcomes, strict=True):
             self._judge(incoming, wrong, outcome)

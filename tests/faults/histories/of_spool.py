@@ -51,7 +51,7 @@ class SpoolHistory:
         if rng.random() < 0.2:
             self.tight, machine.disk.room_bytes = True, rng.randint(0, 100_000)
         if rng.random() < 0.8:
-            machine.stop_at = machine.calls + int(2 ** rng.uniform(0, 8))
+            machine.stop_at = machine.calls + int(2 ** rng.uniform(2, 8))
         try:
             trio.run(self._work, clock=MockClock(autojump_threshold=0))
         except* Stopped:

@@ -52,7 +52,7 @@ class World:
 
     def __init__(self, seed: int, trace: Callable[[str], None] | None = None) -> None:
         self.rng = random.Random(seed)
-        self.strands = Strands(self.rng, self.rng.choice((0.0, 0.1, 0.3)))
+        self.strands = Strands(self.rng, self.rng.choice((0.0, 0.2, 0.6)))
         self.machine = Machine(self.rng, self.strands.give_way, trace)
         self.strands.machine = self.machine
         self.whole_flushes = self.rng.random() < 0.7
