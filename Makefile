@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: setup packages demo test check fmt cov bench bench-micro experiments experiments-setup paper-table targets campaign test-large clean
+.PHONY: setup packages demo test check fmt cov bench bench-micro experiments experiments-setup paper-table targets campaign histories test-large clean
 
 setup: packages $(INSTALLED)
 
@@ -107,6 +107,13 @@ experiments-setup: setup
 # 20 random kills at a time, seeds printed; the short form of it is part of `make test`.
 campaign: setup
 	$(BIN)/pytest -m campaign -k kill --timeout 3600 $(ARGS)
+
+# Histories of store and spool on a simulated disk (docs/reliability.md); 5 000 of them are part of `make test`.
+# `$(BIN)/python -m tests.faults.histories --seed N` replays one and prints its steps.
+COUNT ?= 100000
+FIRST ?= 0
+histories: setup
+	$(BIN)/python -m tests.faults.histories --count $(COUNT) --first $(FIRST) --processes $$(nproc) $(ARGS)
 
 # 10 000 small files, and one object of 3 GB, under the memory limits.
 test-large: setup

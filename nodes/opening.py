@@ -11,7 +11,7 @@ from typing import Final
 
 from transfer import disk
 from transfer.durable import write_file_durably
-from transfer.errors import SettingsError, StorageError
+from transfer.errors import FascicleError, SettingsError, StorageError
 from transfer.log import get_logger
 
 log = get_logger()
@@ -24,6 +24,14 @@ INCARNATION: Final = re.compile(r"[0-9a-f]{32}\Z")
 def object_path(folder: Path | str, object_id: str) -> str:
     """Return where the object of a checked id is."""
     return f"{folder}/objects/{object_id[:2]}/{object_id[2:4]}/{object_id}"
+
+
+def is_taken_back(folder: Path, object_id: str) -> bool:
+    """Tell whether the name that a failed group gave is gone; a disk that became read-only shows it, and loses it."""
+    try:
+        return not disk.exists(object_path(folder, object_id))
+    except FascicleError:
+        return False
 
 
 def lock_folder(folder: Path) -> int:

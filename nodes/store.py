@@ -24,7 +24,15 @@ import msgspec
 from nodes.census import Census
 from nodes.incoming import Incoming
 from nodes.objectfile import HEADER_BYTES, RAW, Record
-from nodes.opening import clear_incoming, drop_oldest_partial, free_name, lock_folder, object_path, read_incarnation
+from nodes.opening import (
+    clear_incoming,
+    drop_oldest_partial,
+    free_name,
+    is_taken_back,
+    lock_folder,
+    object_path,
+    read_incarnation,
+)
 from nodes.reading import StoredReader, read_header
 from nodes.room import Room
 from transfer import disk
@@ -175,9 +183,9 @@ class Store:
         """Check each upload, make all good ones durable together, and return what became of each, in their order.
 
         An object that was here already keeps its old copy, which is read again and whose record is returned. An error
-        stands for its own upload: CorruptError (not the object, or an old copy that was damaged and is set aside now: it
-        wants sending again), FullError, StorageError (a failed flush fails the whole group). All
-        uploads are ended, and those that failed are removed.
+        stands for its own upload: CorruptError (not the object, or the old copy was damaged and is set aside: send it
+        again), FullError, StorageError (a failed flush fails the whole group). All uploads are ended, and those that
+        failed are removed.
         """
         outcomes: dict[int, Record | FascicleError] = {}
         try:
@@ -207,7 +215,7 @@ class Store:
             try:
                 fresh = flush.publish([file for file, _ in ready.values()])
             except FascicleError as error:
-                self._settle(set(filter(self._is_gone, new)), failed=True)
+                self._settle({each for each in new if is_taken_back(self.folder, each)}, failed=True)
                 return dict.fromkeys(ready, error)
             self._settle(new)
         each = zip(ready.items(), fresh, strict=True)
@@ -226,13 +234,6 @@ class Store:
         with self._lock:
             self._unsettled -= object_ids
             self._failed_groups += failed
-
-    def _is_gone(self, object_id: str) -> bool:
-        """Tell whether a failed group's name is taken back; a disk that became read-only keeps it, until it is lost."""
-        try:
-            return not disk.exists(object_path(self.folder, object_id))
-        except FascicleError:
-            return False
 
     def _outcome(self, record: Record, is_new: bool) -> Record | FascicleError:
         if is_new:

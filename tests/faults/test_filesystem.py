@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from tests.faults.histories.machine import Machine, Stopped
+from tests.faults.histories.machine import Machine
+from tests.faults.histories.running import Stopped
 
 FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL
 SEEDS = range(300)
@@ -89,7 +90,9 @@ def test_an_overwrite_may_be_kept_in_part() -> None:
         flush_names(machine)
         write(machine, descriptor, b"b" * 1024)
 
-    assert after_power_cuts(prepare) == {old + new for old in (b"a" * 512, b"b" * 512) for new in (b"a" * 512, b"b" * 512)}
+    assert after_power_cuts(prepare) == {
+        old + new for old in (b"a" * 512, b"b" * 512) for new in (b"a" * 512, b"b" * 512)
+    }
 
 
 def test_a_rename_is_never_half_lost() -> None:

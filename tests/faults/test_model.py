@@ -1,4 +1,4 @@
-"""The store on the simulated disk against a set: Hypothesis looks for the shortest way to lose an acknowledged object."""
+"""The store on the simulated disk against a set: Hypothesis looks for a short way to lose an object."""
 
 from contextlib import ExitStack
 
@@ -8,7 +8,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from nodes.objectfile import Record
 from nodes.store import Store
-from tests.faults.histories.of_node import ENCODINGS, FOLDER, OBJECTS, STORED
+from tests.faults.histories.objects import ENCODINGS, OBJECTS, STORED
+from tests.faults.histories.of_node import FOLDER
 from tests.faults.histories.world import World, open_world
 from transfer.encodings import get_encoding
 from transfer.errors import CorruptError, FullError, NotStoredError, StorageError

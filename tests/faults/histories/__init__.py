@@ -3,10 +3,12 @@
 | module | what |
 |---|---|
 | `filesystem` | files and folders; of each what processes see and what would survive; power cuts, failed flushes |
-| `machine` | the system calls on it, with faults, and the moment at which everything stops |
+| `running` | what fails on the machine, and the moment at which everything stops |
+| `machine` | the system calls |
 | `strands` | calls in threads, one at a time, in an order that the seed decides |
 | `world` | puts all of that in the place of the real thing under the production code |
 | `journal` | what was acknowledged, kept outside, and what may be found after a restart |
+| `objects` | what is stored, and ways to rot |
 | `of_node`, `of_spool` | the steps that are drawn |
 | `campaign` | one history by its seed, many, and what is written down of them |
 | `mutants` | mistakes put into the production code on purpose, each of which histories must notice |

@@ -31,7 +31,9 @@ def run_history(seed: int, trace: Callable[[str], None] | None = None) -> Counte
             for cause in _causes(error):
                 raise Violation(f"seed {seed}: {cause!r}") from cause
             raise
-    return history.journal.counts + Counter(histories=1, system_calls=world.machine.calls, faults=world.machine.all_faults)
+    return history.journal.counts + Counter(
+        histories=1, system_calls=world.machine.calls, faults=world.machine.all_faults
+    )
 
 
 def _causes(error: BaseException) -> Iterable[Exception]:

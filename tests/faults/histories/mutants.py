@@ -6,7 +6,7 @@ it took. A mutant that no longer fits the code fails to apply, which is an error
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, Final
 
 import nodes.store
@@ -16,15 +16,17 @@ from nodes.incoming import Incoming
 from nodes.reading import StoredReader
 from nodes.store import Store
 from tests.faults.histories.campaign import run_history
+from tests.faults.histories.strands import Strands
 from tests.faults.histories.world import Violation
 from transfer import disk, durable
 from transfer.durable import Finished, Group, Volume
-from transfer.errors import FascicleError
+from transfer.errors import FascicleError, FullError
 from transfer.objects import Identity
 
 Replaced = tuple[Any, str, Any]
 _write_at, _flush_data, _flush_whole = disk.write_at, disk.flush_data, disk.flush_file_system
-_outcome = Store._outcome
+_flush_folder = disk.flush_folder
+_outcome, _prepare = Store._outcome, Spool._prepare
 
 
 def _nothing(*_: object, **__: object) -> None:
@@ -62,6 +64,20 @@ def _try_twice(call: Callable[[int], None]) -> Callable[[int], None]:
             call(descriptor)
 
     return flush
+
+
+def _ignoring(kind: type[FascicleError], call: Callable[..., Any], answer: Callable[..., Any]) -> Callable[..., Any]:
+    def careless(*arguments: Any) -> Any:
+        try:
+            return call(*arguments)
+        except kind:
+            return answer(*arguments)
+
+    return careless
+
+
+def _behind(_: int, buffers: Sequence[Any], offset: int) -> int:
+    return offset + sum(memoryview(buffer).nbytes for buffer in buffers)
 
 
 def _flush_whole_only(group: Group, files: Sequence[Finished]) -> None:
@@ -113,6 +129,13 @@ def _publish_without_names(spool: Spool, waiting: Sequence[Any]) -> None:
             each.published = True
 
 
+def _take_half_for_whole(spool: Spool) -> None:
+    if disk.exists(str(spool.incoming)) and disk.exists(str(spool.ready)):
+        for left in disk.entries(str(spool.incoming)):
+            disk.rename(left.path, str(spool.ready / left.name))
+    _prepare(spool)
+
+
 def _check_header_only(store: Store, record: Any, is_new: bool) -> Any:
     if is_new:
         return _outcome(store, record, is_new)
@@ -138,11 +161,18 @@ MUTANTS: Final[dict[str, list[Replaced]]] = {
         (disk, "flush_data", _try_twice(_flush_data)),
         (disk, "flush_file_system", _try_twice(_flush_whole)),
     ],
+    "failures of flushes are ignored": [
+        (disk, "flush_data", _ignoring(FascicleError, _flush_data, _nothing)),
+        (disk, "flush_file_system", _ignoring(FascicleError, _flush_whole, _nothing)),
+        (disk, "flush_folder", _ignoring(FascicleError, _flush_folder, _nothing)),
+    ],
+    "a full disk is ignored": [(disk, "write_at", _ignoring(FullError, _write_at, _behind))],
     "what was written early is not asked for failures": [(Group, "_flush_data", _flush_whole_only)],
     "what a failed group could not take back is answered for": [
         (durable, "_remove", _nothing),
-        (Store, "_is_gone", lambda *_: True),
+        (nodes.store, "is_taken_back", lambda *_: True),
     ],
+    "groups do not wait for each other": [(Strands, "lock_again", lambda _: nullcontext())],  # Volume.publishing
     "short writes are believed": [(disk, "write_at", _write_once)],
     "no checksum on read": [(StoredReader, "_judge", _nothing)],
     "wrong bytes are taken": [(Digests, "finish", _finish_unchecked)],
@@ -151,6 +181,7 @@ MUTANTS: Final[dict[str, list[Replaced]]] = {
     "nothing is flushed at start": [(Volume, "flush_everything", _nothing)],
     "a name that is visible counts as durable": [(Store, "contains", _contains_what_is_visible)],
     "an old copy is not read before it stands for a new one": [(Store, "_outcome", _check_header_only)],
+    "half received objects count as whole": [(Spool, "_prepare", _take_half_for_whole)],
     "the spool answers before its folder is flushed": [(Spool, "_publish_group", _publish_without_names)],
 }
 

@@ -5,7 +5,6 @@ the seed names or when its senders are done; the next recovers, perhaps under fa
 and after some of the others, everything is judged with no faults: what was acknowledged is there, bit-exact, once.
 """
 
-import random
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,29 +19,17 @@ from nodes.opening import object_path
 from nodes.store import Store
 from tests.faults.histories.filesystem import File, walk
 from tests.faults.histories.journal import Journal, require
-from tests.faults.histories.machine import Stopped
+from tests.faults.histories.objects import ENCODINGS, OBJECTS, STORED, spoil
+from tests.faults.histories.running import Stopped
 from tests.faults.histories.world import HOME, MEMORY_BYTES, World
 from transfer.buffers import Buffers
 from transfer.encodings import get_encoding
 from transfer.errors import BusyError, CorruptError, FascicleError, FullError, NotStoredError, StorageError
-from transfer.objects import object_id
 
 FOLDER = Path(HOME) / "node"
-LENGTHS = (1, 500, 2048, 6000, 6144, 14_336, 20_000, 45_000, 50_001)
 DAY_S = 86_400.0
 
 
-def _content(length: int) -> bytes:
-    return random.Random(length).randbytes(length // 2) + bytes(length - length // 2)
-
-
-OBJECTS = {object_id(_content(length)): _content(length) for length in LENGTHS}
-ENCODINGS = ("raw", "zstd")
-STORED = {
-    (name, encoding): bytes(get_encoding(encoding).encode(data))
-    for name, data in OBJECTS.items()
-    for encoding in ENCODINGS
-}
 _buffers = Buffers(64 << 10, HEADER_BYTES)
 
 
@@ -244,7 +231,9 @@ class NodeHistory:
             if incoming.encoding == "raw" and incoming.offset_bytes == 0:  # else the change may change nothing
                 require(not wrong, f"wrong bytes for {name[:8]} were acknowledged")
             self._acknowledge(name, outcome, checked=True)
-        elif not (isinstance(outcome, CorruptError) and (wrong or incoming.offset_bytes or self.journal.counts["spoiled"])):
+        elif not (
+            isinstance(outcome, CorruptError) and (wrong or incoming.offset_bytes or self.journal.counts["spoiled"])
+        ):
             self._excused(outcome)
 
     def _acknowledge(self, name: str, record: Record, *, checked: bool) -> None:
@@ -308,17 +297,4 @@ class NodeHistory:
         path, file = self.rng.choice(files)
         self.world.note(f"SPOIL {path[-64:][:8]}")
         self.journal.spoil(path[-64:])
-        kind, at = self.rng.choice(("bit", "zeros", "cut", "other")), self.rng.randrange(len(file.data))
-        before = bytes(file.data)
-        if kind == "bit":
-            file.data[at] ^= 1 << self.rng.randrange(8)
-        elif kind == "zeros":
-            file.data[at : at + 512] = bytes(len(file.data[at : at + 512]))
-        elif kind == "cut":
-            del file.data[at:]
-        else:
-            file.data[:] = self.rng.choice(files)[1].data
-        if bytes(file.data) == before:
-            file.data[0] ^= 1
-        file.pending.clear()
-        file.durable = bytearray(file.data)
+        spoil(file, self.rng.choice(files)[1], self.rng)

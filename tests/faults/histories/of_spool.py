@@ -11,7 +11,7 @@ from trio.testing import MockClock
 from agent.spool import Spool, SpooledId, open_spool
 from tests.faults.histories.filesystem import walk
 from tests.faults.histories.journal import Journal, require
-from tests.faults.histories.machine import Stopped
+from tests.faults.histories.running import Stopped
 from tests.faults.histories.world import HOME, World
 from transfer.errors import FascicleError, FullError, StorageError
 
@@ -115,7 +115,11 @@ class SpoolHistory:
         except FascicleError as error:  # of the last life, and told once
             self._excused(error)
             found = trio.run(self._scan)
-        ready = {path.rpartition("/")[2]: bytes(file.data) for path, file in walk(self.machine.disk.root) if "/ready/" in path}
+        ready = {
+            path.rpartition("/")[2]: bytes(file.data)
+            for path, file in walk(self.machine.disk.root)
+            if "/ready/" in path
+        }
         require(self.journal.acknowledged <= ready.keys(), "an acknowledged object is gone")
         require([each.name for each in found] == sorted(ready), "not everything is found again")
         for name, data in ready.items():
