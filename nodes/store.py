@@ -215,7 +215,7 @@ class Store:
             try:
                 fresh = flush.publish([file for file, _ in ready.values()])
             except FascicleError as error:
-                self._settle({each for each in new if is_taken_back(self.folder, each)}, failed=True)
+                self._settle({each for each in sorted(new) if is_taken_back(self.folder, each)}, failed=True)
                 return dict.fromkeys(ready, error)
             self._settle(new)
         each = zip(ready.items(), fresh, strict=True)

@@ -39,6 +39,7 @@ class NodeHistory:
         self.journal = Journal()
         self.names = self.rng.sample(sorted(OBJECTS), self.rng.randint(2, 6))
         self.tight = False  # the disk may be full
+        self.incarnation = ""
         often, seldom = (self._groups, self._alone, self._ask), (self._part, self._read, self._wait)
         self.steps = (*often, *often, *seldom)
 
@@ -92,7 +93,7 @@ class NodeHistory:
         """Open the store, as often as a supervisor would try."""
         for _ in range(4):
             try:
-                return await trio.to_thread.run_sync(Store.open, FOLDER, 0)
+                return self._known(await trio.to_thread.run_sync(Store.open, FOLDER, 0))
             except FascicleError as error:
                 self._excused(error)
         return None
@@ -140,10 +141,7 @@ class NodeHistory:
     async def _part(self, store: Store, _: Committer) -> None:
         """A resumable upload whose sender goes away."""
         if (upload := await self._upload(store, resumable=True, whole=False)) is not None:
-            try:
-                await trio.to_thread.run_sync(upload[0].abandon)
-            except FascicleError as error:
-                self._excused(error)
+            await self._abandon(upload[0])
 
     async def _read(self, store: Store, _: Committer) -> None:
         await trio.to_thread.run_sync(self._check, store, self._pick())
@@ -267,8 +265,8 @@ class NodeHistory:
         self.world.note("VERIFY")
         store = self._recover()
         there = {name for name in self.names if self._check(store, name)}
-        require({path.rpartition("/")[2] for path, _ in self._objects()} == there, "other files than objects")
-        require(all(path == object_path(FOLDER, path[-64:]) for path, _ in self._objects()), "a file in a wrong place")
+        expected = [object_path(FOLDER, name) for name in sorted(there)]
+        require([path for path, _ in self._objects()] == expected, "other files than each object once, in its place")
         for count in self.world.counts:
             count()
         require(store.statistics().objects == len(there), "the census counts wrong")
@@ -282,10 +280,16 @@ class NodeHistory:
     def _recover(self) -> Store:
         """Open the store; a failure of the last life that nobody was told of may be told once."""
         try:
-            return Store.open(FOLDER, 0)
+            return self._known(Store.open(FOLDER, 0))
         except FascicleError as error:
             self._excused(error)
-            return Store.open(FOLDER, 0)
+            return self._known(Store.open(FOLDER, 0))
+
+    def _known(self, store: Store) -> Store:
+        """Receipts name the disk's incarnation: it never changes by itself."""
+        self.incarnation = self.incarnation or store.incarnation
+        require(store.incarnation == self.incarnation, "the disk's incarnation changed")
+        return store
 
     def _objects(self) -> list[tuple[str, File]]:
         return [(path, file) for path, file in walk(self.machine.disk.root) if path.startswith(f"{FOLDER}/objects/")]
