@@ -43,5 +43,6 @@ def without_check_on_reading() -> None:
 
 
 BROKEN: Final = {
-    each.__name__: each for each in (without_flush_of_data, without_flush_of_names, flush_again, without_check_on_reading)
+    each.__name__: each
+    for each in (without_flush_of_data, without_flush_of_names, flush_again, without_check_on_reading)
 }

@@ -8,6 +8,7 @@ same instruction).
 
 import argparse
 import json
+import logging
 import sys
 import tempfile
 from collections.abc import Callable
@@ -15,8 +16,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+import structlog
+
+from nodes.store import Store
 from tests.faults.real.broken import BROKEN
 from tests.faults.real.catalogue_role import CATALOGUE
+from tests.faults.real.corruption import Corruption
 from tests.faults.real.journal import Journal
 from tests.faults.real.lives import Lives
 from tests.faults.real.loop import open_disk, reason_against
@@ -25,17 +30,20 @@ from tests.faults.real.spool_role import SPOOL
 from tests.faults.real.store_role import STORE
 from tests.faults.real.sweep import Sweep
 from tests.faults.real.totals import Totals
-from tests.faults.real.traced import run
+from tests.faults.real.traced import Point, run
 
 ROLES: Final = {role.name: role for role in (STORE, SPOOL, CATALOGUE)}
 MEMORY: Final = Path("/dev/shm")
 DISK_MIB: Final = 512
 LIVES_COUNT: Final = 200
+CHANGES_COUNT: Final = 1000
 
 
 def main(words: list[str]) -> int:
     """Run one campaign."""
     chosen = _arguments().parse_args(words)
+    # What is broken on purpose fills logs, and standard output is for the totals.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     totals = Totals(chosen.campaign, chosen.seed)
     if chosen.broken:
         BROKEN[chosen.broken]()
@@ -53,7 +61,7 @@ def main(words: list[str]) -> int:
 def sweep(chosen: argparse.Namespace, roles: list[Role], work: Path, totals: Totals) -> None:
     """Every point of each role; with `--count`, so many from `--first` on."""
     reason = reason_against()
-    totals.more["without"] = reason
+    totals.more |= {"without": reason, "faults": {}}
     with ExitStack() as stack:
         disk = None if reason else stack.enter_context(open_disk(work / "disk"))
         journal = stack.enter_context(Journal(chosen.journal or work / "journal"))
@@ -62,10 +70,16 @@ def sweep(chosen: argparse.Namespace, roles: list[Role], work: Path, totals: Tot
         for role in roles:
             _warm(role, work / f"warm-{role.name}")
             each = Sweep(role, folder=folder, outside=work, disk=disk, journal=journal, totals=totals)
-            points = each.points()
+            points = [point for point in each.points() if _is_chosen(point, chosen)]
             totals.more[role.name] = len(points)
+            for point in points:
+                totals.more["faults"][point.fault] = totals.more["faults"].get(point.fault, 0) + 1
             for point in points[chosen.first :][: chosen.count]:
                 each.try_point(point)
+
+
+def _is_chosen(point: Point, chosen: argparse.Namespace) -> bool:
+    return chosen.fault in ("", point.fault) and chosen.call in ("", point.call)
 
 
 def _warm(role: Role, folder: Path) -> None:
@@ -93,10 +107,20 @@ def lives(chosen: argparse.Namespace, roles: list[Role], work: Path, totals: Tot
         totals.more["journal"] = journal.count
 
 
+def corruption(chosen: argparse.Namespace, _: list[Role], work: Path, totals: Totals) -> None:
+    """So many changes to stored objects, from `--first` on."""
+    with Journal(chosen.journal or work / "journal") as journal, Store.open(work / "store", 0) as store:
+        each = Corruption(store, journal, totals)
+        for number in range(chosen.first, chosen.first + (chosen.count or CHANGES_COUNT)):
+            each.corrupt(number)
+        each.finish()
+
+
 CAMPAIGNS: Final[dict[str, Callable[[argparse.Namespace, list[Role], Path, Totals], None]]] = {
     "sweep": sweep,
     "kills": lives,
     "cuts": lives,
+    "corruption": corruption,
 }
 
 
@@ -107,6 +131,8 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--first", type=int, default=0, help="the number of the first run")
     parser.add_argument("--count", type=int, default=None, help="how many runs")
+    parser.add_argument("--fault", default="", help="sweep: this one alone (kill, cut, EIO, ENOSPC, short)")
+    parser.add_argument("--call", default="", help="sweep: this system call alone")
     parser.add_argument("--broken", choices=sorted(BROKEN), default="", help="break it on purpose: must be noticed")
     parser.add_argument("--out", default="", help="keep a results file in this folder")
     parser.add_argument("--journal", type=Path, default=None, help="keep the acknowledgements in this file")

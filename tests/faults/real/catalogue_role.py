@@ -125,9 +125,7 @@ async def _check(database: Database, promised: Mapping[str, int]) -> list[str]:
     for key, seed in promised.items():
         try:
             receipt = await database.write(
-                lambda connection, seed=seed: commits.commit(
-                    connection, f"transfer-{seed}", SENDER, claim(seed), KEY
-                )
+                lambda connection, seed=seed: commits.commit(connection, f"transfer-{seed}", SENDER, claim(seed), KEY)
             )
         except FascicleError as error:
             problems.append(f"LOST transfer-{seed}: {error.code}: {error.message}")

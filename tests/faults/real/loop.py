@@ -1,5 +1,8 @@
 """An ext4 of its own on a loop device, and power cuts of it.
 
+The mount is seen by this process and its children alone: in another mount namespace (each `ip netns exec` makes one, as
+a copy) it would outlive its unmounting, and the next mount would find it dead. Mount and device go with the process.
+
 A cut is EXT4_IOC_SHUTDOWN without a flush of the log: from then on nothing more reaches the device, every call on the
 file system fails, and what was in the page cache is gone with the unmounting. The next mount replays the log as after
 a loss of power. What the device got, it keeps: drives that lie about flushing are not emulated. Refuses to do: ending
@@ -19,6 +22,8 @@ from typing import Final
 
 EXT4_IOC_SHUTDOWN: Final = 0x8004587D
 NO_LOG_FLUSH: Final = 2
+CLONE_NEWNS: Final = 0x00020000
+MS_REC, MS_PRIVATE = 1 << 14, 1 << 18
 UNMOUNT_S: Final = 10.0
 PATH: Final = "/usr/sbin:/sbin:/usr/bin:/bin"
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -85,16 +90,23 @@ def open_disk(folder: Path, size_mib: int = 256) -> Iterator[Disk]:
     with image.open("wb") as file:
         file.truncate(size_mib << 20)
     _run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", str(image))
+    _leave_mount_namespace()
     device = _run("losetup", "--find", "--show", str(image))
+    held = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
     try:
+        _run("losetup", "--detach", device)  # when the last who holds it lets go
         disk = Disk(device, mount)
         try:
             yield disk
         finally:
             disk.close()
     finally:
-        _run("losetup", "--detach", device)
-        image.unlink()
+        os.close(held)
+
+
+def _leave_mount_namespace() -> None:
+    _judge(_libc.unshare(CLONE_NEWNS), "a mount namespace of its own")
+    _judge(_libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None), "private mounts")
 
 
 def _run(*words: str) -> str:

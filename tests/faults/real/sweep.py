@@ -11,13 +11,14 @@ strace counts each call by its name and by thread, and so does a point of the sw
 again and judged, does its batch again, and is judged again. Refuses to do: choosing what to store.
 """
 
+import shutil
 from collections import Counter
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from tests.faults.real.forks import ENDED, Say
+from tests.faults.real.forks import ENDED, Message, Say
 from tests.faults.real.journal import Acknowledged, Journal
 from tests.faults.real.loop import Disk
 from tests.faults.real.role import Role
@@ -26,6 +27,7 @@ from tests.faults.real.totals import Totals
 from tests.faults.real.traced import KILLS, Ended, Point, count_calls, run, run_traced
 
 ERRORS: Final = ("EIO", "ENOSPC")
+PROBLEMS_SAID: Final = 20
 
 
 class Sweep:
@@ -62,14 +64,32 @@ class Sweep:
         problems = ended.problems(killed=point.fault in KILLS and ended.fired)
         problems += ended.errors() if point.fault == "short" else []
         problems += judge(self._role, folder, promised, self._totals)
-        again = run(work)
-        promised |= self._promised(folder, again)
-        problems += [f"the second time: {text}" for text in again.problems() + again.errors()]
-        problems += judge(self._role, folder, promised, self._totals)
+        again = self._again(folder, promised)
+        problems += [f"the second time: {text}" for text in _problems(again)]
+        promised |= again.promised()
         self._totals.runs += 1
         self._totals.fired += ended.fired
         self._totals.acknowledged += len(promised)
         self._totals.note(" ".join([self._role.name, *map(str, point)]), problems)
+        shutil.rmtree(folder)
+
+    def _again(self, folder: Path, promised: dict[str, int]) -> Ended:
+        """Do the batch a second time, which must go as if nothing had been, and judge by all that was ever promised."""
+
+        def work(say: Say) -> None:
+            kept = dict(promised)
+
+            def keep(message: Message) -> None:
+                if "key" in message:
+                    kept[message["key"]] = message["seed"]
+                say(message)
+
+            self._role.batch(folder, keep)
+            _say_problems(self._role, folder, kept, say)
+
+        ended = run(work)
+        self._promised(folder, ended)
+        return ended
 
     def _fresh(self, name: str) -> Path:
         folder = self._folder / f"{self._role.name}-{name}"
@@ -90,12 +110,16 @@ def _each(fault: str, counts: Counter[str]) -> Iterable[Point]:
 def judge(role: Role, folder: Path, promised: dict[str, int], totals: Totals) -> list[str]:
     """Check `folder` in a child of its own; return what is wrong, which includes a check that does not come back."""
 
-    def work(say: Say) -> None:
-        for problem in role.check(folder, promised)[:20]:
-            say({"problem": problem[:2000]})
-        say({"checked": True})
-
     with totals.time_reopening():
-        ended = run(work)
+        return _problems(run(partial(_say_problems, role, folder, promised)))
+
+
+def _say_problems(role: Role, folder: Path, promised: dict[str, int], say: Say) -> None:
+    for problem in role.check(folder, promised)[:PROBLEMS_SAID]:
+        say({"problem": problem[:2000]})
+    say({"checked": True})
+
+
+def _problems(ended: Ended) -> list[str]:
     missing = [] if {"checked": True} in ended.messages else [f"the check did not end: {ended.errors()}"]
     return ended.problems() + missing

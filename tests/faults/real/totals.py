@@ -29,7 +29,7 @@ class Totals:
     reopened_s_max: float = 0.0  # opening again and checking everything
     problem_count: int = 0
     problems: list[str] = field(default_factory=list)
-    more: dict[str, Any] = field(default_factory=dict)
+    more: dict[str, Any] = field(default_factory=dict)  # what one campaign alone counts
     started: float = field(default_factory=time.monotonic)
 
     def note(self, run: str, problems: list[str]) -> None:
@@ -48,6 +48,7 @@ class Totals:
     def result(self) -> dict[str, Any]:
         """Return everything as JSON knows it."""
         found = asdict(self)
+        found |= found.pop("more")
         found["seconds"] = round(time.monotonic() - found.pop("started"), 1)
         return found
 

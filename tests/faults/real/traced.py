@@ -17,6 +17,8 @@ CALLS: Final = (
 )
 KILLS: Final = ("kill", "cut")
 LINE: Final = re.compile(r"^(\d+) +(\w+)\((.*)", re.MULTILINE)
+FLUSH: Final = re.compile(r"\b(?:fsync|fdatasync|syncfs)\((\d+)\)")
+OPENED: Final = re.compile(r"\bopenat\(.*= (\d+)$|resumed.*= (\d+)$")
 CHILD_S: Final = 30.0
 
 
@@ -34,6 +36,7 @@ class Ended(NamedTuple):
     messages: list[Message]
     code: int
     fired: bool = False
+    flushed_again: bool = False
 
     def promised(self) -> dict[str, int]:
         """Return its promises: names and seeds."""
@@ -45,6 +48,10 @@ class Ended(NamedTuple):
         if self.code != ENDED and not killed:
             crashes = [message["crashed"] for message in self.messages if "crashed" in message]
             found.append(f"ended with {self.code}: {crashes}")
+        if self.flushed_again:
+            found.append(
+                "a file whose flush had failed was flushed again: the kernel has forgotten what it was to write"
+            )
         return found
 
     def errors(self) -> list[str]:
@@ -67,7 +74,7 @@ def run_traced(work: Work, log: Path, point: Point | None) -> Ended:
     """Run `work` under strace, with the fault of `point`; `log` gets the trace."""
     child = fork(work, held=True)
     words = ["strace", "-f", "-o", str(log), "-p", str(child.pid), "-e"]
-    words += [f"trace={CALLS}"] if point is None else [f"trace={point.call}", "-e", _injection(point)]
+    words += [f"trace={CALLS}"] if point is None else [f"trace={point.call},openat", "-e", _injection(point)]
     with subprocess.Popen(words, stderr=subprocess.PIPE) as tracer:
         attached = tracer.stderr is not None and b"attached" in tracer.stderr.readline()
         if attached:
@@ -76,7 +83,22 @@ def run_traced(work: Work, log: Path, point: Point | None) -> Ended:
             child.kill()
         ended = finish(child)
     text = log.read_text()
-    return ended._replace(fired="(INJECTED)" in text or "killed by SIGKILL" in text)
+    fired = "(INJECTED)" in text or "killed by SIGKILL" in text
+    return ended._replace(fired=fired, flushed_again=flushed_again(text))
+
+
+def flushed_again(log: str) -> bool:
+    """Tell whether a descriptor whose flush failed was flushed again before it was another file's."""
+    failed: set[str] = set()
+    for line in log.splitlines():
+        if (flush := FLUSH.search(line)) is not None:
+            if flush[1] in failed:
+                return True
+            if "(INJECTED)" in line:
+                failed.add(flush[1])
+        elif (opened := OPENED.search(line)) is not None:
+            failed.discard(opened[1] or opened[2])
+    return False
 
 
 def _injection(point: Point) -> str:
@@ -93,5 +115,3 @@ def count_calls(log: str, *, lasting: bool) -> Counter[str]:
         if not (lasting and call.startswith("open") and "O_CREAT" not in arguments):
             found[call] = max(found[call], numbers[thread, call])
     return found
-
-
