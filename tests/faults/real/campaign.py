@@ -1,4 +1,4 @@
-"""Fault campaigns on the real system: `python -m tests.faults.real.campaign sweep|kills|cuts|corruption [OPTIONS]`.
+"""Fault campaigns on the real system: `python -m tests.faults.real.campaign NAME [OPTIONS]`, names in `CAMPAIGNS`.
 
 Prints one JSON object with the totals and exits with 1 when anything was wrong. A process of its own, without threads,
 because its children are forked. Everything is drawn from the seed; a run that found something is named by its number,
@@ -22,6 +22,7 @@ from nodes.store import Store
 from tests.faults.real.broken import BROKEN
 from tests.faults.real.catalogue_role import CATALOGUE
 from tests.faults.real.corruption import Corruption
+from tests.faults.real.full import Full
 from tests.faults.real.journal import Journal
 from tests.faults.real.lives import Lives
 from tests.faults.real.loop import open_disk, reason_against
@@ -37,6 +38,7 @@ MEMORY: Final = Path("/dev/shm")
 DISK_MIB: Final = 512
 LIVES_COUNT: Final = 200
 CHANGES_COUNT: Final = 1000
+FULL_COUNT: Final = 60
 
 
 def main(words: list[str]) -> int:
@@ -76,6 +78,17 @@ def sweep(chosen: argparse.Namespace, roles: list[Role], work: Path, totals: Tot
                 totals.more["faults"][point.fault] = totals.more["faults"].get(point.fault, 0) + 1
             for point in points[chosen.first :][: chosen.count]:
                 each.try_point(point)
+
+
+def full(chosen: argparse.Namespace, roles: list[Role], work: Path, totals: Totals) -> None:
+    """So many disks that are full, from `--first` on."""
+    with Journal(chosen.journal or work / "journal") as journal:
+        (work / "full").mkdir()
+        for role in roles:
+            _warm(role, work / f"warm-{role.name}")
+        each = Full(roles, folder=work / "full", journal=journal, totals=totals)
+        for number in range(chosen.first, chosen.first + (chosen.count or FULL_COUNT)):
+            each.fill(number)
 
 
 def _is_chosen(point: Point, chosen: argparse.Namespace) -> bool:
@@ -121,6 +134,7 @@ CAMPAIGNS: Final[dict[str, Callable[[argparse.Namespace, list[Role], Path, Total
     "kills": lives,
     "cuts": lives,
     "corruption": corruption,
+    "full": full,
 }
 
 

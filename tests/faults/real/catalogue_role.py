@@ -51,7 +51,7 @@ def batch(folder: Path, say: Say) -> None:
     try:
         for seed in BATCH:
             if not _play(database, seed, say) and not _play(database, seed, say):
-                say({"problem": f"refused again after an error that came once: {seed}"})
+                say({"refused": str(seed)})
     finally:
         database.close()
 

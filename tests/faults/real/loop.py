@@ -90,7 +90,7 @@ def open_disk(folder: Path, size_mib: int = 256) -> Iterator[Disk]:
     with image.open("wb") as file:
         file.truncate(size_mib << 20)
     _run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", str(image))
-    _leave_mount_namespace()
+    leave_mount_namespace()
     device = _run("losetup", "--find", "--show", str(image))
     held = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -104,7 +104,8 @@ def open_disk(folder: Path, size_mib: int = 256) -> Iterator[Disk]:
         os.close(held)
 
 
-def _leave_mount_namespace() -> None:
+def leave_mount_namespace() -> None:
+    """Give this process mounts of its own, which go with it."""
     _judge(_libc.unshare(CLONE_NEWNS), "a mount namespace of its own")
     _judge(_libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None), "private mounts")
 

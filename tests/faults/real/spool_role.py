@@ -40,7 +40,7 @@ async def _batch(folder: Path, say: Say) -> None:
     async with open_spool(folder, reserve_bytes=0) as spool:
         for seed in BATCH:
             if not await _receive(spool, seed, say) and not await _receive(spool, seed, say):
-                say({"problem": f"refused again after an error that came once: {seed}"})
+                say({"refused": str(seed)})
         async with trio.open_nursery() as nursery:
             for seed in BATCH:
                 nursery.start_soon(_receive, spool, seed, say)

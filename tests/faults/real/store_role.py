@@ -47,7 +47,7 @@ def batch(folder: Path, say: Say) -> None:
         refused = [group for each in BATCH if (group := _put(store, each, say))]
         for group in refused:
             if _put(store, group, say):
-                say({"problem": f"refused again after an error that came once: {group}"})
+                say({"refused": str(group)})
 
 
 def _put(store: Store, group: Sequence[tuple[int, int, How]], say: Say) -> list[tuple[int, int, How]]:

@@ -61,35 +61,17 @@ class Sweep:
         if point.fault == "cut" and self._disk is not None:
             self._disk.cut()
             self._disk.restore()
-        problems = ended.problems(killed=point.fault in KILLS and ended.fired)
+        problems = ended.problems(killed=point.fault in KILLS and ended.fired) + ended.refused()
         problems += ended.errors() if point.fault == "short" else []
         problems += judge(self._role, folder, promised, self._totals)
-        again = self._again(folder, promised)
-        problems += [f"the second time: {text}" for text in _problems(again)]
-        promised |= again.promised()
+        second = again(self._role, folder, promised)
+        problems += [f"the second time: {text}" for text in problems_of(second)]
+        promised |= self._promised(folder, second)
         self._totals.runs += 1
         self._totals.fired += ended.fired
         self._totals.acknowledged += len(promised)
         self._totals.note(" ".join([self._role.name, *map(str, point)]), problems)
         shutil.rmtree(folder)
-
-    def _again(self, folder: Path, promised: dict[str, int]) -> Ended:
-        """Do the batch a second time, which must go as if nothing had been, and judge by all that was ever promised."""
-
-        def work(say: Say) -> None:
-            kept = dict(promised)
-
-            def keep(message: Message) -> None:
-                if "key" in message:
-                    kept[message["key"]] = message["seed"]
-                say(message)
-
-            self._role.batch(folder, keep)
-            _say_problems(self._role, folder, kept, say)
-
-        ended = run(work)
-        self._promised(folder, ended)
-        return ended
 
     def _fresh(self, name: str) -> Path:
         folder = self._folder / f"{self._role.name}-{name}"
@@ -111,7 +93,7 @@ def judge(role: Role, folder: Path, promised: dict[str, int], totals: Totals) ->
     """Check `folder` in a child of its own; return what is wrong, which includes a check that does not come back."""
 
     with totals.time_reopening():
-        return _problems(run(partial(_say_problems, role, folder, promised)))
+        return problems_of(run(partial(_say_problems, role, folder, promised)))
 
 
 def _say_problems(role: Role, folder: Path, promised: dict[str, int], say: Say) -> None:
@@ -120,6 +102,24 @@ def _say_problems(role: Role, folder: Path, promised: dict[str, int], say: Say) 
     say({"checked": True})
 
 
-def _problems(ended: Ended) -> list[str]:
+def again(role: Role, folder: Path, promised: dict[str, int]) -> Ended:
+    """Do the batch a second time, which must go as if nothing had been, and judge by all that was ever promised."""
+
+    def work(say: Say) -> None:
+        kept = dict(promised)
+
+        def keep(message: Message) -> None:
+            if "key" in message:
+                kept[message["key"]] = message["seed"]
+            say(message)
+
+        role.batch(folder, keep)
+        _say_problems(role, folder, kept, say)
+
+    return run(work)
+
+
+def problems_of(ended: Ended) -> list[str]:
+    """Return what is wrong with a child that was to check."""
     missing = [] if {"checked": True} in ended.messages else [f"the check did not end: {ended.errors()}"]
-    return ended.problems() + missing
+    return ended.problems() + ended.refused() + missing

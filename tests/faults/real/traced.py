@@ -54,6 +54,10 @@ class Ended(NamedTuple):
             )
         return found
 
+    def refused(self) -> list[str]:
+        """Return what was refused twice: no error that came once may do that."""
+        return [f"refused again: {message['refused']}" for message in self.messages if "refused" in message]
+
     def errors(self) -> list[str]:
         """Return the error of ours that ended it."""
         return [f"{message['ended']}: {message['message']}" for message in self.messages if "ended" in message]
