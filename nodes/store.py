@@ -175,8 +175,8 @@ class Store:
     def commit(self, group: Sequence[Incoming]) -> list[Record | FascicleError]:
         """Check each upload, make all good ones durable together, and return what became of each, in their order.
 
-        An object that was here already keeps its old copy, re-read, whose record is returned. An error stands for its own
-        upload: CorruptError (not the object), FullError, StorageError (a failed flush fails the whole group). All
+        An object that was here already keeps its old copy, re-read, whose record is returned. An error stands for its
+        own upload: CorruptError (not the object), FullError, StorageError (a failed flush fails the whole group). All
         uploads are ended, and those that failed are removed.
         """
         outcomes: dict[int, Record | FascicleError] = {}
