@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: setup packages demo test check fmt cov bench bench-micro experiments experiments-setup paper-table targets campaign test-large clean
+.PHONY: setup packages demo test check fmt cov bench bench-micro experiments experiments-setup paper-table targets campaign faults test-large clean
 
 setup: packages $(INSTALLED)
 
@@ -107,6 +107,14 @@ experiments-setup: setup
 # 20 random kills at a time, seeds printed; the short form of it is part of `make test`.
 campaign: setup
 	$(BIN)/pytest -m campaign -k kill --timeout 3600 $(ARGS)
+
+# Fault campaigns on the real system (docs/reliability.md), short as in `make test`; COUNT=2000 makes so many kills and so
+# many power cuts, ten times as many corruptions, and so on. FAULTS="cuts whole" does some; results: faults-results/.
+FAULTS ?= sweep kills cuts corruption full whole
+SEED ?= 1
+faults: setup
+	@failed=0; for name in $(FAULTS); do $(BIN)/python -m tests.faults.real.campaign $$name --seed $(SEED) \
+		$(if $(COUNT),--long $(COUNT)) --out faults-results $(ARGS) || failed=1; done; exit $$failed
 
 # 10 000 small files, and one object of 3 GB, under the memory limits.
 test-large: setup

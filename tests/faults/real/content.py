@@ -9,7 +9,7 @@ from typing import Final
 
 from tests.store.objects import noise
 
-LENGTHS_BYTES: Final = (100, 100, 2_048, 5_000, 5_000, 20_000, 70_000, 300_000, 1_500_000)
+LENGTHS_BYTES: Final = (*[100, 2_048, 5_000, 5_000, 20_000] * 3, 70_000, 300_000, 1_500_000)
 
 
 def content(seed: int) -> bytes:

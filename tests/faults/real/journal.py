@@ -23,8 +23,8 @@ class Acknowledged(NamedTuple):
 class Journal:
     """An open journal; use it as a context manager."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self.count = 0
 

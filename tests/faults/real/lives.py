@@ -21,8 +21,8 @@ from tests.faults.real.sweep import judge
 from tests.faults.real.totals import Totals
 from tests.faults.real.traced import Ended, finish
 
-LIVES: Final = 8
-PROMISES_MAX: Final = 40  # before the end of a life
+LIVES: Final = 4
+NONE_IN: Final = 3  # one life in four ends before its first promise, or soon after
 BEHIND_S: Final = 0.01
 AFTER_CUT_S: Final = 0.002  # the dead keep trying: nothing may be promised any more
 SEEDS: Final = 100_000  # of one life
@@ -33,10 +33,19 @@ class Lives:
     """Lives of parts below `folder`; with a `disk` they end with its power."""
 
     def __init__(
-        self, roles: Sequence[Role], *, folder: Path, disk: Disk | None, journal: Journal, totals: Totals
+        self,
+        roles: Sequence[Role],
+        *,
+        folder: Path,
+        disk: Disk | None,
+        journal: Journal,
+        totals: Totals,
+        promises_max: int,
     ) -> None:
+        """`promises_max`: before the end of a life."""
         self._roles, self._folder, self._disk = roles, folder, disk
         self._journal, self._totals = journal, totals
+        self._promises_max = promises_max
         self._promised: dict[str, dict[str, int]] = {}
 
     def live(self, number: int) -> None:
@@ -72,7 +81,7 @@ class Lives:
         children = {role.name: fork(partial(role.for_ever, folders[role.name], number * SEEDS)) for role in roles}
         heard: dict[str, list[Message]] = {name: [] for name in children}
         first = roles[0].name
-        wanted = chance.choice((0, chance.randrange(PROMISES_MAX), chance.randrange(PROMISES_MAX)))
+        wanted = chance.choice((0, *(chance.randrange(self._promises_max) for _ in range(NONE_IN))))
         self._hear(children[first], heard[first], wanted, folders[first])
         time.sleep(chance.uniform(0, BEHIND_S))
         if self._disk is not None:

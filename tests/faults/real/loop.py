@@ -25,6 +25,7 @@ NO_LOG_FLUSH: Final = 2
 CLONE_NEWNS: Final = 0x00020000
 MS_REC, MS_PRIVATE = 1 << 14, 1 << 18
 UNMOUNT_S: Final = 10.0
+INODES: Final = 20_000
 PATH: Final = "/usr/sbin:/sbin:/usr/bin:/bin"
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -83,13 +84,14 @@ def reason_against() -> str:
 
 
 @contextlib.contextmanager
-def open_disk(folder: Path, size_mib: int = 256) -> Iterator[Disk]:
-    """Make an ext4 in a file in `folder`, mounted at `folder`/mount; all of it is gone afterwards."""
-    image, mount = folder / "disk.img", folder / "mount"
-    mount.mkdir(parents=True)
+def open_disk(folder: Path, size_mib: int = 256, *, mount: Path | None = None) -> Iterator[Disk]:
+    """Make an ext4 in a file in `folder`, mounted at `mount` (`folder`/mount); all of it is gone afterwards."""
+    image, mount = folder / "disk.img", mount or folder / "mount"
+    for each in (folder, mount):
+        each.mkdir(parents=True, exist_ok=True)
     with image.open("wb") as file:
         file.truncate(size_mib << 20)
-    _run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", str(image))
+    _run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", "-N", str(INODES), str(image))
     leave_mount_namespace()
     device = _run("losetup", "--find", "--show", str(image))
     held = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
