@@ -48,7 +48,7 @@ class Flow:
         self._resume_bytes: int | None = None
         self._answered = False  # it was stored or refused before any byte of it
         self._resume_came = trio.Event()
-        self._sending = False
+        self._sending = self._said_bye = False
         self._pinged: trio.Event | None = None  # while a `ping` is being sent
 
     async def wait_credit(self, wanted_bytes: int = 1) -> None:
@@ -67,8 +67,8 @@ class Flow:
 
     async def ping(self) -> None:
         """Ask for a sign of life, from any task; not while another frame is being sent, which TCP shows itself."""
-        if self._sending or self._pinged is not None:
-            return
+        if self._sending or self._pinged is not None or self._said_bye:
+            return  # after BYE the node reads no more, and what it has not read would end the flow by a reset
         self._check_open()
         self._pinged = trio.Event()
         try:
@@ -156,6 +156,7 @@ class Flow:
 
     async def bye(self) -> None:
         """Say that nothing more comes; `frames()` ends when the node has answered everything."""
+        self._said_bye = True
         await self._send(self._connection.bye())
 
     async def frames(self) -> AsyncGenerator[Frame, None]:

@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.flow.kit import Breaker, Cluster, open_cluster
+from tests.flow.kit import Breaker, Cluster, listed, noise, open_cluster
+from tests.flow.test_reader import behind, fetch_all
 from tests.flow.test_sender import MANY, assert_all_sent, send, wait_live, write
 from tests.gateway.kit import Gateway
 from transfer import flow, silence
 from transfer.addresses import Address
 from transfer.client import GatewayClient
+from transfer.objects import object_id
 from transfer.stream import listen, port_of
 
 
@@ -117,3 +119,19 @@ def slow_commits(cluster: Cluster, seconds: float) -> list[int]:
 
     store.commit = slow
     return groups
+
+
+async def test_a_reader_does_not_wait_for_ever_for_a_node_that_hangs(tmp_path: Path, soon: None) -> None:
+    async with open_cluster(tmp_path, "n1", "n2") as cluster, trio.open_nursery() as nursery:
+        data = [noise(30_000, seed) for seed in range(20)]
+        for node in cluster.nodes.values():
+            for each in data:
+                node.put(each)
+        hanging = Hanging(cluster.nodes["n1"].address)
+        hanging.after_bytes = 100_000
+        address = await nursery.start(hanging.serve)
+        go = behind(cluster.go("get"), n1=address.port)
+        sinks = await fetch_all(go, [listed(each, "n1", "n2") for each in data])
+        assert hanging.hung
+        assert sinks.whole == {object_id(each): each for each in data}
+        nursery.cancel_scope.cancel()
