@@ -54,7 +54,7 @@ class Incoming:
         self._digests = Digests(object_id, size_bytes, encoding)
         self._path, self._room, self._on_end = path, room, on_end
         self._pending: list[memoryview] = []
-        self._pending_bytes = 0
+        self.pending_bytes = 0  # of these, in memory
         self._descriptor: int | None = None
         self._written_bytes = 0  # of the file, without its header
         self._promised_bytes = size_bytes + SPARE_BYTES
@@ -62,7 +62,7 @@ class Incoming:
 
     def fits(self, length: int) -> bool:
         """Tell whether `write` of so many bytes returns at once; otherwise it blocks and belongs in a thread."""
-        return self._pending_bytes + length <= MEMORY_BYTES and len(self._pending) < PIECES_MAX
+        return self.pending_bytes + length <= MEMORY_BYTES and len(self._pending) < PIECES_MAX
 
     def write(self, payload: Buffer) -> None:
         """Take the next stored bytes; the buffer belongs to the store from now on and must not change.
@@ -78,7 +78,7 @@ class Incoming:
         if not self.fits(view.nbytes):
             self._spill()
         self._pending.append(view)
-        self._pending_bytes += view.nbytes
+        self.pending_bytes += view.nbytes
         self.stored_bytes += view.nbytes
 
     def open_partial(self) -> None:
@@ -168,11 +168,11 @@ class Incoming:
             for view in self._pending:
                 self._digests.feed(view)
             _write(self._open(), self._pending, HEADER_BYTES + self._written_bytes)
-            self._note_written(self._pending_bytes)
+            self._note_written(self.pending_bytes)
         except FascicleError:
             self.resumable = False
             raise
-        self._pending, self._pending_bytes = [], 0
+        self._pending, self.pending_bytes = [], 0
 
     def _write_whole(self, header: bytes) -> None:
         descriptor = self._open()
@@ -183,7 +183,7 @@ class Incoming:
             disk.write_whole(descriptor, whole)
         else:
             _write(descriptor, [header, *self._pending], 0)
-        self._pending, self._pending_bytes = [], 0
+        self._pending, self.pending_bytes = [], 0
 
     def _note_written(self, length: int) -> None:
         before, self._written_bytes = self._written_bytes, self._written_bytes + length

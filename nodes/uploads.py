@@ -105,15 +105,16 @@ class Uploads:
         return await trio.to_thread.run_sync(begin) if put.resumable else begin()
 
     async def _write(self, incoming: Incoming, data: Data) -> int:
-        """Hand a payload to the store; return how much of it stays in memory until the object is committed."""
-        length = len(data.payload)
+        """Hand a payload to the store; return how much more stays in memory than before: less, after a spill."""
+        length, before_bytes = len(data.payload), incoming.pending_bytes
         try:
             if self._counted:
                 self._node.spend(self._ticket, length)
             if incoming.fits(length):
                 incoming.write(data.payload)
-                return length
-            await trio.to_thread.run_sync(incoming.write, data.payload)
+            else:
+                await trio.to_thread.run_sync(incoming.write, data.payload)
+            return incoming.pending_bytes - before_bytes
         except FascicleError as error:
             await self.abandon()
             if self._put is not None:

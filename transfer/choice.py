@@ -13,7 +13,6 @@ another that could be better is tried. Pure: no clock, no threads, no randomness
 encoding, measuring the link.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -198,19 +197,12 @@ class Choice:
         estimate = self._state(kind).estimates.get(encoding)
         return GIVE_UP_S + GIVE_UP_RATIO * original_bytes / estimate.speed_bytes_s if estimate else GIVE_UP_S
 
-    def failed(self, kind: Kind | str, encoding: str) -> None:
-        """Never choose `encoding` for this kind again: it gave other bytes back."""
-        self._bar(kind, encoding, math.inf)
-
     def set_aside(self, kind: Kind | str, encoding: str) -> None:
-        """Do not choose `encoding` for this kind for a while: it gained nothing, or its encoder gave up."""
-        self._bar(kind, encoding, BARRED_OBJECTS)
-
-    def _bar(self, kind: Kind | str, encoding: str, objects: float) -> None:
+        """Do not choose `encoding` for this kind for a while: nothing was gained, or its encoder gave up or erred."""
         state = self._state(kind)
         estimate = state.estimates.get(encoding)
         if estimate is not None:
-            estimate.barred_until = state.objects + objects
+            estimate.barred_until = state.objects + BARRED_OBJECTS
 
     def _settle(self, state: _State, rates: dict[str, float], best: str) -> None:
         """Change what is in use if another is better by a margin, which is larger soon after the last change."""

@@ -16,6 +16,7 @@ import trio
 from typing_extensions import Buffer
 
 from transfer.chooser import Chooser
+from transfer.dicom.pixels import Kind
 from transfer.encodings import IMAGE_ENCODINGS, encode_checked, get_encoding
 from transfer.errors import NotSuitableError
 from transfer.ledger import Ledger
@@ -90,20 +91,20 @@ def encode_as_chosen(chooser: Chooser, body: Buffer) -> Encoded | None:
     chooser.learn(
         kind, name, size_bytes=size_bytes, stored_bytes=len(stored), processor_s=processor_s, elapsed_s=elapsed_s
     )
-    return Encoded(name, stored)
+    return Encoded(name, stored, kind)
 
 
-def choose_for_large(chooser: Chooser, head: Buffer) -> str:
-    """Return the encoding for a large object that begins with `head`; raw where that would gain nothing (blocks)."""
+def choose_for_large(chooser: Chooser, head: Buffer) -> tuple[Kind | str, str]:
+    """Return kind and encoding for a large object that begins with `head`; raw where nothing is gained (blocks)."""
     kind, name = chooser.choose(head)
     if name in IMAGE_ENCODINGS or name == "raw":
-        return name
+        return kind, name
     try:
         encode_checked(get_encoding(name), head, prove=False)
     except NotSuitableError:
         chooser.set_aside(kind, name)
-        return "raw"
-    return name
+        return kind, "raw"
+    return kind, name
 
 
 def _give_way() -> None:

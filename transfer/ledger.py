@@ -107,7 +107,7 @@ class Ledger:
         """Put an object's stored form in place of its bytes, None: it goes as it is."""
         if encoded is not None and item.body is not None:
             self.budget.give_back(len(item.body) - memoryview(encoded.stored).nbytes)
-            item.body, item.encoded = None, encoded
+            item.body, item.encoded, item.chosen = None, encoded, (encoded.kind, encoded.encoding)
         self.work.add_ready(item)
 
     async def reload(self, item: Item) -> bytes:

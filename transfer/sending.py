@@ -17,6 +17,7 @@ from transfer import inspection, receipts
 from transfer.addresses import Address
 from transfer.api import Node, SignedReceipts
 from transfer.chooser import Chooser
+from transfer.dicom.pixels import Kind
 from transfer.encoders import choose_for_large
 from transfer.encodings import get_encoding
 from transfer.errors import FascicleError, NotSuitableError, UnreachableError, UnusableFileError, from_code
@@ -187,11 +188,11 @@ class _Conversation:
         """Return the encoding of a large object: the same each time, so that what a node has of it is of use."""
         if item.raw_only:
             return "raw"
-        if not item.chosen:
+        if item.chosen is None:
             item.chosen = await trio.to_thread.run_sync(self._choose, item.sources[0].path)
-        return item.chosen
+        return item.chosen[1]
 
-    def _choose(self, path: Path) -> str:
+    def _choose(self, path: Path) -> tuple[Kind | str, str]:
         return choose_for_large(self._chooser, inspection.head(path))
 
     def _put(self, item: Item, encoding: str, *, resumable: bool = False) -> Put:
@@ -213,7 +214,10 @@ class _Conversation:
             self._ledger.durable(item, self._node.node_id)
 
     async def _take_refusal(self, item: Item, error: FascicleError, nursery: trio.Nursery) -> None:
+        form = None if item.raw_only else item.chosen
         fate = self._ledger.refused(item, self._node.node_id, error)
+        if fate is Fate.AGAIN and form is not None:
+            self._chooser.set_aside(*form)  # perhaps the encoder's doing, not the link's: others shall be spared
         if fate is Fate.LATER:
             item.home = ""  # it may be long until that node notices that its sender is another one now
             nursery.start_soon(self._later, item)

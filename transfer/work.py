@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import trio
 from typing_extensions import Buffer
 
+from transfer.dicom.pixels import Kind
 from transfer.errors import FascicleError
 from transfer.inspection import SourceFile
 
@@ -24,6 +25,7 @@ class Encoded:
 
     encoding: str
     stored: Buffer
+    kind: Kind | str  # of image, as the encoding was chosen for it
 
 
 @dataclass(slots=True, eq=False)
@@ -41,7 +43,7 @@ class Item:
     refused_by: dict[str, FascicleError] = field(default_factory=dict)
     refusals: int = 0
     raw_only: bool = False
-    chosen: str = ""  # encoding of a large object
+    chosen: tuple[Kind | str, str] | None = None  # kind and encoding, once it has been encoded or, if large, chosen
     furthest_block: int = 0  # of a large object: how far any flow has come with it
     home: str = ""  # of a large object: the node that has a part of it, from where it can go on
 

@@ -3,14 +3,18 @@
 import math
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
+from tests.encodings.images import Image
 from tests.flow.kit import CONTEXT, Breaker, Cluster, noise, open_cluster
 from tests.gateway.kit import Gateway
-from transfer import ledger, preparing
+from transfer import encoders, ledger, preparing
 from transfer.client import GatewayClient
+from transfer.encodings import IMAGE_ENCODINGS, encode_checked, get_encoding
+from transfer.encodings.interface import Encoding
 from transfer.errors import FullError, SettingsError
 from transfer.inspection import SourceFile
 from transfer.objects import object_id
@@ -54,7 +58,10 @@ def assert_all_sent(cluster: Cluster, result: SendResult, files: dict[Path, byte
         held = [node for node in cluster.nodes.values() if node.store.contains(object_id(data))]
         assert held
         with held[0].store.read(object_id(data)) as reader:
-            assert b"".join(reader) == data
+            decoder = get_encoding(reader.record.encoding).decoder(len(data))
+            found = b"".join(bytes(piece) for block in reader for piece in decoder.feed(block))
+            decoder.finish()
+            assert found == data
 
 
 async def test_flows_that_break_while_the_memory_is_full_do_not_wait_for_each_other(
@@ -127,3 +134,28 @@ async def test_two_nodes_have_every_object_of_a_transfer_with_two_replicas(
         assert_all_sent(cluster, result, files)
         for node in cluster.nodes.values():
             assert all(node.store.contains(object_id(data)) for data in files.values())
+
+
+async def test_encoder_that_gives_other_bytes_is_found_by_the_node_and_set_aside(
+    tmp_path: Path, gateway: Gateway, client: GatewayClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong: list[str] = []
+
+    def err(encoding: Encoding, data: bytes, **how: Any) -> bytes:
+        if encoding.name not in IMAGE_ENCODINGS:
+            return encode_checked(encoding, data, **how)
+        wrong.append(encoding.name)
+        return encode_checked(encoding, data[:-2] + b"\1\1", **how)
+
+    monkeypatch.setattr(encoders, "encode_checked", err)
+    monkeypatch.setattr(encoders, "AHEAD_S", 0.0)
+    monkeypatch.setattr(encoders, "BATCH_COUNT", 1)
+    async with open_cluster(tmp_path, "node-1", gateway=gateway) as cluster:
+        cluster.advertise("node-1")
+        await wait_live(client, 1)
+        images = (Image(rows=64, columns=64, seed=number).encode() for number in range(200))
+        files = {tmp_path / f"{number}.dcm": data for number, data in enumerate(images)}
+        for path, data in files.items():
+            path.write_bytes(data)
+        assert_all_sent(cluster, await send(client, files, flows=1, workers=1), files)
+    assert 0 < len(wrong) < 100

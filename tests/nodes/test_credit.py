@@ -47,17 +47,17 @@ class Flow:
         self.held = 0
         self.committing: list[int] = []
 
-    def send(self) -> bool:
-        """Send one frame, or tell that there is no credit for it."""
-        rest = self.sizes[0] - self.under_way
+    def send(self, block_bytes: int = PAYLOAD_BYTES_MAX) -> bool:
+        """Send one frame of at most `block_bytes`, or tell that there is no credit for it."""
+        rest = min(self.sizes[0] - self.under_way, block_bytes)
         if self.credit < min(rest, LEAST_PAYLOAD_BYTES):
             return False
-        length = min(rest, self.credit, PAYLOAD_BYTES_MAX)
+        length = min(rest, self.credit)
         self.credit -= length
         self.under_way += length
-        kept = length if self.pending + length <= MEMORY_BYTES else 0
-        self.pending += kept
-        self.held += kept
+        pending = self.pending + length if self.pending + length <= MEMORY_BYTES else length  # the rest is spilt
+        self.held += pending - self.pending
+        self.pending = pending
         self.grant()
         if self.under_way == self.sizes[0]:
             self.sizes.popleft()
@@ -80,13 +80,17 @@ sizes = st.lists(st.one_of(st.integers(1, 3 * MIB), st.sampled_from([1, MIB - 1,
 @given(sizes, st.integers(1, FLOWS_MAX), st.randoms(use_true_random=False))
 def test_a_client_and_a_node_always_come_to_the_end(sizes: list[int], flows: int, chance: random.Random) -> None:
     flow = Flow(sizes, flows)
+
+    def send() -> bool:
+        return flow.send(chance.choice((PAYLOAD_BYTES_MAX, chance.randint(1 << 16, PAYLOAD_BYTES_MAX))))
+
     while flow.sizes or flow.committing:
         flow.flows = max(1, min(FLOWS_MAX, flow.flows + chance.randint(-1, 1)))
-        moved = bool(flow.sizes) and chance.random() < 0.7 and flow.send()
+        moved = bool(flow.sizes) and chance.random() < 0.7 and send()
         if not moved and flow.committing:
             flow.commit(chance.randrange(len(flow.committing)))
         elif not moved:
-            assert flow.send(), f"no credit: {flow.credit} of {window_bytes(flow.flows)}, {flow.held} held"
+            assert send(), f"no credit: {flow.credit} of {window_bytes(flow.flows)}, {flow.held} held"
         assert flow.credit + flow.held <= WINDOW_BYTES_MAX
     assert flow.held == 0
 

@@ -3,7 +3,8 @@
 A step changes the number, waits until the flows have settled, measures, and compares with the number before.
 
     start  x4 at once, unmeasured, while a loss-based congestion control loses packets before an empty queue
-    ramp   x2 (x4 on a lossy link whose queue is empty) while that earns; then by a quarter
+    first  the first flows are measured again until they no longer speed up
+    ramp   x2 (x4 where a loss-based one sees loss and an empty queue) while that earns; then by a quarter
     trim   after growth that earned nothing: fewer, a quarter at a time, while that loses nothing
     hold   the best number; probes up and down in turn, more and more seldom while they earn nothing
 
