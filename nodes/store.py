@@ -12,6 +12,7 @@ Everything blocks unless it says otherwise; methods may be called from any threa
 (the scrubber does, after a delay), decoding for readers, deciding who may ask.
 """
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -190,8 +191,7 @@ class Store:
         outcomes: dict[int, Record | FascicleError] = {}
         try:
             with self._volume.open_group() as flush:
-                ready = self._finish(group, outcomes)
-                outcomes |= self._publish(flush, ready)
+                outcomes |= self._publish(flush, self._finish(group, outcomes))
         except FascicleError as error:
             outcomes = {index: outcomes.get(index, error) for index in range(len(group))}
         return [_end(incoming, outcomes[index]) for index, incoming in enumerate(group)]
@@ -202,7 +202,10 @@ class Store:
             try:
                 if incoming.ended:
                     raise ConflictError(f"{incoming.object_id}: its upload has ended")
-                ready[index] = incoming.finish(partial(object_path, self.folder))
+                finished = incoming.finish(partial(object_path, self.folder))
+                with contextlib.suppress(NotStoredError, CorruptError):  # a damaged copy makes way for this one
+                    self.check(incoming.object_id, deep=True)
+                ready[index] = finished
             except FascicleError as error:
                 failed[index] = error
         return ready
@@ -254,8 +257,7 @@ class Store:
             CorruptError: damaged.
             StorageError: the disk failed.
         """
-        descriptor = self._open(object_id)
-        return StoredReader(descriptor, object_id, partial(self._quarantine, object_id))
+        return StoredReader(self._open(object_id), object_id, partial(self._quarantine, object_id))
 
     def check(self, object_id: str, *, deep: bool) -> Record:
         """Return an object's record if its header and length, or `deep` every byte, are right; errors as `read`."""
