@@ -2,7 +2,8 @@
 
 Kinds and their fields: `objects stored` (transfer_id, object_ids: those that became visible, at most 500 an event),
 `study stored` (transfer_id, study_instance_uid, new_instances, instances, series), `instance conflict` (transfer_id,
-sop_instance_uid, object_ids). Refuses to do: delivery; subscribers read pages by number and remember the last.
+sop_instance_uid, object_ids), `catalogue rebuilt` (objects, node_ids: the first event of a new numbering). Refuses to
+do: delivery; subscribers read pages by number and remember the last.
 """
 
 from typing import Any, Final

@@ -51,6 +51,11 @@ class Nodes:
         """Return the last heartbeats of the live nodes, by node id."""
         return [self._seen[key].beat for key in self._node_ids if self.state(key, now_s) == "live"]
 
+    def last(self, node_id: str) -> Heartbeat | None:
+        """Return the node's last heartbeat, however old; None when there was none."""
+        seen = self._seen.get(node_id)
+        return None if seen is None else seen.beat
+
     def count(self, state: State, now_s: float) -> int:
         """Return the number of nodes in a state."""
         return sum(self.state(key, now_s) == state for key in self._node_ids)

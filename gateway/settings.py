@@ -41,6 +41,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     silent_after_s: Seconds = 15.0  # three heartbeats missed in a row, and room for a slow start
     reserve_timeout_s: Seconds = 2.0
     check_timeout_s: Seconds = 10.0
+    list_timeout_s: Seconds = 30.0
     ticket_lifetime_s: Seconds = 120.0
     default_replicas: Annotated[int, Meta(ge=1, le=16)] = 1  # of a sender that says nothing
     transfer_nodes_max: Annotated[int, Meta(ge=1, le=1024)] = 32

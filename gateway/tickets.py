@@ -53,6 +53,11 @@ class Tickets:
         node = TicketNode(node_id, "", 0, self._keys.hex(node_id), "")
         return self._sign(self._blank(self._gateway, ["reserve", "check"], [node]))
 
+    def for_repair(self, node_id: str) -> bytes:
+        """Return a ticket by which the gateway lists what one node holds."""
+        node = TicketNode(node_id, "", 0, self._keys.hex(node_id), "")
+        return self._sign(self._blank(self._gateway, ["repair"], [node]))
+
     def _named(self, node: Heartbeat) -> TicketNode:
         return TicketNode(node.node_id, node.host, node.port, self._keys.hex(node.node_id), node.failure_domain)
 

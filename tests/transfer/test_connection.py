@@ -21,6 +21,8 @@ from transfer.protocol.messages import (
     FrameType,
     Get,
     Hello,
+    List,
+    Listed,
     Object,
     Ping,
     Pong,
@@ -52,6 +54,8 @@ SAMPLES: dict[FrameType, Control] = {
     FrameType.RESERVED: Reserved("t", 1, 2, 3),
     FrameType.CHECK: Check([ID], True),
     FrameType.CHECKED: Checked(STORED, [ID], []),
+    FrameType.LIST: List(ID, False, bytes(16)),
+    FrameType.LISTED: Listed(b"page", bytes(64)),
 }
 DATA_FRAME = frames.encode_data_header(0, 5, LAST) + b"image"
 

@@ -42,6 +42,8 @@ class FrameType(IntEnum):
     RESERVED = 15
     CHECK = 16
     CHECKED = 17
+    LIST = 18
+    LISTED = 19
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -156,6 +158,25 @@ class Checked(Message, frozen=True):
     corrupt: Ids
 
 
+class List(Message, frozen=True):
+    """The gateway asks which objects are here: the next page above `after` in the order of ids (empty: from the first).
+
+    With `quarantined` it asks for the ids of which only a damaged file is left here. `nonce` comes back signed, so that
+    no older answer passes for this one.
+    """
+
+    after: Annotated[bytes, Meta(max_length=32)]
+    quarantined: bool
+    nonce: Annotated[bytes, Meta(min_length=16, max_length=16)]
+
+
+class Listed(Message, frozen=True):
+    """The answer to LIST: one page (`transfer.pages`), signed by the node."""
+
+    page: bytes
+    signature: Annotated[bytes, Meta(min_length=64, max_length=64)]
+
+
 class Ping(Message, frozen=True):
     """Are you there."""
 
@@ -174,7 +195,7 @@ class Bye(Message, frozen=True):
 
 Control = (
     Hello | Welcome | Put | Stored | Refused | Credit | Get | Ping | Pong | Bye | Resume | Object
-    | Reserve | Reserved | Check | Checked
+    | Reserve | Reserved | Check | Checked | List | Listed
 )  # fmt: skip
 TYPES: Final[dict[FrameType, type[Message]]] = {
     FrameType.HELLO: Hello,
@@ -193,7 +214,9 @@ TYPES: Final[dict[FrameType, type[Message]]] = {
     FrameType.RESERVED: Reserved,
     FrameType.CHECK: Check,
     FrameType.CHECKED: Checked,
+    FrameType.LIST: List,
+    FrameType.LISTED: Listed,
 }
 FRAME_TYPES: Final[dict[type[Message], FrameType]] = {kind: number for number, kind in TYPES.items()}
 
-Right = Literal["put", "get", "check", "reserve"]
+Right = Literal["put", "get", "check", "reserve", "repair"]  # `repair` is the gateway's own: to list, and to copy
