@@ -46,12 +46,13 @@ Ready = Mapping[int, tuple[Finished, Record]]
 
 
 class Statistics(msgspec.Struct, frozen=True):
-    """What a store holds. `counted`: the counts are complete, not still growing after a start."""
+    """What a store holds, and how many files lie in quarantine. `counted`: the counts no longer grow after a start."""
 
     objects: int
     stored_bytes: int
     free_bytes: int
     counted: bool
+    quarantined: int
 
 
 class Store:
@@ -69,6 +70,7 @@ class Store:
         self._partials: set[str] = set()  # ids with a writer
         self._unsettled: set[str] = set()  # ids whose names may be visible before they are durable
         self._failed_groups = 0
+        self._quarantined = len(disk.entries(str(folder / "quarantine")))
 
     @classmethod
     def open(cls, folder: Path, reserve_bytes: int) -> Self:
@@ -233,8 +235,10 @@ class Store:
         except FascicleError as error:
             return error
 
-    def read(self, object_id: str) -> StoredReader:
+    def read(self, object_id: str, *, from_disk: bool = False) -> StoredReader:
         """Open an object to read its stored bytes, checked (`StoredReader`); a damaged one is quarantined.
+
+        `from_disk`: not from what the kernel still keeps in memory of what was written.
 
         Raises:
             NotStoredError: not here.
@@ -242,6 +246,8 @@ class Store:
             StorageError: the disk failed.
         """
         descriptor = self._open(object_id)
+        if from_disk:
+            disk.forget_cached(descriptor)
         return StoredReader(descriptor, object_id, partial(self._quarantine, object_id))
 
     def check(self, object_id: str, *, deep: bool) -> Record:
@@ -273,13 +279,16 @@ class Store:
                 return
             target = free_name(f"{self.folder}/quarantine", object_id)
             self._volume.move(path, target)
+            self._quarantined += 1
             self._census.remove(object_id, max(0, disk.size_of(descriptor) - HEADER_BYTES))
         log.error("object_quarantined", object_id=object_id)
 
     def statistics(self) -> Statistics:
         """Return the counts and the room that is left above the reserve; does not block."""
         census = self._census
-        return Statistics(census.objects, census.stored_bytes, self._room.free_bytes(), census.complete)
+        return Statistics(
+            census.objects, census.stored_bytes, self._room.free_bytes(), census.complete, self._quarantined
+        )
 
     def wait_counted(self, timeout_s: float | None = None) -> bool:
         """Wait until the counts are complete; tells whether they are."""
