@@ -97,24 +97,24 @@ async def test_it_reads_from_the_disk_and_not_from_memory(node: Running, monkeyp
 async def test_a_restart_goes_on_from_the_saved_place(node: Running, autojump_clock: Any) -> None:
     """At a slow pace: after some minutes the place on disk is not far behind, and the next scrubber begins there."""
     autojump_clock.autojump_threshold = 0.02  # threads that read have that long before time goes on
-    ids = sorted(object_id(b"%d" % number) for number in range(200))
-    for number in range(200):
+    ids = sorted(object_id(b"%d" % number) for number in range(60))
+    for number in range(60):
         put(node.store, b"%d" % number)
     slow = Scrubber(node.node, bytes_per_s=SEEK_BYTES, every_s=0)  # one object a second
     async with trio.open_nursery() as nursery:
         nursery.start_soon(slow.serve)
-        await trio.sleep(50)
+        await trio.sleep(40)
         nursery.cancel_scope.cancel()
-    assert 31 < slow.place.objects <= 50
+    assert 31 < slow.place.objects <= 40
     resumed = Scrubber(node.node, bytes_per_s=FAST, every_s=3600)
     place = resumed._load()
     assert slow.place.objects - 31 <= place.objects <= slow.place.objects
     assert place.after == ids[place.objects - 1]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(resumed.serve)
-        await trio.sleep(10)
+        await trio.sleep(2)
         nursery.cancel_scope.cancel()
-    assert (resumed.place.objects, resumed.place.done) == (200, True)
+    assert (resumed.place.objects, resumed.place.done) == (60, True)
 
 
 @pytest.mark.parametrize("left", [b"", b"{", b'{"after": 7}', b"\xff"])

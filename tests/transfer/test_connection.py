@@ -17,6 +17,8 @@ from transfer.protocol.messages import (
     Check,
     Checked,
     Control,
+    Copied,
+    Copy,
     Credit,
     FrameType,
     Get,
@@ -56,6 +58,8 @@ SAMPLES: dict[FrameType, Control] = {
     FrameType.CHECKED: Checked(STORED, [ID], []),
     FrameType.LIST: List(ID, False, bytes(16)),
     FrameType.LISTED: Listed(b"page", bytes(64)),
+    FrameType.COPY: Copy([ID], b"ticket"),
+    FrameType.COPIED: Copied(STORED, [Refused(ID, "full", "no room")]),
 }
 DATA_FRAME = frames.encode_data_header(0, 5, LAST) + b"image"
 

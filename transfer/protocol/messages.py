@@ -21,6 +21,8 @@ EncodingName = Annotated[str, Meta(min_length=1, max_length=32)]
 Size = Annotated[int, Meta(ge=0, le=1 << 46)]
 Ids = Annotated[list[ObjectIdBytes], Meta(max_length=1024)]
 
+COPY_OBJECTS_MAX: Final = 64
+
 
 class FrameType(IntEnum):
     """The type byte."""
@@ -44,6 +46,8 @@ class FrameType(IntEnum):
     CHECKED = 17
     LIST = 18
     LISTED = 19
+    COPY = 20
+    COPIED = 21
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -177,6 +181,20 @@ class Listed(Message, frozen=True):
     signature: Annotated[bytes, Meta(min_length=64, max_length=64)]
 
 
+class Copy(Message, frozen=True):
+    """The gateway has this node copy objects that it holds to the other nodes of `ticket`, which allows that."""
+
+    object_ids: Annotated[list[ObjectIdBytes], Meta(max_length=COPY_OBJECTS_MAX)]
+    ticket: Annotated[bytes, Meta(max_length=32 * 1024)]
+
+
+class Copied(Message, frozen=True):
+    """The answer to COPY: receipts of what all these nodes hold now, and why the others could not be copied."""
+
+    stored: Stored
+    failed: Annotated[list[Refused], Meta(max_length=COPY_OBJECTS_MAX)]
+
+
 class Ping(Message, frozen=True):
     """Are you there."""
 
@@ -196,6 +214,7 @@ class Bye(Message, frozen=True):
 Control = (
     Hello | Welcome | Put | Stored | Refused | Credit | Get | Ping | Pong | Bye | Resume | Object
     | Reserve | Reserved | Check | Checked | List | Listed
+    | Copy | Copied
 )  # fmt: skip
 TYPES: Final[dict[FrameType, type[Message]]] = {
     FrameType.HELLO: Hello,
@@ -216,6 +235,8 @@ TYPES: Final[dict[FrameType, type[Message]]] = {
     FrameType.CHECKED: Checked,
     FrameType.LIST: List,
     FrameType.LISTED: Listed,
+    FrameType.COPY: Copy,
+    FrameType.COPIED: Copied,
 }
 FRAME_TYPES: Final[dict[type[Message], FrameType]] = {kind: number for number, kind in TYPES.items()}
 
