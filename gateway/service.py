@@ -28,6 +28,7 @@ from gateway.metrics import Metrics, counted
 from gateway.nodelink import NodeLinks
 from gateway.rehearsal import rehearse
 from gateway.renewal import refuse_half_made
+from gateway.repairer import Repairer
 from gateway.repairlink import RepairLinks
 from gateway.settings import GatewaySettings
 from gateway.signatures import NodeKeys
@@ -93,10 +94,20 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
         await rehearse(database, pki.load_signing_key(Path(config.identity)))
         links = stack.enter_context(contextlib.closing(_links(config, keys)))
         uploads = _uploads(config, metrics, database=database, nodes=nodes, keys=keys, links=links)
+        repairs = stack.enter_context(contextlib.closing(repair_links(config, keys)))
+        repairer = Repairer(
+            settings=config,
+            database=database,
+            nodes=nodes,
+            links=repairs,
+            tickets=_tickets(config, keys),
+            metrics=metrics,
+        )
         app = make_app(
             uploads=uploads,
             database=database,
             nodes=nodes,
+            repairer=repairer,
             metrics=metrics,
             request_bytes_max=config.request_bytes_max,
         )
@@ -109,11 +120,15 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
         server = _Server(_server_config(config, counted(app, metrics), context))
         running = Running(server, listener, datagrams.get_extra_info("sockname"))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
+        repairing = asyncio.create_task(repairer.serve())
         try:
             yield running, serving
         finally:
             running.stop()
             await serving
+            repairing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await repairing
 
 
 def repair_links(config: GatewaySettings, keys: NodeKeys) -> RepairLinks:

@@ -1,7 +1,7 @@
 """The answer to COPY: objects that are here go to other nodes, over the same links as replicas of new ones.
 
-Each is read with its digest checked on the way, and counts when the other nodes' own receipts have come. Copies that are
-there already cost their bytes once more and nothing else. Refuses to do: choosing what goes where (the gateway does).
+Each is read with its digest checked on the way, and counts when the other nodes' own receipts have come. A copy that is
+there already costs its bytes once more and nothing else. Refuses to do: choosing what goes where (the gateway does).
 """
 
 from functools import partial

@@ -8,8 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from bench.cluster import FASCICLE, Cluster, Result, run
 from tests.cluster.harness import listing
+from transfer import credentials, tls
 
 KEPT = ("object_id", "size_bytes", "stored_bytes", "encoding", "node_ids", "identity")
 
@@ -17,6 +20,14 @@ KEPT = ("object_id", "size_bytes", "stored_bytes", "encoding", "node_ids", "iden
 def described(cluster: Cluster) -> list[dict[str, Any]]:
     """Return the listing but for the names that senders gave: what a rebuilt catalogue must say, too."""
     return [{key: entry[key] for key in KEPT} for entry in listing(cluster)]
+
+
+def ask(cluster: Cluster, what: str) -> dict[str, Any]:
+    """Return the gateway's answer to `GET /api/v1/WHAT`."""
+    own = credentials.load(cluster.credentials)
+    with httpx.Client(base_url=own.gateway, verify=tls.client_context(own), timeout=30) as client:
+        answer: dict[str, Any] = client.get(f"/api/v1/{what}").json()
+    return answer
 
 
 @contextlib.contextmanager

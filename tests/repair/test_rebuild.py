@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pydicom
 import pytest
 
@@ -16,16 +15,13 @@ from bench.cluster import Cluster
 from bench.generate import write_series
 from tests.cluster.conftest import Opener
 from tests.cluster.harness import assert_sent, contents, listing, objects_on_disk
-from tests.repair.cluster import described, lose_catalogue, nodes_alone, rebuild, start_rebuild
-from transfer import credentials, tls
+from tests.repair.cluster import ask, described, lose_catalogue, nodes_alone, rebuild, start_rebuild
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 
 def studies(cluster: Cluster) -> list[dict[str, Any]]:
-    own = credentials.load(cluster.credentials)
-    with httpx.Client(base_url=own.gateway, verify=tls.client_context(own), timeout=30) as client:
-        return client.get("/api/v1/studies").json()["studies"]
+    return ask(cluster, "studies")["studies"]
 
 
 def write_sources(folder: Path) -> list[Path]:

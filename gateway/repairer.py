@@ -1,0 +1,176 @@
+"""Repair: whatever has fewer replicas than wished gets more, from nodes that hold it to nodes that do not.
+
+    serve
+     +- watch        nodes that fall silent, damage that they tell of   (gateway.watch)
+     `- passes       through all objects of which replicas are wished, when something changed or is short
+
+What is short is read from the catalogue each time, so a gateway that was killed goes on where it was, and a node that
+comes back ends what was done on its account. Copies are paced. Refuses to do: deleting anything.
+"""
+
+import asyncio
+import contextlib
+import time
+from typing import Final, Never
+
+import msgspec
+
+from gateway.damage import note_copied, note_found, open_damage
+from gateway.database import Database
+from gateway.liveness import Nodes, candidate
+from gateway.metrics import Metrics
+from gateway.nodelink import CHECK_IDS_MAX
+from gateway.placement import Candidate
+from gateway.repairlink import RepairLinks
+from gateway.repairplan import Job, plan
+from gateway.settings import GatewaySettings
+from gateway.shortages import read_shortages
+from gateway.tickets import Tickets
+from gateway.watch import LOOK_S, Watch
+from transfer.errors import FascicleError
+from transfer.heartbeat import Heartbeat
+from transfer.log import get_logger
+from transfer.protocol.messages import Refused
+
+SETTLE_S: Final = 1.0  # after a change, so that what changes together is looked at together
+IDLE_S: Final = 3600.0  # between passes where nothing changed and nothing was short
+AVOID_S: Final = 60.0  # a target that took nothing
+TARGET_CODES: Final = frozenset({"busy", "full", "unreachable"})
+DAMAGE_MAX: Final = 10_000  # looked at again in one pass
+log = get_logger()
+
+
+class Repairer:
+    """One object a gateway; `short` and `waiting` are by the last pass."""
+
+    def __init__(
+        self,
+        *,
+        settings: GatewaySettings,
+        database: Database,
+        nodes: Nodes,
+        links: RepairLinks,
+        tickets: Tickets,
+        metrics: Metrics,
+    ) -> None:
+        self._settings, self._database, self._nodes, self._links = settings, database, nodes, links
+        self._tickets, self._metrics = tickets, metrics
+        self._changed = asyncio.Event()
+        self._avoided_s: dict[str, float] = {}  # targets, until when
+        self._due_s = 0.0
+        self.short = 0
+        self.waiting = 0
+        self.watch = Watch(
+            nodes=nodes,
+            node_ids=sorted(entry.node_id for entry in settings.node),
+            database=database,
+            links=links,
+            metrics=metrics,
+            grace_s=settings.replica_grace_s,
+            on_change=self._changed.set,
+        )
+
+    async def serve(self) -> None:
+        """Repair until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._serve_watch())
+            tasks.create_task(self._serve_passes())
+
+    async def _serve_watch(self) -> Never:
+        while True:
+            try:
+                await self.watch.look()
+            except Exception as error:
+                log.error("watch_failed", exc_info=error)
+            await asyncio.sleep(LOOK_S)
+
+    async def _serve_passes(self) -> Never:
+        while True:
+            self._changed.clear()
+            try:
+                await self._pass()
+            except FascicleError as error:
+                log.warning("repair_waits", code=error.code, reason=error.message)
+            except Exception as error:
+                log.error("repair_failed", exc_info=error)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.repair_every_s if self.short else IDLE_S):
+                    await self._changed.wait()
+            await asyncio.sleep(SETTLE_S)
+
+    async def _pass(self) -> None:
+        """Go through everything once; ends early when a node comes back or another is gone."""
+        await self._look_again_at_damage()
+        gone, short, waiting, copied = self.watch.gone, 0, 0, 0
+        after: bytes | None = b""
+        while after is not None:
+            above = after
+            found, after = await self._database.read(lambda link, above=above: read_shortages(link, above, gone))  # type: ignore[misc]
+            planned = plan(found, self._candidates())
+            short, waiting = short + len(found), waiting + planned.waiting
+            self.short, self.waiting = max(self.short, short - copied), waiting
+            for job in planned.jobs:
+                if self.watch.gone != gone:
+                    self._changed.set()
+                    return
+                copied += await self._run(job)
+        self.short, self.waiting = max(waiting, short - copied), waiting
+        self._metrics.objects_short.set(self.short)
+        if short:
+            log.info("repair_pass_done", short=short, copied=copied, waiting=waiting)
+
+    def _candidates(self) -> list[Candidate]:
+        """Return the live nodes; one that took nothing of late is without room for now."""
+        live = [candidate(node) for node in self._nodes.live(time.monotonic())]
+        return [
+            msgspec.structs.replace(node, free_bytes=0) if self._is_avoided(node.node_id) else node for node in live
+        ]
+
+    async def _run(self, job: Job) -> int:
+        """Have one job done; return how many copies were made."""
+        live = {node.node_id: node for node in self._nodes.live(time.monotonic())}
+        if job.source not in live or job.target not in live or self._is_avoided(job.target):
+            return 0
+        source = live[job.source]
+        await self._pace(job.bytes)
+        ticket = self._tickets.for_copy(source, live[job.target])
+        async with self.watch.telling:
+            try:
+                copies = await self._links.copy(source, job.object_ids, ticket, job.bytes)
+            except FascicleError as error:
+                log.warning("copy_failed", source=job.source, target=job.target, code=error.code, reason=error.message)
+                return 0
+            news = await self._database.write(lambda link: note_copied(link, copies.batch, job.target))
+        self._metrics.copies_repaired.inc(news)
+        refused = sorted({one.code for one in copies.failed})
+        names = {"source": job.source, "target": job.target}
+        log.info("objects_copied", **names, objects=news, bytes=job.bytes, refused=refused)
+        await self._take_failures(source, job.target, copies.failed)
+        return news
+
+    async def _take_failures(self, source: Heartbeat, target: str, failed: list[Refused]) -> None:
+        """Believe a source that it lacks something only when it signs that; leave a target alone that takes nothing."""
+        for one in failed:
+            if one.code == "not_stored":
+                await self.watch.ask_about(source, one.object_id)
+        if {one.code for one in failed} & TARGET_CODES:
+            self._avoided_s[target] = time.monotonic() + AVOID_S
+
+    def _is_avoided(self, node_id: str) -> bool:
+        return time.monotonic() < self._avoided_s.get(node_id, 0.0)
+
+    async def _pace(self, size_bytes: int) -> None:
+        now_s = time.monotonic()
+        await asyncio.sleep(max(0.0, self._due_s - now_s))
+        self._due_s = max(self._due_s, now_s) + size_bytes / self._settings.repair_bytes_per_s
+
+    async def _look_again_at_damage(self) -> None:
+        """Ask the nodes that lost copies whether they have them after all."""
+        known = await self._database.read(lambda link: open_damage(link, DAMAGE_MAX))
+        live = {node.node_id: node for node in self._nodes.live(time.monotonic())}
+        for node_id, ids in known.items():
+            for start in range(0, len(ids) if node_id in live else 0, CHECK_IDS_MAX):
+                async with self.watch.telling:
+                    batch = await self._links.check(live[node_id], ids[start : start + CHECK_IDS_MAX])
+                    if batch.receipts:
+                        await self._database.write(lambda link, batch=batch: note_found(link, [batch]))  # type: ignore[misc]
