@@ -22,7 +22,7 @@ from gateway.metrics import Metrics
 from gateway.nodelink import CHECK_IDS_MAX
 from gateway.placement import Candidate
 from gateway.repairlink import RepairLinks
-from gateway.repairplan import Job, plan
+from gateway.repairplan import JOB_BYTES, Job, plan
 from gateway.settings import GatewaySettings
 from gateway.shortages import read_shortages
 from gateway.tickets import Tickets
@@ -55,6 +55,7 @@ class Repairer:
     ) -> None:
         self._settings, self._database, self._nodes, self._links = settings, database, nodes, links
         self._tickets, self._metrics = tickets, metrics
+        self._job_bytes = min(JOB_BYTES, settings.repair_bytes_per_s)  # a second's worth at most
         self._changed = asyncio.Event()
         self._avoided_s: dict[str, float] = {}  # targets, until when
         self._due_s = 0.0
@@ -106,7 +107,7 @@ class Repairer:
         while after is not None:
             above = after
             found, after = await self._database.read(lambda link, above=above: read_shortages(link, above, gone))  # type: ignore[misc]
-            planned = plan(found, self._candidates())
+            planned = plan(found, self._candidates(), job_bytes=self._job_bytes)
             short, waiting = short + len(found), waiting + planned.waiting
             self.short, self.waiting = max(self.short, short - copied), waiting
             for job in planned.jobs:

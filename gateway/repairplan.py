@@ -14,7 +14,7 @@ import msgspec
 from gateway.placement import Candidate, score
 
 JOB_OBJECTS: Final = 64  # transfer.protocol.messages.COPY_OBJECTS_MAX
-JOB_BYTES: Final = 64 << 20  # and one object at least
+JOB_BYTES: Final = 64 << 20  # and one object at least; less where the pace is slow
 OVERHEAD_BYTES: Final = 4096  # a header, and the rest of the last block
 
 
@@ -43,8 +43,8 @@ class Plan(msgspec.Struct, frozen=True):
     waiting: int
 
 
-def plan(shortages: Iterable[Shortage], live: Sequence[Candidate]) -> Plan:
-    """Return jobs that make one more copy of each object for each that it is short of, as far as nodes allow."""
+def plan(shortages: Iterable[Shortage], live: Sequence[Candidate], *, job_bytes: int = JOB_BYTES) -> Plan:
+    """Return jobs of about `job_bytes` that make as many copies as objects are short of, where nodes allow it."""
     rooms = Rooms(live)
     pairs: dict[tuple[str, str], list[Shortage]] = {}
     waiting = 0
@@ -54,7 +54,7 @@ def plan(shortages: Iterable[Shortage], live: Sequence[Candidate]) -> Plan:
         for target in targets:
             pairs.setdefault((sources[0], target), []).append(short)
         waiting += len(targets) < short.missing
-    jobs = [job for (source, target), each in sorted(pairs.items()) for job in _jobs(source, target, each)]
+    jobs = [job for (source, target), each in sorted(pairs.items()) for job in _jobs(source, target, each, job_bytes)]
     return Plan(jobs, waiting)
 
 
@@ -95,12 +95,12 @@ def _sources(short: Shortage, live: AbstractSet[str]) -> list[str]:
     return sorted(short.holders & live, key=lambda node_id: -score(Candidate(node_id, "", 1), key))
 
 
-def _jobs(source: str, target: str, shortages: list[Shortage]) -> Iterable[Job]:
+def _jobs(source: str, target: str, shortages: list[Shortage], job_bytes: int) -> Iterable[Job]:
     """Cut into pieces of bounded length."""
     ids: list[bytes] = []
     size = 0
     for short in shortages:
-        if ids and (len(ids) == JOB_OBJECTS or size + short.stored_bytes > JOB_BYTES):
+        if ids and (len(ids) == JOB_OBJECTS or size + short.stored_bytes > job_bytes):
             yield Job(source, target, ids, size)
             ids, size = [], 0
         ids.append(short.object_id)
