@@ -59,6 +59,7 @@ class Repairer:
         self._changed = asyncio.Event()
         self._avoided_s: dict[str, float] = {}  # targets, until when
         self._due_s = 0.0
+        self._damaged = False  # copies that a node may have again, such as one put back by an operator
         self.short = 0
         self.waiting = 0
         self.watch = Watch(
@@ -95,7 +96,7 @@ class Repairer:
             except Exception as error:
                 log.error("repair_failed", exc_info=error)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._settings.repair_every_s if self.short else IDLE_S):
+                async with asyncio.timeout(self._settings.repair_every_s if self.short or self._damaged else IDLE_S):
                     await self._changed.wait()
             await asyncio.sleep(SETTLE_S)
 
@@ -168,6 +169,7 @@ class Repairer:
     async def _look_again_at_damage(self) -> None:
         """Ask the nodes that lost copies whether they have them after all."""
         known = await self._database.read(lambda link: open_damage(link, DAMAGE_MAX))
+        self._damaged = bool(known)
         live = {node.node_id: node for node in self._nodes.live(time.monotonic())}
         for node_id, ids in known.items():
             for start in range(0, len(ids) if node_id in live else 0, CHECK_IDS_MAX):
