@@ -13,7 +13,7 @@ from gateway.clock import utc_now
 from gateway.database import insert_new
 from gateway.disks import is_there
 from gateway.events import write_event
-from gateway.receiving import chunks, record
+from gateway.receiving import chunks, record, unmark_durable
 from gateway.schema import damage, replica, tally
 from transfer.receipts import ReceiptBatch
 
@@ -33,6 +33,7 @@ def note_gone(connection: Connection, node_id: str, incarnation: str, ids: Seque
         news += connection.execute(select(replica.c.object_id).where(*mine)).scalars()
         connection.execute(delete(replica).where(*mine))
     insert_new(connection, damage, [{"object_id": one, "node_id": node_id, "noted_at": at} for one in news])
+    unmark_durable(connection, news)
     _count(connection, "damaged", len(news))
     for start in range(0, len(news), EVENT_IDS_MAX):
         some_ids = [object_id.hex() for object_id in news[start : start + EVENT_IDS_MAX]]

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection, select
 
+from gateway import commits, transfers
 from gateway.damage import holders, note_copied, note_found, note_gone, open_damage, read_repairs
 from gateway.database import Database
 from gateway.disks import note_disk
@@ -17,8 +19,12 @@ from gateway.repairplan import Shortage
 from gateway.schema import object_
 from gateway.shortages import PAGE_OBJECTS, read_shortages
 from gateway.wishes import wish_each, wish_selected
-from transfer.objects import Identity
+from transfer.api import Commit, Offered, OpenTransfer
+from transfer.errors import ConflictError
+from transfer.merkle import merkle_root
+from transfer.objects import Identity, object_id
 from transfer.receipts import Receipt, ReceiptBatch
+from transfer.tls import Peer
 
 Write = Callable[[Callable[[Connection], Any]], Any]
 A, B, C = (bytes([number]) * 32 for number in (1, 2, 3))
@@ -56,6 +62,31 @@ def test_a_copy_that_is_gone_is_forgotten_and_told_once(write: Write) -> None:
     assert write(lambda link: open_damage(link, 10)) == {"node-1": [A, B]}
     counts = {"damaged_total": 2, "repaired_total": 0, "damaged_objects": 2, "lost_objects": 0}
     assert write(read_repairs) == counts
+
+
+def test_a_transfer_does_not_commit_what_is_damaged_before_its_commit(write: Write) -> None:
+    """It is told to send again, and then commits; an object that keeps its wished replica is not in question."""
+    sender = Peer("ws-1", "workstation", "0" * 64)
+    key = Ed25519PrivateKey.generate()
+    data = [b"damaged", b"fine"]
+    ids = [object_id(one) for one in data]
+    made = [
+        Receipt(bytes.fromhex(one), len(body), 9, "raw", ["node-1"], Identity())
+        for one, body in zip(ids, data, strict=True)
+    ]
+    offers = [Offered(object_id=one, size_bytes=len(body)) for one, body in zip(ids, data, strict=True)]
+    receipts = [ReceiptBatch("node-1", "disk-1", "t", made)]
+    write(lambda link: transfers.open_transfer(link, "t", OpenTransfer(), sender, open_max=9))
+    write(lambda link: transfers.offer(link, "t", sender, offers))
+    assert write(lambda link: transfers.take_receipts(link, "t", sender, receipts)) == 2
+    write(lambda link: note_gone(link, "node-1", "disk-1", [bytes.fromhex(ids[0])]))
+    claim = Commit(objects=2, merkle_root=merkle_root(ids))
+    with pytest.raises(ConflictError, match="here 1 are durable"):
+        write(lambda link: commits.commit(link, "t", sender, claim, key))
+    again = write(lambda link: transfers.offer(link, "t", sender, offers))
+    assert again.durable == {bytes.fromhex(ids[1])}
+    assert write(lambda link: transfers.take_receipts(link, "t", sender, receipts)) == 2
+    assert write(lambda link: commits.commit(link, "t", sender, claim, key))
 
 
 def test_what_another_disk_or_of_unknown_objects_is_said_changes_nothing(write: Write) -> None:
