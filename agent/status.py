@@ -126,7 +126,7 @@ def _repairs(repairs: RepairStatus) -> str | None:
     return (
         f"{repairs.damaged_total} copies damaged and {repairs.repaired_total} made ever; now {repairs.short_objects} "
         f"objects short of replicas ({repairs.waiting_objects} wait), {repairs.damaged_objects} damaged and not made "
-        f"good, {repairs.lost_objects} lost{gone}"
+        f"good, {repairs.lost_objects} lost, {repairs.orphan_objects} orphans ({size_text(repairs.orphan_bytes)}){gone}"
     )
 
 

@@ -157,6 +157,8 @@ def _read_routes(uploads: Uploads, database: Database, nodes: Nodes, repairer: R
                 **repairs,
                 short_objects=repairer.short,
                 waiting_objects=repairer.waiting,
+                orphan_objects=repairer.audit.orphans.objects,
+                orphan_bytes=repairer.audit.orphans.bytes,
                 gone_nodes=sorted(repairer.watch.gone),
             ),
         )

@@ -2,6 +2,7 @@
 
     serve
      +- watch        nodes that fall silent, damage that they tell of   (gateway.watch)
+     +- audit        what nodes list against the catalogue, now and then   (gateway.audit)
      `- passes       through all objects of which replicas are wished, when something changed or is short
 
 What is short is read from the catalogue each time, so a gateway that was killed goes on where it was, and a node that
@@ -15,6 +16,7 @@ from typing import Final, Never
 
 import msgspec
 
+from gateway.audit import Audit
 from gateway.damage import note_copied, note_found, open_damage
 from gateway.database import Database
 from gateway.liveness import Nodes, candidate
@@ -32,6 +34,7 @@ from transfer.heartbeat import Heartbeat
 from transfer.log import get_logger
 from transfer.protocol.messages import Refused
 
+FIRST_AUDIT_S: Final = 300.0  # after the start, when nodes have been heard
 SETTLE_S: Final = 1.0  # after a change, so that what changes together is looked at together
 IDLE_S: Final = 3600.0  # between passes where nothing changed and nothing was short
 AVOID_S: Final = 60.0  # a target that took nothing
@@ -71,12 +74,14 @@ class Repairer:
             grace_s=settings.replica_grace_s,
             on_change=self._changed.set,
         )
+        self.audit = Audit(database, nodes, links, self.watch.ask_about)
 
     async def serve(self) -> None:
         """Repair until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._serve_watch())
             tasks.create_task(self._serve_passes())
+            tasks.create_task(self._serve_audits())
 
     async def _serve_watch(self) -> Never:
         while True:
@@ -85,6 +90,17 @@ class Repairer:
             except Exception as error:
                 log.error("watch_failed", exc_info=error)
             await asyncio.sleep(LOOK_S)
+
+    async def _serve_audits(self) -> Never:
+        await asyncio.sleep(min(FIRST_AUDIT_S, self._settings.audit_every_s))
+        while True:
+            try:
+                await self.audit.run()
+            except FascicleError as error:
+                log.warning("audit_waits", code=error.code, reason=error.message)
+            except Exception as error:
+                log.error("audit_failed", exc_info=error)
+            await asyncio.sleep(self._settings.audit_every_s)
 
     async def _serve_passes(self) -> Never:
         while True:
@@ -152,9 +168,7 @@ class Repairer:
 
     async def _take_failures(self, source: Heartbeat, target: str, failed: list[Refused]) -> None:
         """Believe a source that it lacks something only when it signs that; leave a target alone that takes nothing."""
-        for one in failed:
-            if one.code == "not_stored":
-                await self.watch.ask_about(source, one.object_id)
+        await self.watch.ask_about(source, [one.object_id for one in failed if one.code == "not_stored"])
         if {one.code for one in failed} & TARGET_CODES:
             self._avoided_s[target] = time.monotonic() + AVOID_S
 

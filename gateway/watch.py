@@ -7,7 +7,7 @@ as gone, after its grace time and until it is heard again. Refuses to do: repair
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from gateway.damage import note_gone
@@ -61,17 +61,22 @@ class Watch:
             if is_due and self._told.get(beat.node_id) != (beat.incarnation, beat.quarantined):
                 await self._ask(beat)
 
-    async def ask_about(self, node: Heartbeat, object_id: bytes) -> None:
-        """Ask about one object that the node did not find; what it signs counts.
+    async def ask_about(self, node: Heartbeat, object_ids: Sequence[bytes]) -> None:
+        """Ask again about objects that the node did not find or list; what it signs now counts.
+
+        The catalogue named these copies before this is asked, so one that only came meanwhile is not taken for gone.
 
         Raises:
             FascicleError: no answer, or the catalogue cannot be written.
         """
-        async with self.telling:
-            page = await self._links.list(node, predecessor(object_id))
-            held = {receipt.object_id for receipt in page.receipts}
-            if object_id not in held | set(page.unreadable) and (page.complete or object_id <= page.last):
-                await self._write(page, [object_id])
+        left = sorted(object_ids)
+        while left:
+            async with self.telling:
+                page = await self._links.list(node, predecessor(left[0]))
+                told = [one for one in left if page.complete or one <= page.last]
+                there = {receipt.object_id for receipt in page.receipts}.union(page.unreadable)
+                await self._write(page, [one for one in told if one not in there])
+            left = left[len(told) :]
 
     def _note_states(self, now_s: float) -> None:
         for node_id in self._node_ids:
@@ -108,6 +113,8 @@ class Watch:
             after, complete = page.last, page.complete
 
     async def _write(self, page: Page, ids: list[bytes]) -> None:
+        if not ids:
+            return
         news = await self._database.write(lambda link: note_gone(link, page.node_id, page.incarnation, ids))
         if news:
             self._metrics.copies_damaged.inc(news)

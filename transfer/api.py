@@ -186,7 +186,8 @@ class RepairStatus(Body, frozen=True):
 
     `damaged_objects`: copies gone and not made good elsewhere yet. `short_objects`: with fewer replicas than wished.
     `waiting_objects`: those of them that nothing can be done for now: no node to read from, or none with room to write
-    to. `lost_objects`: without any copy that is known.
+    to. `lost_objects`: without any copy that is known. `orphan_objects`: copies that nodes hold and that no listing
+    shows, such as those of transfers that were never committed, by the last audit.
     """
 
     damaged_total: int = 0
@@ -195,6 +196,8 @@ class RepairStatus(Body, frozen=True):
     short_objects: int = 0
     waiting_objects: int = 0
     lost_objects: int = 0
+    orphan_objects: int = 0
+    orphan_bytes: int = 0
     gone_nodes: list[str] = []
 
 

@@ -88,7 +88,7 @@ class Holder(Node):
 
 @pytest.fixture
 def gateway(identities: Identities, tmp_path: Path) -> Iterator[Gateway]:
-    quick = {"silent_after_s": 3600, "repair_every_s": 0.2}
+    quick = {"silent_after_s": 3600, "repair_every_s": 0.2, "audit_every_s": 0.5}
     running = Gateway(identities, settings(identities, tmp_path / "gateway", **quick))
     yield running
     running.stop()
@@ -210,6 +210,35 @@ def test_a_copy_that_was_not_doubled_is_found_again_too(gateway: Gateway, nodes:
     assert holders(gateway) == {image.object_id: ["node-1"]}
 
 
+def test_a_file_that_was_removed_by_hand_is_missed_by_the_audit(gateway: Gateway, nodes: Nodes) -> None:
+    ids = store(gateway, nodes, "node-1", "node-2", count=9)  # several of this node's pages
+    removed = sorted(ids)[1::3]
+    for object_id in removed:
+        del nodes["node-1"].held[bytes.fromhex(object_id)]
+    wait(lambda: repairs(gateway)["repaired_total"] == 3)
+    assert repairs(gateway)["damaged_total"] == 3
+    assert all(len(held) == 2 for held in holders(gateway).values())
+    assert all(held == ["node-1", "node-2"] for one, held in holders(gateway).items() if one not in removed)
+
+
+def test_what_no_listing_shows_is_counted_and_left_alone(gateway: Gateway, nodes: Nodes) -> None:
+    ids = store(gateway, nodes, "node-1", "node-2")
+    strays = images(3, seed="stray")
+    for image in strays:
+        nodes["node-3"].held[bytes.fromhex(image.object_id)] = image.receipt("node-3")
+    wait(lambda: repairs(gateway)["orphan_objects"] == 3)
+    assert repairs(gateway)["orphan_bytes"] == sum(len(image.data) // 2 for image in strays)
+    assert set(holders(gateway)) == set(ids)
+    assert repairs(gateway)["damaged_total"] == 0
+    assert len(nodes["node-3"].held) == 3
+
+
+def test_a_copy_that_no_receipt_told_of_counts_when_it_is_listed(gateway: Gateway, nodes: Nodes) -> None:
+    ids = store(gateway, nodes, "node-1", "node-2")
+    nodes["node-3"].held[bytes.fromhex(ids[0])] = images(1)[0].receipt("node-3")
+    wait(lambda: holders(gateway)[ids[0]] == ["node-1", "node-2", "node-3"])
+
+
 def test_what_nothing_can_be_done_about_waits_and_is_said(gateway: Gateway, nodes: Nodes) -> None:
     for node in ("node-1", "node-3"):
         nodes[node].manner.refuses_copies = "busy"
@@ -223,6 +252,7 @@ def test_what_nothing_can_be_done_about_waits_and_is_said(gateway: Gateway, node
 
 def test_a_single_replica_that_is_wished_is_not_doubled(gateway: Gateway, nodes: Nodes) -> None:
     sent = images(3)
+    nodes["node-1"].held |= {bytes.fromhex(image.object_id): image.receipt("node-1") for image in sent}
     upload(gateway.client("ws-1"), sent, nodes["node-1"], replicas=1)
     time.sleep(1.5)
     assert [node.manner.asked_copies for node in nodes.values()] == [[], [], []]
