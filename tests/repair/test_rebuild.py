@@ -38,10 +38,12 @@ def write_sources(folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
-def test_the_listing_is_the_same_and_everything_comes_back(fresh: Opener, tmp_path: Path, replicas: int) -> None:
+@pytest.mark.parametrize(("replicas", "flags"), [(1, ["--plain"]), (2, [])])
+def test_the_listing_is_the_same_and_everything_comes_back(
+    fresh: Opener, tmp_path: Path, replicas: int, flags: list[str]
+) -> None:
     sources = write_sources(tmp_path / "in")
-    with fresh(nodes=3, replicas=replicas) as cluster:
+    with fresh(*flags, nodes=3, replicas=replicas) as cluster:
         for source in sources:
             assert cluster.run("send", "--any-file", source).code == 0
         before, studies_before = described(cluster), studies(cluster)
@@ -57,7 +59,7 @@ def test_the_listing_is_the_same_and_everything_comes_back(fresh: Opener, tmp_pa
     assert result.summary["objects"] == len(before) == 3 * 9 + 4 + 1
     assert result.summary["replicas"] == len(before) * replicas == sum(result.summary["copies"].values())
     assert (result.summary["damaged"], result.summary["lost"], result.summary["without"]) == ([], [], [])
-    with fresh(nodes=3, replicas=replicas) as cluster:
+    with fresh(*flags, nodes=3, replicas=replicas) as cluster:
         assert described(cluster) == before
         assert studies(cluster) == studies_before
         totals = cluster.run("status").summary
