@@ -123,6 +123,7 @@ def _repairs(repairs: RepairStatus) -> str | None:
     if repairs == RepairStatus():
         return None
     gone = f", gone: {' '.join(repairs.gone_nodes)}" if repairs.gone_nodes else ""
+    gone += f", draining: {' '.join(repairs.draining_nodes)}" if repairs.draining_nodes else ""
     return (
         f"{repairs.damaged_total} copies damaged and {repairs.repaired_total} made ever; now {repairs.short_objects} "
         f"objects short of replicas ({repairs.waiting_objects} wait), {repairs.damaged_objects} damaged and not made "

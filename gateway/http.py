@@ -160,6 +160,7 @@ def _read_routes(uploads: Uploads, database: Database, nodes: Nodes, repairer: R
                 orphan_objects=repairer.audit.orphans.objects,
                 orphan_bytes=repairer.audit.orphans.bytes,
                 gone_nodes=sorted(repairer.watch.gone),
+                draining_nodes=sorted(repairer.draining),
             ),
         )
 

@@ -12,6 +12,7 @@ comes back ends what was done on its account. Copies are paced. Refuses to do: d
 import asyncio
 import contextlib
 import time
+from functools import partial
 from typing import Final, Never
 
 import msgspec
@@ -58,6 +59,8 @@ class Repairer:
     ) -> None:
         self._settings, self._database, self._nodes, self._links = settings, database, nodes, links
         self._tickets, self._metrics = tickets, metrics
+        self._node_ids = frozenset(entry.node_id for entry in settings.node)
+        self.draining = frozenset(entry.node_id for entry in settings.node if entry.draining)
         self._job_bytes = min(JOB_BYTES, settings.repair_bytes_per_s)  # a second's worth at most
         self._changed = asyncio.Event()
         self._avoided_s: dict[str, float] = {}  # targets, until when
@@ -67,7 +70,7 @@ class Repairer:
         self.waiting = 0
         self.watch = Watch(
             nodes=nodes,
-            node_ids=sorted(entry.node_id for entry in settings.node),
+            node_ids=sorted(self._node_ids),
             database=database,
             links=links,
             metrics=metrics,
@@ -120,11 +123,12 @@ class Repairer:
         """Go through everything once; ends early when a node comes back or another is gone."""
         await self._look_again_at_damage()
         gone, short, waiting, copied = self.watch.gone, 0, 0, 0
+        counted = self._node_ids - gone - self.draining
+        read = partial(read_shortages, counted=counted, every=bool(self.draining))
         after: bytes | None = b""
         while after is not None:
-            above = after
-            found, after = await self._database.read(lambda link, above=above: read_shortages(link, above, gone))  # type: ignore[misc]
-            planned = plan(found, self._candidates(), job_bytes=self._job_bytes)
+            found, after = await self._database.read(partial(read, after=after))
+            planned = plan(found, self._candidates(), draining=self.draining, job_bytes=self._job_bytes)
             short, waiting = short + len(found), waiting + planned.waiting
             self.short, self.waiting = max(self.short, short - copied), waiting
             for job in planned.jobs:

@@ -19,7 +19,7 @@ OVERHEAD_BYTES: Final = 4096  # a header, and the rest of the last block
 
 
 class Shortage(msgspec.Struct, frozen=True):
-    """An object, who holds it (nodes that are not gone), and how many replicas it is short of."""
+    """An object, all who hold it (some may not live, or drain), and how many replicas it is short of."""
 
     object_id: bytes
     stored_bytes: int
@@ -43,13 +43,23 @@ class Plan(msgspec.Struct, frozen=True):
     waiting: int
 
 
-def plan(shortages: Iterable[Shortage], live: Sequence[Candidate], *, job_bytes: int = JOB_BYTES) -> Plan:
-    """Return jobs of about `job_bytes` that make as many copies as objects are short of, where nodes allow it."""
-    rooms = Rooms(live)
+def plan(
+    shortages: Iterable[Shortage],
+    live: Sequence[Candidate],
+    *,
+    draining: AbstractSet[str] = frozenset(),
+    job_bytes: int = JOB_BYTES,
+) -> Plan:
+    """Return jobs of about `job_bytes` that make as many copies as objects are short of, where nodes allow it.
+
+    A node in `draining` is read from, and not written to.
+    """
+    rooms = Rooms([node for node in live if node.node_id not in draining])
+    readable = {node.node_id for node in live}
     pairs: dict[tuple[str, str], list[Shortage]] = {}
     waiting = 0
     for short in shortages:
-        sources = _sources(short, rooms.node_ids)
+        sources = _sources(short, readable)
         targets = rooms.take(short) if sources else []
         for target in targets:
             pairs.setdefault((sources[0], target), []).append(short)
@@ -64,7 +74,6 @@ class Rooms:
     def __init__(self, live: Sequence[Candidate]) -> None:
         self._live = live
         self._free_bytes = {node.node_id: node.free_bytes for node in live}
-        self.node_ids = self._free_bytes.keys()
 
     def take(self, short: Shortage) -> list[str]:
         """Return nodes for the missing copies, as many as there are, and take the room off theirs."""

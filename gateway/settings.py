@@ -19,10 +19,14 @@ Seconds = Annotated[float, Meta(gt=0, le=3600)]
 
 
 class NodeEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A node that belongs to this cluster, and the key by which it signs receipts and heartbeats."""
+    """A node that belongs to this cluster, and the key by which it signs receipts and heartbeats.
+
+    `draining`: it gets no new objects, and what it holds is copied to others so that it may be taken away.
+    """
 
     node_id: NodeId
     public_key: PublicKeyHex
+    draining: bool = False
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -199,6 +199,7 @@ class RepairStatus(Body, frozen=True):
     orphan_objects: int = 0
     orphan_bytes: int = 0
     gone_nodes: list[str] = []
+    draining_nodes: list[str] = []
 
 
 class Status(Body, frozen=True):

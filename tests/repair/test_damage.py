@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 
 from gateway import commits, transfers
 from gateway.damage import holders, note_copied, note_found, note_gone, open_damage, read_repairs
@@ -27,6 +27,7 @@ from transfer.receipts import Receipt, ReceiptBatch
 from transfer.tls import Peer
 
 Write = Callable[[Callable[[Connection], Any]], Any]
+BOTH = {"node-1", "node-2"}
 A, B, C = (bytes([number]) * 32 for number in (1, 2, 3))
 
 
@@ -121,29 +122,39 @@ def test_a_copy_made_elsewhere_makes_the_damage_good(write: Write) -> None:
 def test_a_higher_wish_stays(write: Write) -> None:
     mine = select(object_.c.object_id).where(object_.c.object_id.in_([A, B]))
     write(lambda link: wish_selected(link, mine, 1))
-    assert write(lambda link: read_shortages(link, b"", {"node-1", "node-2"})) == ([], None)
+    assert write(lambda link: read_shortages(link, b"", set())) == ([], None)
     for replicas in (3, 2):
         write(lambda link, replicas=replicas: wish_selected(link, mine, replicas))
-    found, _ = write(lambda link: read_shortages(link, b"", set()))
+    found, _ = write(lambda link: read_shortages(link, b"", BOTH))
     assert found == [Shortage(one, 9, frozenset({"node-1", "node-2"}), 1) for one in (A, B)]
 
 
-def test_what_is_on_gone_nodes_or_replaced_disks_is_short(write: Write) -> None:
+def test_what_is_on_nodes_that_do_not_count_or_on_replaced_disks_is_short(write: Write) -> None:
     write(lambda link: wish_each(link, {A: 2, B: 2}))
-    assert write(lambda link: read_shortages(link, b"", set())) == ([], None)
-    short = [Shortage(one, 9, frozenset({"node-2"}), 1) for one in (A, B)]
-    assert write(lambda link: read_shortages(link, b"", {"node-1"})) == (short, None)
+    assert write(lambda link: read_shortages(link, b"", BOTH)) == ([], None)
+    held = frozenset({"node-1", "node-2"})
+    short = [Shortage(one, 9, held, 1) for one in (A, B)]
+    assert write(lambda link: read_shortages(link, b"", {"node-2", "node-3"})) == (short, None)
     write(lambda link: note_disk(link, "node-1", "disk-new"))
-    assert write(lambda link: read_shortages(link, b"", set())) == (short, None)
+    without = [Shortage(one, 9, frozenset({"node-2"}), 1) for one in (A, B)]
+    assert write(lambda link: read_shortages(link, b"", BOTH)) == (without, None)
     write(lambda link: note_disk(link, "node-1", "disk-1"))  # the old disk came back
-    assert write(lambda link: read_shortages(link, b"", set())) == ([], None)
+    assert write(lambda link: read_shortages(link, b"", BOTH)) == ([], None)
+
+
+def test_every_object_that_is_shown_is_looked_at_where_a_node_drains(write: Write) -> None:
+    write(lambda link: wish_each(link, {A: 2}))
+    write(lambda link: link.execute(update(object_).where(object_.c.object_id != C).values(visible=True)).rowcount)
+    write(lambda link: note_gone(link, "node-2", "disk-2", [B, C]))
+    found, _ = write(lambda link: read_shortages(link, b"", {"node-2"}, every=True))
+    assert found == [Shortage(A, 9, frozenset({"node-1", "node-2"}), 1), Shortage(B, 9, frozenset({"node-1"}), 1)]
 
 
 def test_shortages_come_a_page_at_a_time(write: Write) -> None:
     ids = [number.to_bytes(32, "big") for number in range(1, PAGE_OBJECTS + 6)]
     write(lambda link: record(link, [batch("node-1", "disk-1", *ids)]))
     write(lambda link: wish_each(link, dict.fromkeys(ids, 2)))
-    first, after = write(lambda link: read_shortages(link, b"", set()))
-    rest, end = write(lambda link: read_shortages(link, after, set()))
+    first, after = write(lambda link: read_shortages(link, b"", BOTH))
+    rest, end = write(lambda link: read_shortages(link, after, BOTH))
     assert [one.object_id for one in [*first, *rest]] == ids
     assert (len(first), end) == (PAGE_OBJECTS, None)

@@ -9,9 +9,23 @@ from typing import Any
 import msgspec
 import pytest
 
+from gateway.settings import NodeEntry
 from tests.gateway.conftest import identities
-from tests.gateway.kit import NODE_IDS, Gateway, Identities, Node, closing_all, get, images, settings, upload
+from tests.gateway.kit import (
+    NODE_IDS,
+    TRANSFERS,
+    Gateway,
+    Identities,
+    Node,
+    closing_all,
+    get,
+    images,
+    post,
+    settings,
+    upload,
+)
 from transfer import pages, receipts, tickets
+from transfer.api import OpenTransfer
 from transfer.pages import Page
 from transfer.protocol.frames import encode_control
 from transfer.protocol.messages import Check, Checked, Copied, Copy, List, Listed, Refused
@@ -257,3 +271,39 @@ def test_a_single_replica_that_is_wished_is_not_doubled(gateway: Gateway, nodes:
     time.sleep(1.5)
     assert [node.manner.asked_copies for node in nodes.values()] == [[], [], []]
     assert all(held == ["node-1"] for held in holders(gateway).values())
+
+
+def test_a_draining_node_gives_all_that_it_holds_and_gets_nothing(identities: Identities, tmp_path: Path) -> None:
+    """Also what nobody else holds. The objects come to it first; then the gateway is started with the node draining."""
+    quick: dict[str, Any] = {"silent_after_s": 3600, "repair_every_s": 0.2}
+    key = identities.public_key("gateway-1")
+    made: Nodes = {}
+    for node_id in NODE_IDS:
+        made[node_id] = Holder(identities, node_id, key, made)
+    with closing_all(list(made.values())):
+        first = Gateway(identities, settings(identities, tmp_path, **quick))
+        for node in made.values():
+            node.beat(first)
+        single = images(5, seed="single")
+        made["node-1"].held |= {bytes.fromhex(image.object_id): image.receipt("node-1") for image in single}
+        upload(first.client("ws-1"), single, made["node-1"])
+        double = store(first, made, "node-1", "node-2")
+        first.stop()
+        entries = [
+            NodeEntry(node_id=one, public_key=identities.public_key(one), draining=one == "node-1") for one in NODE_IDS
+        ]
+        second = Gateway(identities, settings(identities, tmp_path, node=entries, **quick))
+        try:
+            for node in made.values():
+                node.beat(second)
+            wait(lambda: repairs(second)["repaired_total"] == 9)
+            wait(lambda: repairs(second)["short_objects"] == 0)
+            assert repairs(second)["draining_nodes"] == ["node-1"]
+            held = holders(second)
+            assert all(len(set(held[image.object_id]) - {"node-1"}) == 1 for image in single)
+            assert all(held[one] == ["node-1", "node-2", "node-3"] for one in double)
+            go = post(second.client("ws-1"), TRANSFERS, OpenTransfer())
+            assert {node["node_id"] for node in go["nodes"]} == {"node-2", "node-3"}
+            assert len(made["node-1"].held) == 9
+        finally:
+            second.stop()

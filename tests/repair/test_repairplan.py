@@ -44,6 +44,12 @@ def test_what_nobody_can_give_or_take_waits() -> None:
         assert (found.jobs, found.waiting) == ([], 1)
 
 
+def test_a_node_that_drains_is_read_from_and_not_written_to() -> None:
+    found = plan([short(1, "node-1")], live("node-1", "node-2", "node-3"), draining={"node-1", "node-2"})
+    assert [(job.source, job.target) for job in found.jobs] == [("node-1", "node-3")]
+    assert plan([short(1, "node-1")], live("node-1", "node-2"), draining={"node-2"}).waiting == 1
+
+
 def test_a_part_of_what_is_missing_is_made_and_the_rest_waits() -> None:
     found = plan([short(1, "node-1", missing=3)], live("node-1", "node-2"))
     assert ([job.target for job in found.jobs], found.waiting) == (["node-2"], 1)
