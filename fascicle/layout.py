@@ -196,7 +196,7 @@ def _paper_address(ports: Ports, options: Options, index: int) -> str:
 
 def _gateway_entry(place: Place, before: Table) -> Table:
     """Return the gateway's entry of a node, with what a person added to it."""
-    known = next((entry for entry in before.get("node", []) if entry.get("node_id") == place.node_id), {})
+    known: Table = next((entry for entry in before.get("node", []) if entry.get("node_id") == place.node_id), {})
     return known | {"node_id": place.node_id, "public_key": _signing_public_key(place.identity)}
 
 

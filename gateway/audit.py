@@ -68,9 +68,11 @@ class Audit:
         database: Database,
         nodes: Nodes,
         links: RepairLinks,
+        telling: asyncio.Lock,
         ask_about: Callable[[Heartbeat, Sequence[bytes]], Awaitable[None]],
     ) -> None:
-        self._database, self._nodes, self._links, self._ask_about = database, nodes, links, ask_about
+        self._database, self._nodes, self._links = database, nodes, links
+        self._telling, self._ask_about = telling, ask_about
         self._orphans: dict[str, Orphans] = {}
 
     @property
@@ -92,7 +94,8 @@ class Audit:
         after, complete = b"", False
         missing = unnamed = orphans = orphan_bytes = 0
         while not complete:
-            page = await self._links.list(beat, after)
+            async with self._telling:  # or it would wait behind a long copy on the same flow, and give up
+                page = await self._links.list(beat, after)
             found = await self._database.read(lambda connection, page=page: compare(connection, page))  # type: ignore[misc]
             await self._settle(beat, page, found)
             orphan_bytes += sum(one.stored_bytes for one in page.receipts if one.object_id in set(found.orphans))

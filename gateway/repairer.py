@@ -1,7 +1,8 @@
 """Repair: whatever has fewer replicas than wished gets more, from nodes that hold it to nodes that do not.
 
     serve
-     +- watch        nodes that fall silent, damage that they tell of   (gateway.watch)
+     +- silence      nodes that are no longer heard, or are again       (gateway.watch)
+     +- damage       what nodes tell of copies that are gone            (gateway.watch)
      +- audit        what nodes list against the catalogue, now and then   (gateway.audit)
      `- passes       through all objects of which replicas are wished, when something changed or is short
 
@@ -12,8 +13,9 @@ comes back ends what was done on its account. Copies are paced. Refuses to do: d
 import asyncio
 import contextlib
 import time
+from collections.abc import Coroutine, Sequence
 from functools import partial
-from typing import Final, Never
+from typing import Any, Final, Never, TypeVar
 
 import msgspec
 
@@ -30,12 +32,13 @@ from gateway.settings import GatewaySettings
 from gateway.shortages import read_shortages
 from gateway.tickets import Tickets
 from gateway.watch import LOOK_S, Watch
-from transfer.errors import FascicleError
+from transfer.errors import FascicleError, UnreachableError
 from transfer.heartbeat import Heartbeat
 from transfer.log import get_logger
 from transfer.protocol.messages import Refused
 
 FIRST_AUDIT_S: Final = 300.0  # after the start, when nodes have been heard
+T = TypeVar("T")
 SETTLE_S: Final = 1.0  # after a change, so that what changes together is looked at together
 IDLE_S: Final = 3600.0  # between passes where nothing changed and nothing was short
 AVOID_S: Final = 60.0  # a target that took nothing
@@ -77,19 +80,25 @@ class Repairer:
             grace_s=settings.replica_grace_s,
             on_change=self._changed.set,
         )
-        self.audit = Audit(database, nodes, links, self.watch.ask_about)
+        self.audit = Audit(database, nodes, links, self.watch.telling, self.watch.ask_about)
 
     async def serve(self) -> None:
         """Repair until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._serve_watch())
+            tasks.create_task(self._serve_silence())
+            tasks.create_task(self._serve_damage())
             tasks.create_task(self._serve_passes())
             tasks.create_task(self._serve_audits())
 
-    async def _serve_watch(self) -> Never:
+    async def _serve_silence(self) -> Never:
+        while True:
+            self.watch.look_for_silence()
+            await asyncio.sleep(LOOK_S)
+
+    async def _serve_damage(self) -> Never:
         while True:
             try:
-                await self.watch.look()
+                await self.watch.look_for_damage()
             except Exception as error:
                 log.error("watch_failed", exc_info=error)
             await asyncio.sleep(LOOK_S)
@@ -97,13 +106,15 @@ class Repairer:
     async def _serve_audits(self) -> Never:
         await asyncio.sleep(min(FIRST_AUDIT_S, self._settings.audit_every_s))
         while True:
+            rest_s = self._settings.audit_every_s
             try:
                 await self.audit.run()
             except FascicleError as error:
+                rest_s = min(FIRST_AUDIT_S, rest_s)
                 log.warning("audit_waits", code=error.code, reason=error.message)
             except Exception as error:
                 log.error("audit_failed", exc_info=error)
-            await asyncio.sleep(self._settings.audit_every_s)
+            await asyncio.sleep(rest_s)
 
     async def _serve_passes(self) -> Never:
         while True:
@@ -158,7 +169,9 @@ class Repairer:
         ticket = self._tickets.for_copy(source, live[job.target])
         async with self.watch.telling:
             try:
-                copies = await self._links.copy(source, job.object_ids, ticket, job.bytes)
+                copies = await self._while_live(
+                    [job.source, job.target], self._links.copy(source, job.object_ids, ticket, job.bytes)
+                )
             except FascicleError as error:
                 log.warning("copy_failed", source=job.source, target=job.target, code=error.code, reason=error.message)
                 return 0
@@ -170,11 +183,29 @@ class Repairer:
         await self._take_failures(source, job.target, copies.failed)
         return news
 
+    async def _while_live(self, node_ids: list[str], work: Coroutine[Any, Any, T]) -> T:
+        """Wait for `work` as long as these nodes are heard: what hangs on a silent one would hold up all repairs."""
+        task = asyncio.ensure_future(work)
+        try:
+            while not task.done():
+                await asyncio.wait({task}, timeout=LOOK_S)
+                now_s = time.monotonic()
+                silent = [node_id for node_id in node_ids if self._nodes.state(node_id, now_s) != "live"]
+                if silent and not task.done():
+                    raise UnreachableError(f"{silent[0]} fell silent")
+            return task.result()
+        finally:
+            task.cancel()
+
     async def _take_failures(self, source: Heartbeat, target: str, failed: list[Refused]) -> None:
         """Believe a source that it lacks something only when it signs that; leave a target alone that takes nothing."""
-        await self.watch.ask_about(source, [one.object_id for one in failed if one.code == "not_stored"])
         if {one.code for one in failed} & TARGET_CODES:
             self._avoided_s[target] = time.monotonic() + AVOID_S
+        missing = [one.object_id for one in failed if one.code == "not_stored"]
+        try:
+            await self.watch.ask_about(source, missing)
+        except FascicleError as error:
+            log.warning("damage_not_told", node_id=source.node_id, code=error.code, reason=error.message)
 
     def _is_avoided(self, node_id: str) -> bool:
         return time.monotonic() < self._avoided_s.get(node_id, 0.0)
@@ -189,9 +220,15 @@ class Repairer:
         known = await self._database.read(lambda link: open_damage(link, DAMAGE_MAX))
         self._damaged = bool(known)
         live = {node.node_id: node for node in self._nodes.live(time.monotonic())}
-        for node_id, ids in known.items():
-            for start in range(0, len(ids) if node_id in live else 0, CHECK_IDS_MAX):
-                async with self.watch.telling:
-                    batch = await self._links.check(live[node_id], ids[start : start + CHECK_IDS_MAX])
-                    if batch.receipts:
-                        await self._database.write(lambda link, batch=batch: note_found(link, [batch]))  # type: ignore[misc]
+        for node_id in known.keys() & live.keys():
+            try:
+                await self._check(live[node_id], known[node_id])
+            except FascicleError as error:
+                log.warning("damage_not_checked", node_id=node_id, code=error.code, reason=error.message)
+
+    async def _check(self, node: Heartbeat, ids: Sequence[bytes]) -> None:
+        for start in range(0, len(ids), CHECK_IDS_MAX):
+            async with self.watch.telling:
+                batch = await self._links.check(node, ids[start : start + CHECK_IDS_MAX])
+                if batch.receipts:
+                    await self._database.write(partial(note_found, batches=[batch]))

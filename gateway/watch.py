@@ -48,14 +48,27 @@ class Watch:
         self._told: dict[str, tuple[str, int]] = {}  # disk and number in quarantine of which everything is known
         self._ask_again_s: dict[str, float] = {}
 
-    async def look(self) -> None:
-        """Take in how the nodes are now.
-
-        Raises:
-            FascicleError: the catalogue cannot be written.
-        """
+    def look_for_silence(self) -> None:
+        """Take in which nodes are heard now."""
         now_s = time.monotonic()
-        self._note_states(now_s)
+        for node_id in self._node_ids:
+            state = self._nodes.state(node_id, now_s)
+            if self._states.get(node_id, "unknown") != state:
+                log.info("node_state", node_id=node_id, state=state)
+            self._states[node_id] = state
+        gone = frozenset(self._nodes.gone(now_s, self._grace_s))
+        disks = {beat.node_id: beat.incarnation for beat in self._nodes.live(now_s)}
+        is_other_disk = any(self._disks.get(node_id) != disk for node_id, disk in disks.items())
+        self._disks |= disks
+        if gone != self.gone:
+            log.warning("nodes_gone", node_ids=sorted(gone), back=sorted(self.gone - gone))
+        if gone != self.gone or is_other_disk:
+            self.gone = gone
+            self._on_change()
+
+    async def look_for_damage(self) -> None:
+        """Ask the nodes that have something to tell."""
+        now_s = time.monotonic()
         for beat in self._nodes.live(now_s):
             is_due = now_s >= self._ask_again_s.get(beat.node_id, 0.0)
             if is_due and self._told.get(beat.node_id) != (beat.incarnation, beat.quarantined):
@@ -77,22 +90,6 @@ class Watch:
                 there = {receipt.object_id for receipt in page.receipts}.union(page.unreadable)
                 await self._write(page, [one for one in told if one not in there])
             left = left[len(told) :]
-
-    def _note_states(self, now_s: float) -> None:
-        for node_id in self._node_ids:
-            state = self._nodes.state(node_id, now_s)
-            if self._states.get(node_id, "unknown") != state:
-                log.info("node_state", node_id=node_id, state=state)
-            self._states[node_id] = state
-        gone = frozenset(self._nodes.gone(now_s, self._grace_s))
-        disks = {beat.node_id: beat.incarnation for beat in self._nodes.live(now_s)}
-        is_other_disk = any(self._disks.get(node_id) != disk for node_id, disk in disks.items())
-        self._disks |= disks
-        if gone != self.gone:
-            log.warning("nodes_gone", node_ids=sorted(gone), back=sorted(self.gone - gone))
-        if gone != self.gone or is_other_disk:
-            self.gone = gone
-            self._on_change()
 
     async def _ask(self, beat: Heartbeat) -> None:
         """Ask a node of which objects it has only damaged files."""

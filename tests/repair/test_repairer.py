@@ -1,6 +1,9 @@
 """The gateway's repairer against nodes that speak the protocol and lie, refuse or keep silent as a test wants it."""
 
+import contextlib
 import dataclasses
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +27,7 @@ from tests.gateway.kit import (
     settings,
     upload,
 )
-from transfer import pages, receipts, tickets
+from transfer import heartbeat, pages, receipts, tickets
 from transfer.api import OpenTransfer
 from transfer.pages import Page
 from transfer.protocol.frames import encode_control
@@ -51,6 +54,7 @@ class Holder(Node):
     def __init__(self, identities: Identities, node_id: str, gateway_key: str, others: Nodes) -> None:
         self.manner = Manner()
         self.quarantined: set[bytes] = set()
+        self.falls_mute_at_copy = False
         self._others = others
         self._identities = identities
         super().__init__(identities, node_id, gateway_key)
@@ -62,6 +66,9 @@ class Holder(Node):
         match frame:
             case List():
                 return encode_control(self._list(frame))
+            case Copy() if self.falls_mute_at_copy:
+                self.mute = True
+                return b""
             case Copy():
                 return encode_control(self._copy(frame))
             case Check():
@@ -271,6 +278,48 @@ def test_a_single_replica_that_is_wished_is_not_doubled(gateway: Gateway, nodes:
     time.sleep(1.5)
     assert [node.manner.asked_copies for node in nodes.values()] == [[], [], []]
     assert all(held == ["node-1"] for held in holders(gateway).values())
+
+
+@contextlib.contextmanager
+def beating(gateway: Gateway, nodes: Nodes) -> Iterator[None]:
+    """Send heartbeats of all nodes that are not mute, again and again."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            while not ended.wait(0.2):
+                for node in nodes.values():
+                    if not node.mute:
+                        sender.sendto(heartbeat.sign(node.heartbeat(), node.key), ("127.0.0.1", gateway.heartbeat_port))
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_a_source_that_falls_silent_in_a_copy_is_not_waited_for(identities: Identities, tmp_path: Path) -> None:
+    """It takes the question and says nothing more; once it is heard again the copy is made within moments."""
+    gateway = Gateway(identities, settings(identities, tmp_path, silent_after_s=1.5, repair_every_s=0.2))
+    made: Nodes = {}
+    for node_id in NODE_IDS:
+        made[node_id] = Holder(identities, node_id, identities.public_key("gateway-1"), made)
+    source = made["node-2"]
+    with closing_all([*made.values()]), beating(gateway, made):
+        for node in made.values():
+            node.beat(gateway)
+        ids = store(gateway, made, "node-1", "node-2")
+        source.falls_mute_at_copy = True
+        lose(made["node-1"], gateway, ids[0])
+        wait(lambda: source.mute)
+        wait(lambda: get(gateway.client("op-1"), "/api/v1/status")["nodes"][1]["state"] == "silent")
+        assert repairs(gateway)["repaired_total"] == 0
+        source.mute = source.falls_mute_at_copy = False
+        wait(lambda: repairs(gateway)["repaired_total"] == 1, within_s=10)
+    gateway.stop()
 
 
 def test_a_draining_node_gives_all_that_it_holds_and_gets_nothing(identities: Identities, tmp_path: Path) -> None:
