@@ -64,13 +64,12 @@ class Store:
         self._lock_descriptor = lock_descriptor
         self._volume = Volume(folder)
         self._room = Room(str(folder), reserve_bytes)
-        self._census = Census(str(folder / "objects"))
+        self._census = Census(str(folder / "objects"), len(disk.entries(str(folder / "quarantine"))))
         self._serial = itertools.count()
         self._lock = Lock()  # of the three below
         self._partials: set[str] = set()  # ids with a writer
         self._unsettled: set[str] = set()  # ids whose names may be visible before they are durable
         self._failed_groups = 0
-        self._quarantined = len(disk.entries(str(folder / "quarantine")))
 
     @classmethod
     def open(cls, folder: Path, reserve_bytes: int) -> Self:
@@ -238,17 +237,13 @@ class Store:
     def read(self, object_id: str, *, from_disk: bool = False) -> StoredReader:
         """Open an object to read its stored bytes, checked (`StoredReader`); a damaged one is quarantined.
 
-        `from_disk`: not from what the kernel still keeps in memory of what was written.
-
         Raises:
             NotStoredError: not here.
             CorruptError: damaged.
             StorageError: the disk failed.
         """
-        descriptor = self._open(object_id)
-        if from_disk:
-            disk.forget_cached(descriptor)
-        return StoredReader(descriptor, object_id, partial(self._quarantine, object_id))
+        on_corrupt = partial(self._quarantine, object_id)
+        return StoredReader(self._open(object_id), object_id, on_corrupt, from_disk=from_disk)
 
     def check(self, object_id: str, *, deep: bool) -> Record:
         """Return an object's record if its header and length, or `deep` every byte, are right; errors as `read`."""
@@ -279,16 +274,14 @@ class Store:
                 return
             target = free_name(f"{self.folder}/quarantine", object_id)
             self._volume.move(path, target)
-            self._quarantined += 1
             self._census.remove(object_id, max(0, disk.size_of(descriptor) - HEADER_BYTES))
         log.error("object_quarantined", object_id=object_id)
 
     def statistics(self) -> Statistics:
         """Return the counts and the room that is left above the reserve; does not block."""
         census = self._census
-        return Statistics(
-            census.objects, census.stored_bytes, self._room.free_bytes(), census.complete, self._quarantined
-        )
+        free_bytes = self._room.free_bytes()
+        return Statistics(census.objects, census.stored_bytes, free_bytes, census.complete, census.quarantined)
 
     def wait_counted(self, timeout_s: float | None = None) -> bool:
         """Wait until the counts are complete; tells whether they are."""
