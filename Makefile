@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: setup packages demo test check fmt cov bench bench-micro experiments experiments-setup paper-table targets campaign faults histories test-large clean
+.PHONY: setup packages demo test check fmt cov bench bench-micro experiments experiments-setup paper-table targets campaign faults histories test-large rebuild-million clean
 
 setup: packages $(INSTALLED)
 
@@ -100,6 +100,10 @@ target-resume:
 	$(BIN)/fascicle experiment resume
 target-stat:
 	$(BIN)/fascicle experiment stat $(if $(DATA),--workload '$(DATA)')
+
+# A catalogue of a million objects made anew (wanted: within 30 minutes); it writes 8 GB of headers first.
+rebuild-million: setup
+	@$(BIN)/python -m bench.rebuild --objects 1000000 $(ARGS)
 
 experiments-setup: setup
 	@.ci/packages experiments

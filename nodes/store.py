@@ -55,12 +55,13 @@ Ready = Mapping[int, tuple[Finished, Record]]
 
 
 class Statistics(msgspec.Struct, frozen=True):
-    """What a store holds. `counted`: the counts are complete, not still growing after a start."""
+    """What a store holds, and how many files lie in quarantine. `counted`: the counts no longer grow after a start."""
 
     objects: int
     stored_bytes: int
     free_bytes: int
     counted: bool
+    quarantined: int
 
 
 class Store:
@@ -72,7 +73,7 @@ class Store:
         self._lock_descriptor = lock_descriptor
         self._volume = Volume(folder)
         self._room = Room(str(folder), reserve_bytes)
-        self._census = Census(str(folder / "objects"))
+        self._census = Census(str(folder / "objects"), len(disk.entries(str(folder / "quarantine"))))
         self._serial = itertools.count()
         self._lock = Lock()  # of the three below
         self._partials: set[str] = set()  # ids with a writer
@@ -249,7 +250,7 @@ class Store:
         except FascicleError as error:
             return error
 
-    def read(self, object_id: str) -> StoredReader:
+    def read(self, object_id: str, *, from_disk: bool = False) -> StoredReader:
         """Open an object to read its stored bytes, checked (`StoredReader`); a damaged one is quarantined.
 
         Raises:
@@ -257,7 +258,8 @@ class Store:
             CorruptError: damaged.
             StorageError: the disk failed.
         """
-        return StoredReader(self._open(object_id), object_id, partial(self._quarantine, object_id))
+        on_corrupt = partial(self._quarantine, object_id)
+        return StoredReader(self._open(object_id), object_id, on_corrupt, from_disk=from_disk)
 
     def check(self, object_id: str, *, deep: bool) -> Record:
         """Return an object's record if its header and length, or `deep` every byte, are right; errors as `read`."""
@@ -294,7 +296,8 @@ class Store:
     def statistics(self) -> Statistics:
         """Return the counts and the room that is left above the reserve; does not block."""
         census = self._census
-        return Statistics(census.objects, census.stored_bytes, self._room.free_bytes(), census.complete)
+        free_bytes = self._room.free_bytes()
+        return Statistics(census.objects, census.stored_bytes, free_bytes, census.complete, census.quarantined)
 
     def wait_counted(self, timeout_s: float | None = None) -> bool:
         """Wait until the counts are complete; tells whether they are."""
