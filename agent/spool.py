@@ -166,6 +166,7 @@ class Spool:
         """Clear what was half received, and go on counting after the newest name."""
         for folder in (self.incoming, self.ready):
             make_folder_durably(folder)
+        self._volume.flush_everything()  # who made the folders above, or renamed, may have been killed before the flush
         for left in disk.entries(str(self.incoming)):
             disk.unlink(left.path)
         self._sequence = max((int(spooled.name[:20]) for spooled in self._scan()), default=0)

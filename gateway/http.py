@@ -27,6 +27,7 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from gateway import listing
 from gateway.access import make_guard, peer_of, whoever
 from gateway.audit import Audit
+from gateway.damage import read_repairs
 from gateway.database import Database
 from gateway.events import EVENTS_MAX, list_events
 from gateway.liveness import Nodes
@@ -34,6 +35,7 @@ from gateway.membership import Membership
 from gateway.membership_http import membership_routes
 from gateway.metrics import Metrics
 from gateway.problems import make_handlers
+from gateway.repairer import Repairer
 from gateway.uploads import Uploads
 from transfer.api import (
     Accepted,
@@ -47,6 +49,7 @@ from transfer.api import (
     OpenRead,
     OpenTransfer,
     Receipts,
+    RepairStatus,
     Status,
     Studies,
     Wanted,
@@ -68,13 +71,14 @@ def make_app(
     uploads: Uploads,
     database: Database,
     nodes: Nodes,
+    repairer: Repairer,
     metrics: Metrics,
     membership: Membership,
     audit: Audit,
     request_bytes_max: int,
 ) -> Litestar:
     """Return the application."""
-    routes = [*_upload_routes(uploads), *_read_routes(uploads, database, nodes), *_open_routes(metrics)]
+    routes = [*_upload_routes(uploads), *_read_routes(uploads, database, nodes, repairer), *_open_routes(metrics)]
     routes += membership_routes(membership, audit)
 
     return Litestar(
@@ -121,7 +125,7 @@ def _upload_routes(uploads: Uploads) -> list[Any]:
     return [open_transfer, renew_ticket, offer, take_receipts, commit, announce]
 
 
-def _read_routes(uploads: Uploads, database: Database, nodes: Nodes) -> list[Any]:
+def _read_routes(uploads: Uploads, database: Database, nodes: Nodes, repairer: Repairer) -> list[Any]:
     @post("/api/v1/reads", status_code=200, **_operation("open_read"))
     async def open_read(request: Caller, data: JSONBody[OpenRead]) -> Go:
         return await uploads.open_read(data, peer_of(request))
@@ -147,10 +151,27 @@ def _read_routes(uploads: Uploads, database: Database, nodes: Nodes) -> list[Any
 
     @get("/api/v1/status", **_operation("status"))
     async def status() -> Status:
-        totals, transfers = await database.read(
-            lambda connection: (listing.read_totals(connection), listing.read_transfers(connection))
+        totals, transfers, repairs = await database.read(
+            lambda connection: (
+                listing.read_totals(connection),
+                listing.read_transfers(connection),
+                read_repairs(connection),
+            )
         )
-        return Status(**totals, nodes=nodes.statuses(time.monotonic()), transfers=transfers)
+        return Status(
+            **totals,
+            nodes=nodes.statuses(time.monotonic()),
+            transfers=transfers,
+            repairs=RepairStatus(
+                **repairs,
+                short_objects=repairer.short,
+                waiting_objects=repairer.waiting,
+                orphan_objects=repairer.stocktake.orphans.objects,
+                orphan_bytes=repairer.stocktake.orphans.bytes,
+                gone_nodes=sorted(repairer.watch.gone),
+                draining_nodes=sorted(repairer.draining),
+            ),
+        )
 
     return [open_read, list_objects, list_studies, events, status]
 

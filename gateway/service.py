@@ -30,6 +30,9 @@ from gateway.metrics import Metrics, counted
 from gateway.nodelink import NodeLinks
 from gateway.register import Register
 from gateway.rehearsal import rehearse
+from gateway.repairer import Repairer
+from gateway.repairlink import RepairLinks
+from gateway.replacement import refuse_half_made
 from gateway.settings import GatewaySettings
 from gateway.signatures import NodeKeys
 from gateway.signing import SigningKeys
@@ -85,7 +88,8 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
     Raises:
         SettingsError: identity, catalogue or a port that cannot be used.
     """
-    with _locked(Path(config.data)), contextlib.ExitStack() as stack:
+    with locked(Path(config.data)), contextlib.ExitStack() as stack:
+        refuse_half_made(Path(config.data))
         listener = stack.enter_context(_listen(config.listen))
         context = tls.server_context(Path(config.identity), require_client=False)
         metrics, keys = Metrics(), NodeKeys(config.node)
@@ -98,23 +102,32 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
             contextlib.closing(Audit(Path(config.data), pki.load_signing_key(Path(config.identity))))
         )
         membership = Membership(config, register=register, signing=signing, keys=keys, nodes=nodes, audit=audit)
-        tickets = _tickets(config, keys, signing)
-        outgoing = None if config.plain else tls.client_context(Path(config.identity))
+        tickets, outgoing = _tickets(config, keys, signing), _context(config)
         links = stack.enter_context(contextlib.closing(_links(config, tickets, outgoing)))
         uploads = _uploads(
             config, metrics, tickets, database=database, nodes=nodes, keys=keys, links=links, audit=audit
+        )
+        repairs = stack.enter_context(contextlib.closing(repair_links(config, keys, tickets, outgoing)))
+        repairer = Repairer(
+            settings=config,
+            database=database,
+            nodes=nodes,
+            links=repairs,
+            tickets=tickets,
+            metrics=metrics,
         )
         app = make_app(
             uploads=uploads,
             database=database,
             nodes=nodes,
+            repairer=repairer,
             metrics=metrics,
             membership=membership,
             audit=audit,
             request_bytes_max=config.request_bytes_max,
         )
         heartbeats = Heartbeats(nodes, keys, database, metrics, links.keep_open)
-        datagrams = await _listen_heartbeats(config.heartbeat_listen, heartbeats)
+        datagrams = await listen_heartbeats(config.heartbeat_listen, heartbeats)
         stack.callback(datagrams.close)
         membership.heartbeat_port = datagrams.get_extra_info("sockname")[1]
         metrics.observe(
@@ -124,12 +137,34 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
         running = Running(server, listener, datagrams.get_extra_info("sockname"))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         renewing = _start_renewal(config, [context, *([outgoing] if outgoing else [])], tickets)
+        repairing = asyncio.create_task(repairer.serve())
         try:
             yield running, serving
         finally:
             renewing.cancel()
             running.stop()
             await serving
+            repairing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await repairing
+
+
+def repair_links(
+    config: GatewaySettings,
+    keys: NodeKeys,
+    tickets: Tickets | None = None,
+    context: ssl.SSLContext | None = None,
+) -> RepairLinks:
+    """Return the flows for listing and repair, none of them open yet; without a gateway around it on its own."""
+    data = Path(config.data)
+    if tickets is None:
+        signing = SigningKeys(Path(config.identity), data / "ticket-keys", Register(data / "register.json"))
+        tickets = _tickets(config, keys, signing)
+    return RepairLinks(keys, tickets.for_repair, context or _context(config), list_timeout_s=config.list_timeout_s)
+
+
+def _context(config: GatewaySettings) -> ssl.SSLContext | None:
+    return None if config.plain else tls.client_context(Path(config.identity))
 
 
 def _start_renewal(config: GatewaySettings, contexts: list[ssl.SSLContext], tickets: Tickets) -> asyncio.Future[Any]:
@@ -206,7 +241,12 @@ def _listen(where: str) -> socket.socket:
         raise SettingsError(f"the gateway cannot listen on {where}: {error.strerror}; choose another port") from error
 
 
-async def _listen_heartbeats(where: str, protocol: Heartbeats) -> asyncio.DatagramTransport:
+async def listen_heartbeats(where: str, protocol: Heartbeats) -> asyncio.DatagramTransport:
+    """Take heartbeats at a UDP port.
+
+    Raises:
+        SettingsError: it cannot be used.
+    """
     host, port = addresses.parse(where)
     try:
         transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
@@ -224,8 +264,12 @@ def _family(host: str) -> socket.AddressFamily:
 
 
 @contextlib.contextmanager
-def _locked(data: Path) -> Iterator[None]:
-    """Hold the data folder for this process alone; the lock ends with the process, however it ends."""
+def locked(data: Path) -> Iterator[None]:
+    """Hold the data folder for this process alone; the lock ends with the process, however it ends.
+
+    Raises:
+        SettingsError: another process has it, or it cannot be used.
+    """
     try:
         data.mkdir(parents=True, exist_ok=True)
         file = (data / "gateway.lock").open("wb")

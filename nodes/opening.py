@@ -11,18 +11,27 @@ from typing import Final
 
 from transfer import disk
 from transfer.durable import write_file_durably
-from transfer.errors import SettingsError, StorageError
+from transfer.errors import FascicleError, SettingsError, StorageError
 from transfer.log import get_logger
 
 log = get_logger()
 PARTIAL_LIFE_S: Final = 7 * 24 * 3600.0
 PARTIAL_NAME: Final = re.compile(r"([0-9a-f]{64})\.partial\Z")
+INCARNATION_BYTES: Final = 32
 INCARNATION: Final = re.compile(r"[0-9a-f]{32}\Z")
 
 
 def object_path(folder: Path | str, object_id: str) -> str:
     """Return where the object of a checked id is."""
     return f"{folder}/objects/{object_id[:2]}/{object_id[2:4]}/{object_id}"
+
+
+def is_taken_back(folder: Path, object_id: str) -> bool:
+    """Tell whether the name that a failed group gave is gone; a disk that became read-only shows it, and loses it."""
+    try:
+        return not disk.exists(object_path(folder, object_id))
+    except FascicleError:
+        return False
 
 
 def lock_folder(folder: Path) -> int:
@@ -74,12 +83,13 @@ def read_incarnation(path: Path) -> str:
     Raises:
         StorageError: there is a file, and it holds something else.
     """
-    if not path.exists():
+    if not disk.exists(str(path)):
         write_file_durably(path, uuid.uuid4().hex.encode())
+    descriptor = disk.open_to_read(str(path))
     try:
-        text = path.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError) as error:
-        raise StorageError(f"{path} cannot be read") from error
+        text = bytes(disk.read_at(descriptor, INCARNATION_BYTES + 1, 0)).decode("ascii", "replace")
+    finally:
+        disk.close(descriptor)
     if INCARNATION.match(text) is None:
         raise StorageError(f"{path} is damaged; with it removed, this node counts as new")
     return text

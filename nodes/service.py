@@ -8,6 +8,7 @@
      +- replica links            nodes.replicate
      +- heartbeat                nodes.heartbeat
      +- trust, certificate       nodes.trust, nodes.renewal   (when the gateway's URL is configured)
+     +- scrubber                 nodes.scrub      (unless switched off)
      +- paper listener           nodes.paper      (when configured)
      +- announcer                nodes.announce   (when configured)
      +- metrics listener         nodes.metrics    (when configured)
@@ -31,6 +32,7 @@ from nodes.metrics import serve_metrics
 from nodes.node import Node
 from nodes.paper import Paper, serve_paper
 from nodes.renewal import keep_certificate
+from nodes.scrub import Scrubber
 from nodes.server import serve_flows
 from nodes.store import Store
 from nodes.trust import Trusted, keep_trust
@@ -48,7 +50,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     `advertise` is what agents connect to when it differs from `listen`. `failure_domain` names the host that this node
     shares its fate with. `reserve_bytes` stay free on the disk. `gateway` is the URL at which this node learns of keys
     and revocations. `paper_listen` opens the paper's own protocol, which knows no security; what comes by it is
-    announced at `gateway`.
+    announced at `gateway`. Everything is re-read at `scrub_bytes_per_s` (0: never), beginning anew no sooner than
+    `scrub_every_s` after the last beginning.
     """
 
     node_id: NodeId
@@ -61,6 +64,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     failure_domain: str = ""
     plain: bool = False
     reserve_bytes: Annotated[int, Meta(ge=0)] = 256 << 20
+    scrub_bytes_per_s: Annotated[int, Meta(ge=0, le=1 << 40)] = 8 << 20
+    scrub_every_s: Annotated[float, Meta(ge=0, le=366 * 86_400)] = 7 * 86_400.0
     paper_listen: str = ""
     gateway: str = ""
     metrics_listen: str = ""
@@ -117,6 +122,9 @@ async def _start(loaded: NodeSettings, store: Store, nursery: trio.Nursery) -> N
         renewed.append(asking)
         nursery.start_soon(keep_trust, node.trusted, loaded.gateway, identity, asking, node.end_revoked)
         nursery.start_soon(keep_certificate, loaded.gateway, identity, renewed)
+    if loaded.scrub_bytes_per_s:
+        scrubber = Scrubber(node, bytes_per_s=loaded.scrub_bytes_per_s, every_s=loaded.scrub_every_s)
+        nursery.start_soon(scrubber.serve)
     if loaded.metrics_listen:
         metrics_listener = await listen(addresses.parse(loaded.metrics_listen))
         nursery.start_soon(serve_metrics, node.metrics.registry, metrics_listener)

@@ -12,6 +12,7 @@ Everything blocks unless it says otherwise; methods may be called from any threa
 (the scrubber does, after a delay), decoding for readers, deciding who may ask.
 """
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -24,7 +25,15 @@ import msgspec
 from nodes.census import Census
 from nodes.incoming import Incoming
 from nodes.objectfile import HEADER_BYTES, RAW, Record
-from nodes.opening import clear_incoming, drop_oldest_partial, free_name, lock_folder, object_path, read_incarnation
+from nodes.opening import (
+    clear_incoming,
+    drop_oldest_partial,
+    free_name,
+    is_taken_back,
+    lock_folder,
+    object_path,
+    read_incarnation,
+)
 from nodes.reading import StoredReader, read_header
 from nodes.room import Room
 from transfer import disk
@@ -46,12 +55,13 @@ Ready = Mapping[int, tuple[Finished, Record]]
 
 
 class Statistics(msgspec.Struct, frozen=True):
-    """What a store holds. `counted`: the counts are complete, not still growing after a start."""
+    """What a store holds, and how many files lie in quarantine. `counted`: the counts no longer grow after a start."""
 
     objects: int
     stored_bytes: int
     free_bytes: int
     counted: bool
+    quarantined: int
 
 
 class Store:
@@ -63,7 +73,7 @@ class Store:
         self._lock_descriptor = lock_descriptor
         self._volume = Volume(folder)
         self._room = Room(str(folder), reserve_bytes)
-        self._census = Census(str(folder / "objects"))
+        self._census = Census(str(folder / "objects"), len(disk.entries(str(folder / "quarantine"))))
         self._serial = itertools.count()
         self._lock = Lock()  # of the three below
         self._partials: set[str] = set()  # ids with a writer
@@ -174,15 +184,15 @@ class Store:
     def commit(self, group: Sequence[Incoming]) -> list[Record | FascicleError]:
         """Check each upload, make all good ones durable together, and return what became of each, in their order.
 
-        An object that was here already keeps its old copy, whose record is returned. An error stands for its own
-        upload: CorruptError (not the object), FullError, StorageError (a failed flush fails the whole group). All
-        uploads are ended, and those that failed are removed.
+        An object that was here already keeps its old copy, which is read again and whose record is returned. An error
+        stands for its own upload: CorruptError (not the object, or the old copy was damaged and is set aside: send it
+        again), FullError, StorageError (a failed flush fails the whole group). All uploads are ended, and those that
+        failed are removed.
         """
         outcomes: dict[int, Record | FascicleError] = {}
         try:
             with self._volume.open_group() as flush:
-                ready = self._finish(group, outcomes)
-                outcomes |= self._publish(flush, ready)
+                outcomes |= self._publish(flush, self._finish(group, outcomes))
         except FascicleError as error:
             outcomes = {index: outcomes.get(index, error) for index in range(len(group))}
         return [_end(incoming, outcomes[index]) for index, incoming in enumerate(group)]
@@ -193,7 +203,10 @@ class Store:
             try:
                 if incoming.ended:
                     raise ConflictError(f"{incoming.object_id}: its upload has ended")
-                ready[index] = incoming.finish(partial(object_path, self.folder))
+                finished = incoming.finish(partial(object_path, self.folder))
+                with contextlib.suppress(NotStoredError, CorruptError):  # a damaged copy makes way for this one
+                    self.check(incoming.object_id, deep=True)
+                ready[index] = finished
             except FascicleError as error:
                 failed[index] = error
         return ready
@@ -202,16 +215,13 @@ class Store:
         if not ready:
             return {}
         with self._volume.publishing:
-            new = self._announce({record.object_id for _, record in ready.values()})
+            new = self._announce(record.object_id for _, record in ready.values())
             try:
                 fresh = flush.publish([file for file, _ in ready.values()])
             except FascicleError as error:
-                with self._lock:
-                    self._failed_groups += 1
+                self._settle({each for each in sorted(new) if is_taken_back(self.folder, each)}, failed=True)
                 return dict.fromkeys(ready, error)
-            finally:
-                with self._lock:
-                    self._unsettled -= new
+            self._settle(new)
         each = zip(ready.items(), fresh, strict=True)
         return {index: self._outcome(record, is_new) for (index, (_, record)), is_new in each}
 
@@ -224,16 +234,23 @@ class Store:
             self._census.announce(object_id)
         return new
 
+    def _settle(self, object_ids: set[str], *, failed: bool = False) -> None:
+        with self._lock:
+            self._unsettled -= object_ids
+            self._failed_groups += failed
+
     def _outcome(self, record: Record, is_new: bool) -> Record | FascicleError:
         if is_new:
             self._census.add(record.object_id, record.stored_bytes)
             return record
         try:
-            return self.check(record.object_id, deep=False)
+            return self.check(record.object_id, deep=True)  # the bytes that came are let go: those here must be good
+        except NotStoredError:
+            return CorruptError(f"{record.object_id}: the copy here was damaged, and is set aside; send it again")
         except FascicleError as error:
             return error
 
-    def read(self, object_id: str) -> StoredReader:
+    def read(self, object_id: str, *, from_disk: bool = False) -> StoredReader:
         """Open an object to read its stored bytes, checked (`StoredReader`); a damaged one is quarantined.
 
         Raises:
@@ -241,8 +258,8 @@ class Store:
             CorruptError: damaged.
             StorageError: the disk failed.
         """
-        descriptor = self._open(object_id)
-        return StoredReader(descriptor, object_id, partial(self._quarantine, object_id))
+        on_corrupt = partial(self._quarantine, object_id)
+        return StoredReader(self._open(object_id), object_id, on_corrupt, from_disk=from_disk)
 
     def check(self, object_id: str, *, deep: bool) -> Record:
         """Return an object's record if its header and length, or `deep` every byte, are right; errors as `read`."""
@@ -279,7 +296,8 @@ class Store:
     def statistics(self) -> Statistics:
         """Return the counts and the room that is left above the reserve; does not block."""
         census = self._census
-        return Statistics(census.objects, census.stored_bytes, self._room.free_bytes(), census.complete)
+        free_bytes = self._room.free_bytes()
+        return Statistics(census.objects, census.stored_bytes, free_bytes, census.complete, census.quarantined)
 
     def wait_counted(self, timeout_s: float | None = None) -> bool:
         """Wait until the counts are complete; tells whether they are."""

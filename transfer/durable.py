@@ -180,7 +180,7 @@ def write_file_durably(path: Path, data: Buffer, mode: int = 0o640) -> None:
 
 def make_folder_durably(path: Path) -> None:
     """Make a folder and what is missing above it; on return all of it is durable."""
-    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    missing = [folder for folder in (path, *path.parents) if not disk.exists(str(folder))]
     disk.make_folders(str(path))
     for folder in missing or [path]:
         disk.flush_folder(str(folder.parent))

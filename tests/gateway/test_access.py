@@ -70,6 +70,7 @@ def routes() -> list[tuple[str, str, str]]:
         metrics=nothing,
         membership=nothing,
         audit=nothing,
+        repairer=nothing,
         request_bytes_max=1,
     )
     return sorted(
