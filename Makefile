@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: setup packages demo test check fmt cov bench bench-micro experiments experiments-setup paper-table targets campaign histories test-large clean
+.PHONY: setup packages demo test check fmt cov bench bench-micro experiments experiments-setup paper-table targets campaign faults histories test-large rebuild-million clean
 
 setup: packages $(INSTALLED)
 
@@ -101,6 +101,10 @@ target-resume:
 target-stat:
 	$(BIN)/fascicle experiment stat $(if $(DATA),--workload '$(DATA)')
 
+# A catalogue of a million objects made anew (wanted: within 30 minutes); it writes 8 GB of headers first.
+rebuild-million: setup
+	@$(BIN)/python -m bench.rebuild --objects 1000000 $(ARGS)
+
 experiments-setup: setup
 	@.ci/packages experiments
 
@@ -110,10 +114,17 @@ campaign: setup
 
 # Histories of store and spool on a simulated disk (docs/reliability.md); 5 000 of them are part of `make test`.
 # `$(BIN)/python -m tests.faults.histories --seed N` replays one and prints its steps.
-COUNT ?= 100000
 FIRST ?= 0
 histories: setup
-	$(BIN)/python -m tests.faults.histories --count $(COUNT) --first $(FIRST) --processes $$(nproc) $(ARGS)
+	$(BIN)/python -m tests.faults.histories --count $(or $(COUNT),100000) --first $(FIRST) --processes $$(nproc) $(ARGS)
+
+# Fault campaigns on the real system (docs/reliability.md), short as in `make test`; COUNT=2000 makes so many kills and so
+# many power cuts, ten times as many corruptions, and so on. FAULTS="cuts whole" does some; results: faults-results/.
+FAULTS ?= sweep kills cuts corruption full whole
+SEED ?= 1
+faults: setup
+	@failed=0; for name in $(FAULTS); do $(BIN)/python -m tests.faults.real.campaign $$name --seed $(SEED) \
+		$(if $(COUNT),--long $(COUNT)) --out faults-results $(ARGS) || failed=1; done; exit $$failed
 
 # 10 000 small files, and one object of 3 GB, under the memory limits.
 test-large: setup

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from agent.progress import size_text
 from transfer import credentials as credentials_file
-from transfer.api import NodeStatus, Status, TransferStatus
+from transfer.api import NodeStatus, RepairStatus, Status, TransferStatus
 from transfer.client import GatewayClient
 from transfer.errors import UnreachableError
 
@@ -77,6 +77,8 @@ def _print(status: Status, *, as_json: bool, on_terminal: bool) -> None:
 def lines(status: Status) -> Iterator[str]:
     """Return the status as lines: one of totals, one a node, one a transfer."""
     yield _totals(status)
+    if (repairs := _repairs(status.repairs)) is not None:
+        yield f"repairs {repairs}"
     for node in status.nodes:
         yield "node " + " ".join(_named(NODE_COLUMNS, _node_row(node)))
     for transfer in status.transfers:
@@ -92,6 +94,8 @@ def _named(columns: tuple[str, ...], row: tuple[str, ...]) -> Iterator[str]:
 def _tables(status: Status) -> Table:
     whole = Table.grid()
     whole.add_row(Text(_totals(status), style="bold"))
+    if (repairs := _repairs(status.repairs)) is not None:
+        whole.add_row(Text(repairs, style="red" if status.repairs.lost_objects else "yellow"))
     whole.add_row(_table(NODE_COLUMNS, [_node_row(node) for node in status.nodes]))
     if status.transfers:
         whole.add_row(_table(TRANSFER_COLUMNS, [_transfer_row(transfer) for transfer in status.transfers]))
@@ -111,6 +115,19 @@ def _totals(status: Status) -> str:
     return (
         f"{status.objects} objects in {status.studies} studies, {size_text(status.bytes)} "
         f"({size_text(status.stored_bytes)} as they rest: {saved:.0%} saved), {live} of {len(status.nodes)} nodes live"
+    )
+
+
+def _repairs(repairs: RepairStatus) -> str | None:
+    """Return what is or was to be repaired; None where there never was anything."""
+    if repairs == RepairStatus():
+        return None
+    gone = f", gone: {' '.join(repairs.gone_nodes)}" if repairs.gone_nodes else ""
+    gone += f", draining: {' '.join(repairs.draining_nodes)}" if repairs.draining_nodes else ""
+    return (
+        f"{repairs.damaged_total} copies damaged and {repairs.repaired_total} made ever; now {repairs.short_objects} "
+        f"objects short of replicas ({repairs.waiting_objects} wait), {repairs.damaged_objects} damaged and not made "
+        f"good, {repairs.lost_objects} lost, {repairs.orphan_objects} orphans ({size_text(repairs.orphan_bytes)}){gone}"
     )
 
 

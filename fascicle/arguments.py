@@ -99,7 +99,7 @@ def make_parser() -> Parser:
     for add in (_add_up, _add_send, _add_get, _add_verify, _add_status):
         add(commands)
     _add_serving(commands, "agent", "run", "the workstation's daemon: watched folders, C-STORE SCP, durable queue")
-    _add_serving(commands, "gateway", "serve", "the gateway: transfers, placement, catalogue")
+    _add_rebuild(_add_serving(commands, "gateway", "serve", "the gateway: transfers, placement, catalogue"))
     _add_serving(commands, "node", "serve", "a storage node")
     _add_experiment(commands)
     return parser
@@ -173,10 +173,27 @@ def _add_status(commands: Commands) -> None:
     parser.add_argument("--watch", action="store_true", help="again every second, until Ctrl-C")
 
 
-def _add_serving(commands: Commands, name: str, action: str, text: str) -> None:
-    actions = _add(commands, name, text).add_subparsers(dest="action", required=True, metavar=action)
-    parser = _add(actions, action, text)
+def _add_serving(commands: Commands, name: str, action: str, text: str) -> Commands:
+    actions = _add(commands, name, text).add_subparsers(dest="action", required=True, metavar="ACTION")
+    _add_config(_add(actions, action, text))
+    return actions
+
+
+def _add_config(parser: Parser) -> None:
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="TOML; see docs/operations.md")
+
+
+def _add_rebuild(actions: Commands) -> None:
+    parser = _add(actions, "rebuild", "make the catalogue anew from what the nodes hold, while they serve")
+    _add_config(parser)
+    parser.add_argument("--keep-aside", action="store_true", help="set a catalogue that is there aside, when done")
+    parser.add_argument(
+        "--without", action="append", default=[], metavar="NODE", help="do without this node; its objects are left out"
+    )
+    parser.add_argument(
+        "--wait", type=whole(1, 86_400), default=60, metavar="S", help="for a node to answer; default: %(default)s"
+    )
+    _add_json(parser)
 
 
 def _add_experiment(commands: Commands) -> None:

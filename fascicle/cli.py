@@ -118,6 +118,10 @@ def _agent(arguments: argparse.Namespace) -> int:
 
 
 def _gateway(arguments: argparse.Namespace) -> int:
+    if arguments.action == "rebuild":
+        from fascicle import rebuild
+
+        return rebuild.run(arguments)
     from gateway import service
 
     service.serve(arguments.config)

@@ -86,7 +86,7 @@ def prepare(options: Options) -> Cluster:
         "heartbeat_listen": heartbeat,
         "plain": options.plain,
         "default_replicas": options.replicas,
-        "node": [_gateway_entry(place) for place in places],
+        "node": [_gateway_entry(place, gateway_before) for place in places],
     }
     _write_text(data / "gateway/gateway.toml", to_toml(gateway))
     credentials.save(credentials.from_identity(url, data / "pki/workstation"), data / "credentials.json")
@@ -194,8 +194,10 @@ def _paper_address(ports: Ports, options: Options, index: int) -> str:
     return join(options.host, port)
 
 
-def _gateway_entry(place: Place) -> Table:
-    return {"node_id": place.node_id, "public_key": _signing_public_key(place.identity)}
+def _gateway_entry(place: Place, before: Table) -> Table:
+    """Return the gateway's entry of a node, with what a person added to it."""
+    known: Table = next((entry for entry in before.get("node", []) if entry.get("node_id") == place.node_id), {})
+    return known | {"node_id": place.node_id, "public_key": _signing_public_key(place.identity)}
 
 
 def _signing_public_key(identity: Path) -> str:

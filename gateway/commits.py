@@ -19,6 +19,7 @@ from gateway.events import write_event
 from gateway.hierarchy import count_study, write_studies
 from gateway.schema import instance, object_, offered, offered_name, transfer
 from gateway.transfers import Transfer, find_owned, forget_claims
+from gateway.wishes import wish_selected
 from transfer.api import Commit, CommitReceipt, Conflict
 from transfer.errors import ConflictError
 from transfer.merkle import merkle_root
@@ -65,6 +66,7 @@ def publish(connection: Connection, mine: Transfer, objects: int, root: str, key
     new = _reveal(connection, mine)
     conflicts = _conflicts(connection, mine)
     _keep_names(connection, mine)
+    wish_selected(connection, _durable(mine), mine.replicas)
     size = connection.execute(_with_objects(mine, func.coalesce(func.sum(object_.c.size_bytes), 0))).scalar_one()
     body = {
         "transfer_id": mine.transfer_id,

@@ -40,6 +40,10 @@ class Heartbeats(asyncio.DatagramProtocol):
         self._disks: dict[str, str] = {}
         self._writing: set[asyncio.Task[None]] = set()
 
+    async def settle(self) -> None:
+        """Wait until what is being written is written."""
+        await asyncio.gather(*self._writing)
+
     def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
         """Verify one datagram."""
         self._outcomes.labels(self._take(data)).inc()

@@ -26,14 +26,18 @@ _identity = msgspec.json.Decoder(Identity)
 def write_studies(connection: Connection, transfer_key: int) -> dict[str, int]:
     """Write what the transfer's durable objects bring that are not visible yet; return their number by study."""
     firsts = _first_of_each_series(connection, transfer_key)
-    identities = _identities(connection, [row.object_id for row in firsts])
-    insert_new(connection, schema.patient, [_patient_row(found) for found in identities])
-    insert_new(connection, schema.study, [_study_row(found) for found in identities])
-    insert_new(connection, schema.series, [_fields(found, SERIES) for found in identities])
+    describe(connection, _identities(connection, [row.object_id for row in firsts]))
     counts: dict[str, int] = {}
     for row in firsts:
         counts[row.study_instance_uid] = counts.get(row.study_instance_uid, 0) + row.objects
     return counts
+
+
+def describe(connection: Connection, identities: list[Identity]) -> None:
+    """Write the patients, studies and series that are not there yet; of several identities of one the first counts."""
+    insert_new(connection, schema.patient, [_patient_row(found) for found in identities])
+    insert_new(connection, schema.study, [_study_row(found) for found in identities])
+    insert_new(connection, schema.series, [_fields(found, SERIES) for found in identities])
 
 
 def count_study(connection: Connection, study_instance_uid: str) -> dict[str, Any]:

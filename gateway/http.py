@@ -24,11 +24,13 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 
 from gateway import listing
 from gateway.access import guard, peer_of
+from gateway.damage import read_repairs
 from gateway.database import Database
 from gateway.events import EVENTS_MAX, list_events
 from gateway.liveness import Nodes
 from gateway.metrics import Metrics
 from gateway.problems import HANDLERS
+from gateway.repairer import Repairer
 from gateway.uploads import Uploads
 from transfer.api import (
     Accepted,
@@ -42,6 +44,7 @@ from transfer.api import (
     OpenRead,
     OpenTransfer,
     Receipts,
+    RepairStatus,
     Status,
     Studies,
     Wanted,
@@ -58,10 +61,16 @@ def _operation(name: str) -> dict[str, Any]:
 
 
 def make_app(
-    *, uploads: Uploads, database: Database, nodes: Nodes, metrics: Metrics, request_bytes_max: int
+    *,
+    uploads: Uploads,
+    database: Database,
+    nodes: Nodes,
+    repairer: Repairer,
+    metrics: Metrics,
+    request_bytes_max: int,
 ) -> Litestar:
     """Return the application."""
-    routes = [*_upload_routes(uploads), *_read_routes(uploads, database, nodes), *_open_routes(metrics)]
+    routes = [*_upload_routes(uploads), *_read_routes(uploads, database, nodes, repairer), *_open_routes(metrics)]
 
     return Litestar(
         routes,
@@ -107,7 +116,7 @@ def _upload_routes(uploads: Uploads) -> list[Any]:
     return [open_transfer, renew_ticket, offer, take_receipts, commit, announce]
 
 
-def _read_routes(uploads: Uploads, database: Database, nodes: Nodes) -> list[Any]:
+def _read_routes(uploads: Uploads, database: Database, nodes: Nodes, repairer: Repairer) -> list[Any]:
     @post("/api/v1/reads", status_code=200, **_operation("open_read"))
     async def open_read(request: Caller, data: JSONBody[OpenRead]) -> Go:
         return uploads.open_read(data, peer_of(request))
@@ -133,10 +142,27 @@ def _read_routes(uploads: Uploads, database: Database, nodes: Nodes) -> list[Any
 
     @get("/api/v1/status", **_operation("status"))
     async def status() -> Status:
-        totals, transfers = await database.read(
-            lambda connection: (listing.read_totals(connection), listing.read_transfers(connection))
+        totals, transfers, repairs = await database.read(
+            lambda connection: (
+                listing.read_totals(connection),
+                listing.read_transfers(connection),
+                read_repairs(connection),
+            )
         )
-        return Status(**totals, nodes=nodes.statuses(time.monotonic()), transfers=transfers)
+        return Status(
+            **totals,
+            nodes=nodes.statuses(time.monotonic()),
+            transfers=transfers,
+            repairs=RepairStatus(
+                **repairs,
+                short_objects=repairer.short,
+                waiting_objects=repairer.waiting,
+                orphan_objects=repairer.audit.orphans.objects,
+                orphan_bytes=repairer.audit.orphans.bytes,
+                gone_nodes=sorted(repairer.watch.gone),
+                draining_nodes=sorted(repairer.draining),
+            ),
+        )
 
     return [open_read, list_objects, list_studies, events, status]
 

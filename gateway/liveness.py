@@ -31,6 +31,7 @@ class Nodes:
         self._node_ids = sorted(node_ids)
         self._silent_after_s = silent_after_s
         self._seen: dict[str, Seen] = {}
+        self._since_s: float | None = None
 
     def record(self, beat: Heartbeat, now_s: float) -> bool:
         """Take a verified heartbeat; False if it is not newer than the last one."""
@@ -50,6 +51,17 @@ class Nodes:
     def live(self, now_s: float) -> list[Heartbeat]:
         """Return the last heartbeats of the live nodes, by node id."""
         return [self._seen[key].beat for key in self._node_ids if self.state(key, now_s) == "live"]
+
+    def last(self, node_id: str) -> Heartbeat | None:
+        """Return the node's last heartbeat, however old; None when there was none."""
+        seen = self._seen.get(node_id)
+        return None if seen is None else seen.beat
+
+    def gone(self, now_s: float, grace_s: float) -> set[str]:
+        """Return the nodes that are silent for `grace_s` and more; one never heard, since this was asked first."""
+        since_s = self._since_s = now_s if self._since_s is None else self._since_s
+        heard = {key: self._seen[key].at_s if key in self._seen else since_s for key in self._node_ids}
+        return {key for key, at_s in heard.items() if now_s - at_s >= grace_s + self._silent_after_s}
 
     def count(self, state: State, now_s: float) -> int:
         """Return the number of nodes in a state."""

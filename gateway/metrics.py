@@ -7,6 +7,9 @@
     fascicle_gateway_heartbeats_total{outcome}              healthy: only `taken` grows
     fascicle_gateway_nodes{state}                           healthy: all are `live`
     fascicle_gateway_catalogue_waiting                      units that wait for the writer; healthy: near zero
+    fascicle_gateway_copies_damaged_total                   healthy: does not grow
+    fascicle_gateway_copies_repaired_total                  grows when something is repaired
+    fascicle_gateway_objects_short                          fewer replicas than wished, by the last look; healthy: zero
 
 Refuses to do: names, ids or addresses of anyone as labels.
 """
@@ -36,6 +39,9 @@ class Metrics:
         self.objects_durable = Counter(f"{prefix}_objects_durable", "Objects in receipts", registry=registry)
         self.commits = Counter(f"{prefix}_commits", "Commits answered", registry=registry)
         self.heartbeats = Counter(f"{prefix}_heartbeats", "Heartbeats", ["outcome"], registry=registry)
+        self.copies_damaged = Counter(f"{prefix}_copies_damaged", "Copies found gone", registry=registry)
+        self.copies_repaired = Counter(f"{prefix}_copies_repaired", "Copies made to repair", registry=registry)
+        self.objects_short = Gauge(f"{prefix}_objects_short", "Fewer replicas than wished", registry=registry)
         self._nodes = Gauge(f"{prefix}_nodes", "Nodes by state", ["state"], registry=registry)
         self._waiting = Gauge(f"{prefix}_catalogue_waiting", "Units before the writer", registry=registry)
 

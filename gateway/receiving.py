@@ -68,6 +68,20 @@ def mark_durable(connection: Connection, transfer_key: int, replicas: int, objec
         )
 
 
+def unmark_durable(connection: Connection, object_ids: Sequence[bytes]) -> None:
+    """Take the mark from objects that have their replicas no longer, so that no open transfer commits them."""
+    transfer = schema.transfer
+    copies = select(func.count()).where(replica.c.object_id == offered.c.object_id, is_there()).scalar_subquery()
+    joined = offered.join(transfer, transfer.c.transfer_key == offered.c.transfer_key)
+    short = select(offered.c.transfer_key, offered.c.object_id).select_from(joined)
+    short = short.where(offered.c.durable.is_(True), copies < transfer.c.replicas)
+    for key, object_id in list(rows_of(connection, short, offered.c.object_id, object_ids)):
+        mine = (offered.c.transfer_key == key, offered.c.object_id == object_id)
+        connection.execute(update(offered).where(*mine).values(durable=False))
+        fewer = {"durable_objects": transfer.c.durable_objects - 1}
+        connection.execute(update(transfer).where(transfer.c.transfer_key == key).values(fewer))
+
+
 def rows_of(connection: Connection, query: Select[Any], column: Any, ids: Sequence[Any]) -> Iterator[Any]:
     """Run `query` for those `ids`, however many."""
     for some in chunks(ids):

@@ -5,7 +5,7 @@ arrive and stay unseen (`object.visible` false) until a commit, which fills `pat
 `object_name` and writes `event` in the same transaction. `offered` and `offered_name` are what senders claim of
 transfers that are still open; they never become facts. Object ids are their 32 bytes. Refuses to do: queries.
 
-    transfer 1-n offered, offered_name      object 1-n replica, object_name      object 1-0..1 instance
+    transfer 1-n offered, offered_name      object 1-n replica, object_name, damage      object 1-0..1 instance, wish
     patient 1-n study 1-n series 1-n instance (by UIDs, which senders of images choose: never unique by nature)
 """
 
@@ -113,6 +113,30 @@ replica: Final = Table(
     Column("encoding", Text, nullable=False),
     Column("incarnation", Text, nullable=False),  # of its disk; "" where no heartbeat had told it yet
     **_CLUSTERED,
+)
+
+wish: Final = Table(  # of objects of which more than one replica is wished
+    "wish",
+    metadata,
+    Column("object_id", LargeBinary, ForeignKey(object_.c.object_id), primary_key=True),
+    Column("replicas", Integer, nullable=False),
+    **_CLUSTERED,
+)
+
+damage: Final = Table(  # copies that nodes said are gone, until the object is repaired
+    "damage",
+    metadata,
+    Column("object_id", LargeBinary, ForeignKey(object_.c.object_id), primary_key=True),
+    Column("node_id", Text, primary_key=True),
+    Column("noted_at", Text, nullable=False),
+    **_CLUSTERED,
+)
+
+tally: Final = Table(  # what is counted for good: copies found damaged, copies made to repair
+    "tally",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("count", BigInteger, nullable=False),
 )
 
 disk: Final = Table(

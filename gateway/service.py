@@ -27,6 +27,9 @@ from gateway.liveness import Nodes
 from gateway.metrics import Metrics, counted
 from gateway.nodelink import NodeLinks
 from gateway.rehearsal import rehearse
+from gateway.renewal import refuse_half_made
+from gateway.repairer import Repairer
+from gateway.repairlink import RepairLinks
 from gateway.settings import GatewaySettings
 from gateway.signatures import NodeKeys
 from gateway.tickets import Tickets
@@ -81,7 +84,8 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
     Raises:
         SettingsError: identity, catalogue or a port that cannot be used.
     """
-    with _locked(Path(config.data)), contextlib.ExitStack() as stack:
+    with locked(Path(config.data)), contextlib.ExitStack() as stack:
+        refuse_half_made(Path(config.data))
         listener = stack.enter_context(_listen(config.listen))
         context = tls.server_context(Path(config.identity), require_client=False)
         metrics, keys = Metrics(), NodeKeys(config.node)
@@ -90,15 +94,25 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
         await rehearse(database, pki.load_signing_key(Path(config.identity)))
         links = stack.enter_context(contextlib.closing(_links(config, keys)))
         uploads = _uploads(config, metrics, database=database, nodes=nodes, keys=keys, links=links)
+        repairs = stack.enter_context(contextlib.closing(repair_links(config, keys)))
+        repairer = Repairer(
+            settings=config,
+            database=database,
+            nodes=nodes,
+            links=repairs,
+            tickets=_tickets(config, keys),
+            metrics=metrics,
+        )
         app = make_app(
             uploads=uploads,
             database=database,
             nodes=nodes,
+            repairer=repairer,
             metrics=metrics,
             request_bytes_max=config.request_bytes_max,
         )
         heartbeats = Heartbeats(nodes, keys, database, metrics, links.keep_open)
-        datagrams = await _listen_heartbeats(config.heartbeat_listen, heartbeats)
+        datagrams = await listen_heartbeats(config.heartbeat_listen, heartbeats)
         stack.callback(datagrams.close)
         metrics.observe(
             count_nodes=lambda state: nodes.count(state, time.monotonic()), waiting=lambda: database.waiting_count
@@ -106,18 +120,30 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
         server = _Server(_server_config(config, counted(app, metrics), context))
         running = Running(server, listener, datagrams.get_extra_info("sockname"))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
+        repairing = asyncio.create_task(repairer.serve())
         try:
             yield running, serving
         finally:
             running.stop()
             await serving
+            repairing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await repairing
+
+
+def repair_links(config: GatewaySettings, keys: NodeKeys) -> RepairLinks:
+    """Return the flows for listing and repair, none of them open yet."""
+    return RepairLinks(keys, _tickets(config, keys).for_repair, _context(config), list_timeout_s=config.list_timeout_s)
+
+
+def _context(config: GatewaySettings) -> ssl.SSLContext | None:
+    return None if config.plain else tls.client_context(Path(config.identity))
 
 
 def _links(config: GatewaySettings, keys: NodeKeys) -> NodeLinks:
-    context: ssl.SSLContext | None = None if config.plain else tls.client_context(Path(config.identity))
     return NodeLinks(
         _tickets(config, keys).for_itself,
-        context,
+        _context(config),
         reserve_timeout_s=config.reserve_timeout_s,
         check_timeout_s=config.check_timeout_s,
     )
@@ -182,7 +208,12 @@ def _listen(where: str) -> socket.socket:
         raise SettingsError(f"the gateway cannot listen on {where}: {error.strerror}; choose another port") from error
 
 
-async def _listen_heartbeats(where: str, protocol: Heartbeats) -> asyncio.DatagramTransport:
+async def listen_heartbeats(where: str, protocol: Heartbeats) -> asyncio.DatagramTransport:
+    """Take heartbeats at a UDP port.
+
+    Raises:
+        SettingsError: it cannot be used.
+    """
     host, port = addresses.parse(where)
     try:
         transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
@@ -200,8 +231,12 @@ def _family(host: str) -> socket.AddressFamily:
 
 
 @contextlib.contextmanager
-def _locked(data: Path) -> Iterator[None]:
-    """Hold the data folder for this process alone; the lock ends with the process, however it ends."""
+def locked(data: Path) -> Iterator[None]:
+    """Hold the data folder for this process alone; the lock ends with the process, however it ends.
+
+    Raises:
+        SettingsError: another process has it, or it cannot be used.
+    """
     try:
         data.mkdir(parents=True, exist_ok=True)
         file = (data / "gateway.lock").open("wb")

@@ -19,10 +19,14 @@ Seconds = Annotated[float, Meta(gt=0, le=3600)]
 
 
 class NodeEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A node that belongs to this cluster, and the key by which it signs receipts and heartbeats."""
+    """A node that belongs to this cluster, and the key by which it signs receipts and heartbeats.
+
+    `draining`: it gets no new objects, and what it holds is copied to others so that it may be taken away.
+    """
 
     node_id: NodeId
     public_key: PublicKeyHex
+    draining: bool = False
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -38,9 +42,14 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     heartbeat_listen: str
     plain: bool = False
     node: list[NodeEntry] = []
-    silent_after_s: Seconds = 15.0  # three heartbeats missed in a row, and room for a slow start
+    silent_after_s: Seconds = 10.0  # four heartbeats missed in a row, and room for a slow start
+    replica_grace_s: Annotated[float, Meta(ge=0, le=30 * 86_400)] = 900.0  # of a silent node, before others copy
+    repair_every_s: Seconds = 30.0  # between looks for what is short, while something is
+    audit_every_s: Annotated[float, Meta(ge=0.1, le=366 * 86_400)] = 86_400.0
+    repair_bytes_per_s: Annotated[int, Meta(ge=1 << 10, le=1 << 40)] = 64 << 20
     reserve_timeout_s: Seconds = 2.0
     check_timeout_s: Seconds = 10.0
+    list_timeout_s: Seconds = 30.0
     ticket_lifetime_s: Seconds = 120.0
     default_replicas: Annotated[int, Meta(ge=1, le=16)] = 1  # of a sender that says nothing
     transfer_nodes_max: Annotated[int, Meta(ge=1, le=1024)] = 32

@@ -53,6 +53,20 @@ class Tickets:
         node = TicketNode(node_id, "", 0, self._keys.hex(node_id), "")
         return self._sign(self._blank(self._gateway, ["reserve", "check"], [node]))
 
+    def for_repair(self, node_id: str) -> bytes:
+        """Return a ticket by which the gateway lists what one node holds, checks it, and has it copied."""
+        node = TicketNode(node_id, "", 0, self._keys.hex(node_id), "")
+        return self._sign(self._blank(self._gateway, ["check", "repair"], [node]))
+
+    def for_copy(self, source: Heartbeat, target: Heartbeat) -> bytes:
+        """Return a ticket by which `source` puts what it holds to `target`.
+
+        As nodes keep the flow that it opens for other objects, too, it sets no limit to the bytes.
+        """
+        ticket = self._blank(self._gateway, ["put"], [self._named(source), self._named(target)])
+        name = f"repair-{secrets.token_hex(8)}"
+        return self._sign(replace(ticket, transfer_id=name, replicas=2, max_bytes=SIZE_BYTES_MAX))
+
     def _named(self, node: Heartbeat) -> TicketNode:
         return TicketNode(node.node_id, node.host, node.port, self._keys.hex(node.node_id), node.failure_domain)
 

@@ -62,6 +62,7 @@ class Uploads:
         metrics: Metrics,
     ) -> None:
         self._settings = settings
+        self._draining = frozenset(entry.node_id for entry in settings.node if entry.draining)
         self._database = database
         self._nodes = nodes
         self._keys = keys
@@ -194,7 +195,7 @@ class Uploads:
         self, transfer_id: str, replicas: int, wished: int | None, size_bytes: int | None
     ) -> list[Heartbeat]:
         """Return nodes that confirmed room, best first; those that do not confirm are replaced by the next."""
-        live = self._live()
+        live = [node for node in self._live() if node.node_id not in self._draining]
         if len(live) < replicas:
             raise BusyError(f"{replicas} replicas are wished and {len(live)} nodes are live; start more, or wish fewer")
         count = max(replicas, min(wished or self._settings.transfer_nodes_max, len(live)))

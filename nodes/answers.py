@@ -1,4 +1,4 @@
-"""Answers to what a client asks of the store: one object's bytes (GET), or which objects are sound (CHECK).
+"""Answers to what a client asks of the store: an object's bytes (GET), which are sound (CHECK), what is here (LIST).
 
 Refuses to do: judging whether the client may ask, order and pace (`nodes.session`).
 """
@@ -10,10 +10,13 @@ from functools import partial
 import trio
 
 from nodes.node import Node
+from nodes.pages import read_quarantined, read_stretch
 from nodes.streaming import blocks_of
+from transfer import pages
 from transfer.errors import CorruptError, NotStoredError
+from transfer.pages import PAGE_OBJECTS_MAX, Page
 from transfer.protocol.frames import LAST, encode_control, encode_data_header
-from transfer.protocol.messages import Check, Checked, Get, Object
+from transfer.protocol.messages import Check, Checked, Get, List, Listed, Object
 from transfer.receipts import Receipt
 
 
@@ -52,3 +55,26 @@ async def answer_check(node: Node, check: Check, transfer_id: str) -> Checked:
         else:
             sound.append(node.receipt(record))
     return Checked(node.sign(transfer_id, sound), missing, corrupt)
+
+
+async def answer_list(node: Node, asked: List) -> Listed:
+    """Return the next page of what is here, signed.
+
+    Raises:
+        StorageError: a folder cannot be read.
+    """
+    read = read_quarantined if asked.quarantined else read_stretch
+    look = partial(read, node.store, asked.after.hex(), PAGE_OBJECTS_MAX)
+    found = await trio.to_thread.run_sync(look, limiter=node.checks)
+    page = Page(
+        node_id=node.node_id,
+        incarnation=node.incarnation,
+        nonce=asked.nonce,
+        after=asked.after,
+        last=bytes.fromhex(found.last),
+        complete=found.complete,
+        receipts=[node.receipt(record) for record in found.sound],
+        damaged=list(map(bytes.fromhex, found.damaged)),
+        unreadable=list(map(bytes.fromhex, found.unreadable)),
+    )
+    return pages.sign(page, node.signing_key)

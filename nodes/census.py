@@ -20,9 +20,10 @@ log = get_logger()
 
 
 class Census:
-    """The counts of the objects under `folder`, laid out as ab/cd/<object id>."""
+    """The counts of the objects under `folder`, laid out as ab/cd/<object id>, and of files in quarantine."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, quarantined: int = 0) -> None:
+        self.quarantined = quarantined
         self.objects = 0
         self.stored_bytes = 0  # without headers
         self._folder = folder
@@ -61,8 +62,9 @@ class Census:
             self.stored_bytes += stored_bytes
 
     def remove(self, object_id: str, stored_bytes: int) -> None:
-        """Count off an object that is gone now."""
+        """Count off an object that is in quarantine now."""
         with self._lock:
+            self.quarantined += 1
             counted = self.complete or object_id in self._changed or object_id[:4] <= self._counted_to
             if not self.complete:
                 self._changed.add(object_id)

@@ -37,6 +37,7 @@ async def beat(node: Node, advertised: Address, gateway: Address, *, failure_dom
                 used_bytes=statistics.stored_bytes,
                 objects=statistics.objects,
                 flows=node.flows,
+                quarantined=statistics.quarantined,
             ),
             node.signing_key,
         )

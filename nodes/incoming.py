@@ -13,7 +13,7 @@ from typing import Final
 from typing_extensions import Buffer
 
 from nodes.digests import Digests
-from nodes.objectfile import HEADER_BYTES, Header, Record, decode_header, encode_header
+from nodes.objectfile import HEADER_BYTES, Header, Record, decode_header, encode_header, fit_identity
 from nodes.room import Room
 from transfer import disk
 from transfer.buffers import with_front
@@ -153,7 +153,7 @@ class Incoming:
             size_bytes=self.size_bytes,
             stored_bytes=0 if partial else self.stored_bytes,
             encoding=self.encoding,
-            identity=identity or Identity(),
+            identity=fit_identity(identity) if identity else Identity(),
         )
         return Header(record=record, stored_digest=digest, partial=partial)
 

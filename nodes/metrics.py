@@ -26,6 +26,8 @@ class Metrics:
         self._original_bytes = Counter("fascicle_node_original_bytes", "The same, as originals.", registry=registry)
         self._served = Counter("fascicle_node_objects_served", "Objects read by clients.", registry=registry)
         self._refused = Counter("fascicle_node_refusals", "Objects and flows refused.", ["code"], registry=registry)
+        self._scrubbed = Counter("fascicle_node_scrubbed_objects", "Objects re-read.", registry=registry)
+        self._scrubbed_bytes = Counter("fascicle_node_scrubbed_bytes", "The same in bytes.", registry=registry)
         for name, text, read in (
             ("fascicle_node_free_bytes", "Room above the reserve.", free_bytes),
             ("fascicle_node_objects", "Objects stored here.", objects),
@@ -42,6 +44,11 @@ class Metrics:
     def served(self, record: Record) -> None:
         """Count an object that a client read."""
         self._served.inc()
+
+    def scrubbed(self, stored_bytes: int) -> None:
+        """Count an object that the scrubber has re-read."""
+        self._scrubbed.inc()
+        self._scrubbed_bytes.inc(stored_bytes)
 
     def refused(self, code: str) -> None:
         """Count a refusal by its error code."""

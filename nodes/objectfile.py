@@ -114,12 +114,20 @@ def decode_header(data: Buffer) -> Header:
     return Header(record=record, stored_digest=digest, partial=bool(flags & PARTIAL))
 
 
-def _encode_identity(identity: Identity) -> bytes:
+def fit_identity(identity: Identity) -> Identity:
+    """Return the identity as a header holds it: whole, or with its long values cut.
+
+    Receipts say this and nothing longer, so that a catalogue made anew from headers says what the first one did.
+    """
     for limit_bytes in CUTS_BYTES:
-        data = _encoder.encode(msgspec.structs.replace(identity, **_cut_values(identity, limit_bytes)))
-        if len(data) <= IDENTITY_BYTES:
+        cut = msgspec.structs.replace(identity, **_cut_values(identity, limit_bytes))
+        if len(_encoder.encode(cut)) <= IDENTITY_BYTES:
             break
-    return data
+    return cut
+
+
+def _encode_identity(identity: Identity) -> bytes:
+    return _encoder.encode(fit_identity(identity))
 
 
 def _cut_values(identity: Identity, limit_bytes: int) -> dict[str, str]:

@@ -42,8 +42,12 @@ class StoredReader:
     block. Of a larger one each step reads a block, and the last is given out only after the digest is found right.
     """
 
-    def __init__(self, descriptor: int, object_id: str, on_corrupt: Callable[[int], None]) -> None:
+    def __init__(
+        self, descriptor: int, object_id: str, on_corrupt: Callable[[int], None], *, from_disk: bool = False
+    ) -> None:
         """Take over `descriptor`; `on_corrupt` gets it, still open, before a CorruptError is raised.
+
+        `from_disk`: what the kernel keeps of the file in memory is not asked.
 
         Raises:
             CorruptError, StorageError: as `read_header`, or wrong bytes.
@@ -52,6 +56,8 @@ class StoredReader:
         self._on_corrupt = on_corrupt
         self._object_id = object_id
         try:
+            if from_disk:
+                disk.forget_cached(descriptor)
             self._blocks = self._open(descriptor)
         except CorruptError:
             on_corrupt(descriptor)

@@ -26,6 +26,7 @@ from transfer.flow import Flow, open_flow
 from transfer.groups import first_error_only
 from transfer.log import get_logger
 from transfer.protocol.messages import Put, Refused, Stored
+from transfer.silence import serve_watch
 from transfer.tickets import Ticket, TicketNode
 
 log = get_logger()
@@ -156,6 +157,7 @@ class _Link:
         address = Address(self._node.host, self._node.port)
         async with open_flow(address, self._context, self._signed) as flow, trio.open_nursery() as nursery:
             nursery.start_soon(self._write, flow)
+            nursery.start_soon(serve_watch, flow, lambda: bool(self._waiting))
             await self._read(flow)
             self.ended = True  # the peer has closed, so there is nothing to write to any more
             nursery.cancel_scope.cancel()

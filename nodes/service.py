@@ -7,6 +7,7 @@
      |   +- one session a flow   nodes.session
      +- replica links            nodes.replicate
      +- heartbeat                nodes.heartbeat
+     +- scrubber                 nodes.scrub      (unless switched off)
      +- paper listener           nodes.paper      (when configured)
      +- announcer                nodes.announce   (when configured)
      +- metrics listener         nodes.metrics    (when configured)
@@ -28,6 +29,7 @@ from nodes.heartbeat import beat
 from nodes.metrics import serve_metrics
 from nodes.node import Node
 from nodes.paper import Paper, serve_paper
+from nodes.scrub import Scrubber
 from nodes.server import serve_flows
 from nodes.store import Store
 from transfer import addresses, encodings, log, memory, pki, settings, tls
@@ -43,7 +45,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     `advertise` is what agents connect to when it differs from `listen`. `failure_domain` names the host that this node
     shares its fate with. `reserve_bytes` stay free on the disk. `paper_listen` opens the paper's own protocol, which
-    knows no security; then `gateway` is the URL at which such objects are announced.
+    knows no security; then `gateway` is the URL at which such objects are announced. Everything is re-read at
+    `scrub_bytes_per_s` (0: never), beginning anew no sooner than `scrub_every_s` after the last beginning.
     """
 
     node_id: NodeId
@@ -56,6 +59,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     failure_domain: str = ""
     plain: bool = False
     reserve_bytes: Annotated[int, Meta(ge=0)] = 256 << 20
+    scrub_bytes_per_s: Annotated[int, Meta(ge=0, le=1 << 40)] = 8 << 20
+    scrub_every_s: Annotated[float, Meta(ge=0, le=366 * 86_400)] = 7 * 86_400.0
     paper_listen: str = ""
     gateway: str = ""
     metrics_listen: str = ""
@@ -105,6 +110,9 @@ async def _start(loaded: NodeSettings, store: Store, nursery: trio.Nursery) -> N
     nursery.start_soon(
         partial(beat, node, advertised, addresses.parse(loaded.heartbeat), failure_domain=loaded.failure_domain)
     )
+    if loaded.scrub_bytes_per_s:
+        scrubber = Scrubber(node, bytes_per_s=loaded.scrub_bytes_per_s, every_s=loaded.scrub_every_s)
+        nursery.start_soon(scrubber.serve)
     if loaded.metrics_listen:
         metrics_listener = await listen(addresses.parse(loaded.metrics_listen))
         nursery.start_soon(serve_metrics, node.metrics.registry, metrics_listener)

@@ -1,7 +1,7 @@
 """One flow at a node: takes what the client sends, answers in batches, within the credit it gave.
 
 Two tasks: one reads frames and hands them on, the other sends what has gathered in the outbox and works off requests
-(GET, CHECK) in the order in which they came. Refuses to do: uploads (`nodes.uploads`), judging tickets.
+(GET, CHECK, LIST, COPY) in the order in which they came. Refuses to do: uploads (`nodes.uploads`), judging tickets.
 """
 
 import contextlib
@@ -11,14 +11,30 @@ from typing import Final
 import trio
 
 from nodes import admission, credit
-from nodes.answers import answer_check, answer_get
+from nodes.answers import answer_check, answer_get, answer_list
+from nodes.copying import answer_copy
 from nodes.node import Node
 from nodes.outbox import Outbox
 from nodes.uploads import Uploads
 from transfer.errors import FascicleError, FullError, ProtocolError
 from transfer.protocol.connection import ServerConnection
 from transfer.protocol.frames import Data, Frame, encode_control
-from transfer.protocol.messages import VERSION, Bye, Check, Get, Hello, Ping, Pong, Put, Reserve, Reserved, Welcome
+from transfer.protocol.messages import (
+    VERSION,
+    Bye,
+    Check,
+    Copy,
+    Get,
+    Hello,
+    List,
+    Ping,
+    Pong,
+    Put,
+    Reserve,
+    Reserved,
+    Right,
+    Welcome,
+)
 from transfer.stream import Stream
 from transfer.tickets import Ticket
 
@@ -28,6 +44,7 @@ LOOK_S: Final = 10.0  # between looks whether that long has passed
 SEND_S: Final = 120.0  # for a client that does not read what it asked for
 OPEN_OBJECTS_MAX: Final = 4096
 REQUESTS_MAX: Final = 64
+NEEDED: Final[dict[type, Right]] = {Get: "get", Check: "check", List: "repair", Copy: "repair"}
 FRAMES_MAX: Final = 1024  # queued to be sent, such as PONGs for a client that does not read them
 
 
@@ -81,7 +98,7 @@ class Session:
     def __init__(self, node: Node, stream: Stream, connection: ServerConnection, ticket: Ticket, signed: bytes) -> None:
         self._node, self._stream, self._connection, self._ticket = node, stream, connection, ticket
         self._outbox = Outbox()
-        self._requests: deque[Get | Check] = deque()
+        self._requests: deque[Get | Check | List | Copy] = deque()
         self._changed = trio.Event()  # something was answered or sent
         self._done_reading = False
         self._receiving = False
@@ -163,8 +180,8 @@ class Session:
                 await self._uploads.take_put(frame)
             case Data():
                 await self._uploads.take_data(frame)
-            case Get() | Check():
-                admission.require(self._ticket, "get" if isinstance(frame, Get) else "check")
+            case Get() | Check() | List() | Copy():
+                admission.require(self._ticket, NEEDED[type(frame)])
                 self._requests.append(frame)
                 self._outbox.wake()
             case Reserve():
@@ -211,9 +228,15 @@ class Session:
             return
         raise ProtocolError(f"the client read nothing for {SEND_S:.0f} s")
 
-    async def _answer(self, request: Get | Check) -> None:
+    async def _answer(self, request: Get | Check | List | Copy) -> None:
         if isinstance(request, Check):
             self._outbox.say(await answer_check(self._node, request, self._ticket.transfer_id))
+            return
+        if isinstance(request, List):
+            self._outbox.say(await answer_list(self._node, request))
+            return
+        if isinstance(request, Copy):
+            self._outbox.say(await answer_copy(self._node, request))
             return
         try:
             async with contextlib.aclosing(answer_get(self._node, request)) as pieces:

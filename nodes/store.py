@@ -12,6 +12,7 @@ Everything blocks unless it says otherwise; methods may be called from any threa
 (the scrubber does, after a delay), decoding for readers, deciding who may ask.
 """
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -54,12 +55,13 @@ Ready = Mapping[int, tuple[Finished, Record]]
 
 
 class Statistics(msgspec.Struct, frozen=True):
-    """What a store holds. `counted`: the counts are complete, not still growing after a start."""
+    """What a store holds, and how many files lie in quarantine. `counted`: the counts no longer grow after a start."""
 
     objects: int
     stored_bytes: int
     free_bytes: int
     counted: bool
+    quarantined: int
 
 
 class Store:
@@ -71,7 +73,7 @@ class Store:
         self._lock_descriptor = lock_descriptor
         self._volume = Volume(folder)
         self._room = Room(str(folder), reserve_bytes)
-        self._census = Census(str(folder / "objects"))
+        self._census = Census(str(folder / "objects"), len(disk.entries(str(folder / "quarantine"))))
         self._serial = itertools.count()
         self._lock = Lock()  # of the three below
         self._partials: set[str] = set()  # ids with a writer
@@ -190,8 +192,7 @@ class Store:
         outcomes: dict[int, Record | FascicleError] = {}
         try:
             with self._volume.open_group() as flush:
-                ready = self._finish(group, outcomes)
-                outcomes |= self._publish(flush, ready)
+                outcomes |= self._publish(flush, self._finish(group, outcomes))
         except FascicleError as error:
             outcomes = {index: outcomes.get(index, error) for index in range(len(group))}
         return [_end(incoming, outcomes[index]) for index, incoming in enumerate(group)]
@@ -202,7 +203,10 @@ class Store:
             try:
                 if incoming.ended:
                     raise ConflictError(f"{incoming.object_id}: its upload has ended")
-                ready[index] = incoming.finish(partial(object_path, self.folder))
+                finished = incoming.finish(partial(object_path, self.folder))
+                with contextlib.suppress(NotStoredError, CorruptError):  # a damaged copy makes way for this one
+                    self.check(incoming.object_id, deep=True)
+                ready[index] = finished
             except FascicleError as error:
                 failed[index] = error
         return ready
@@ -246,7 +250,7 @@ class Store:
         except FascicleError as error:
             return error
 
-    def read(self, object_id: str) -> StoredReader:
+    def read(self, object_id: str, *, from_disk: bool = False) -> StoredReader:
         """Open an object to read its stored bytes, checked (`StoredReader`); a damaged one is quarantined.
 
         Raises:
@@ -254,8 +258,8 @@ class Store:
             CorruptError: damaged.
             StorageError: the disk failed.
         """
-        descriptor = self._open(object_id)
-        return StoredReader(descriptor, object_id, partial(self._quarantine, object_id))
+        on_corrupt = partial(self._quarantine, object_id)
+        return StoredReader(self._open(object_id), object_id, on_corrupt, from_disk=from_disk)
 
     def check(self, object_id: str, *, deep: bool) -> Record:
         """Return an object's record if its header and length, or `deep` every byte, are right; errors as `read`."""
@@ -292,7 +296,8 @@ class Store:
     def statistics(self) -> Statistics:
         """Return the counts and the room that is left above the reserve; does not block."""
         census = self._census
-        return Statistics(census.objects, census.stored_bytes, self._room.free_bytes(), census.complete)
+        free_bytes = self._room.free_bytes()
+        return Statistics(census.objects, census.stored_bytes, free_bytes, census.complete, census.quarantined)
 
     def wait_counted(self, timeout_s: float | None = None) -> bool:
         """Wait until the counts are complete; tells whether they are."""

@@ -181,6 +181,27 @@ class TransferStatus(Body, frozen=True):
     opened_at: str
 
 
+class RepairStatus(Body, frozen=True):
+    """Damage and repair. The first two count for good; the others say how it stands.
+
+    `damaged_objects`: copies gone and not made good elsewhere yet. `short_objects`: with fewer replicas than wished.
+    `waiting_objects`: those of them that nothing can be done for now: no node to read from, or none with room to write
+    to. `lost_objects`: without any copy that is known. `orphan_objects`: copies that nodes hold and that no listing
+    shows, such as those of transfers that were never committed, by the last audit.
+    """
+
+    damaged_total: int = 0
+    repaired_total: int = 0
+    damaged_objects: int = 0
+    short_objects: int = 0
+    waiting_objects: int = 0
+    lost_objects: int = 0
+    orphan_objects: int = 0
+    orphan_bytes: int = 0
+    gone_nodes: list[str] = []
+    draining_nodes: list[str] = []
+
+
 class Status(Body, frozen=True):
     """`GET /api/v1/status`."""
 
@@ -190,6 +211,7 @@ class Status(Body, frozen=True):
     studies: int
     nodes: list[NodeStatus]
     transfers: list[TransferStatus]
+    repairs: RepairStatus = msgspec.field(default_factory=RepairStatus)
 
 
 class Study(Body, frozen=True):

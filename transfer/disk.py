@@ -165,6 +165,13 @@ def read_at(descriptor: int, length: int, offset: int) -> memoryview:
 
 
 @_wrapped
+def forget_cached(descriptor: int) -> None:
+    """Let the kernel drop what it keeps of an open file, so that the next reading asks the disk; only a hint."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+@_wrapped
 def size_of(descriptor: int) -> int:
     """Return the length of an open file in bytes."""
     return os.fstat(descriptor).st_size

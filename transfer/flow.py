@@ -20,7 +20,7 @@ from transfer.control.tcp_info import TcpInfo
 from transfer.errors import FascicleError, ProtocolError, UnreachableError
 from transfer.protocol.connection import ClientConnection, State
 from transfer.protocol.frames import ABANDONED, LAST, PAYLOAD_BYTES_MAX, Frame, encode_control
-from transfer.protocol.messages import Control, Credit, Put, Refused, Resume, Welcome
+from transfer.protocol.messages import Control, Credit, Ping, Put, Refused, Resume, Welcome
 from transfer.stream import Stream, connect
 
 GREETING_S: Final = 10.0
@@ -36,6 +36,7 @@ class Flow:
     ) -> None:
         self.welcome = welcome
         self.sent_bytes = 0
+        self.received_bytes = 0
         self._stream = stream
         self._connection = connection
         self._turn = turn
@@ -47,6 +48,8 @@ class Flow:
         self._resume_bytes: int | None = None
         self._answered = False  # it was stored or refused before any byte of it
         self._resume_came = trio.Event()
+        self._sending = self._said_bye = False
+        self._pinged: trio.Event | None = None  # while a `ping` is being sent
 
     async def wait_credit(self, wanted_bytes: int = 1) -> None:
         """Wait until a payload of `wanted_bytes` may be sent, or a good part of it.
@@ -61,6 +64,18 @@ class Flow:
     async def ask(self, message: Control) -> None:
         """Send one control frame."""
         await self._send(encode_control(message))
+
+    async def ping(self) -> None:
+        """Ask for a sign of life, from any task; not while another frame is being sent, which TCP shows itself."""
+        if self._sending or self._pinged is not None or self._said_bye:
+            return  # after BYE the node reads no more, and what it has not read would end the flow by a reset
+        self._check_open()
+        self._pinged = trio.Event()
+        try:
+            await self._stream.send(encode_control(Ping(0)))
+        finally:
+            self._pinged.set()
+            self._pinged = None
 
     async def put(self, put: Put, body: Buffer) -> None:
         """Send an object that is in memory as its stored bytes."""
@@ -141,6 +156,7 @@ class Flow:
 
     async def bye(self) -> None:
         """Say that nothing more comes; `frames()` ends when the node has answered everything."""
+        self._said_bye = True
         await self._send(self._connection.bye())
 
     async def frames(self) -> AsyncGenerator[Frame, None]:
@@ -188,6 +204,7 @@ class Flow:
     async def _receive(self) -> bool:
         reader = self._connection.reader
         count = await self._stream.receive_into(reader.buffer(), reader.wanted_bytes)
+        self.received_bytes += count
         if count:
             reader.received(count)
             return True
@@ -198,8 +215,14 @@ class Flow:
         return False
 
     async def _send(self, *parts: Buffer) -> None:
+        if self._pinged is not None:
+            await self._pinged.wait()
         self._check_open()
-        await self._stream.send(*parts)
+        self._sending = True
+        try:
+            await self._stream.send(*parts)
+        finally:
+            self._sending = False
         self.sent_bytes += sum(memoryview(part).nbytes for part in parts)
 
     def _check_open(self) -> None:

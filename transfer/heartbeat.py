@@ -25,7 +25,7 @@ Count = Annotated[int, Meta(ge=0, le=1 << 62)]
 
 
 class Heartbeat(msgspec.Struct, frozen=True, array_like=True):
-    """What a node says of itself. `incarnation` is the id of this life of its disk."""
+    """What a node says of itself. `incarnation` is the id of this life of its disk, `quarantined` a number of files."""
 
     node_id: NodeId
     incarnation: Text
@@ -38,6 +38,7 @@ class Heartbeat(msgspec.Struct, frozen=True, array_like=True):
     used_bytes: Size
     objects: Count
     flows: Count
+    quarantined: Count = 0
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -22,6 +22,7 @@ from transfer.flow import Flow, open_flow
 from transfer.groups import first_error_only
 from transfer.protocol.frames import LAST, Data
 from transfer.protocol.messages import Get, Object, Refused
+from transfer.silence import serve_watch
 
 UNDER_WAY_MAX: Final = 32
 UNDER_WAY_BYTES_MAX: Final = 8 << 20
@@ -137,15 +138,19 @@ class _Reading:
         self.sink_failed = False
         self._fetch, self._queue = fetch, queue
         self._under_way_bytes = 0
+        self._taking = False  # a frame, which may wait for this end's disk
         self._answered = trio.Event()
         self._body: _Body | None = None
 
     async def run(self, flow: Flow) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._ask, flow)
+            nursery.start_soon(serve_watch, flow, lambda: bool(self.under_way) and not self._taking)
             try:
                 async for frame in flow.frames():
+                    self._taking = True
                     await self._take(frame)
+                    self._taking = False
             finally:
                 await self._abandon()
             nursery.cancel_scope.cancel()  # nothing more is answered, so nothing more may be asked

@@ -26,6 +26,7 @@ from transfer.flow import Flow, Turn, open_flow
 from transfer.ledger import Ledger
 from transfer.protocol.messages import Ping, Put, Refused, Stored
 from transfer.refusals import Fate
+from transfer.silence import serve_watch
 from transfer.work import Item
 
 LATER_S: Final = 0.5
@@ -59,9 +60,12 @@ async def converse(
         place.flow = flow
         conversation = _Conversation(ledger, fleet, place, node, flow, replicas=go.replicas, chooser=chooser, post=post)
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(conversation.read, nursery)
-                await conversation.write()
+            async with trio.open_nursery() as watched:
+                watched.start_soon(serve_watch, flow, conversation.waits)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(conversation.read, nursery)
+                    await conversation.write()
+                watched.cancel_scope.cancel()
         finally:
             place.flow = None
             ledger.counters.wire_bytes += flow.sent_bytes
@@ -87,6 +91,10 @@ class _Conversation:
         self._under_way: dict[bytes, Item] = {}
         self._answered = trio.Event()  # something that was under way has been answered for
         self._done = False
+
+    def waits(self) -> bool:
+        """Tell whether the node owes an answer."""
+        return bool(self._under_way)
 
     async def write(self) -> None:
         """Send until nothing is left to send or the place is leaving, then say so when all is answered."""

@@ -28,7 +28,7 @@ def load(tmp_path: Path, text: str) -> GatewaySettings:
 
 def test_good(tmp_path: Path) -> None:
     found = load(tmp_path, GOOD)
-    assert (found.plain, found.silent_after_s, found.node[0].node_id) == (False, 15.0, "node-1")
+    assert (found.plain, found.silent_after_s, found.node[0].node_id) == (False, 10.0, "node-1")
     assert found.database == Path("d/catalogue.db")
 
 

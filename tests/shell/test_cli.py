@@ -29,6 +29,11 @@ OBJECT = "ab" * 32
         ("up --data d --port 0 --plain --paper-port 0", {"port": 0, "plain": True, "paper_port": 0}),
         ("node serve --config f", {"action": "serve", "config": Path("f")}),
         ("gateway serve --config f", {"action": "serve"}),
+        ("gateway rebuild --config f", {"action": "rebuild", "keep_aside": False, "without": [], "wait": 60}),
+        (
+            "gateway rebuild --config f --without a --without b --keep-aside",
+            {"keep_aside": True, "without": ["a", "b"]},
+        ),
         ("agent run --config f", {"action": "run"}),
     ],
 )

@@ -42,12 +42,15 @@ def test_a_later_run_keeps_ports_keys_and_what_a_person_added(tmp_path: Path) ->
     first = prepare(Options(data=tmp_path, nodes=2, port=0))
     config = tmp_path / "nodes/node-1/node.toml"
     config.write_text(f"{config.read_text()}reserve_bytes = 12345\n")
+    gateway = tmp_path / "gateway/gateway.toml"
+    gateway.write_text(f"{gateway.read_text()}draining = true\n")  # of the entry that stands last: node-2's
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.pem")}
     second = prepare(Options(data=tmp_path, port=0))
     assert second.url == first.url
     assert [place.address for place in second.places] == [place.address for place in first.places]
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.pem")} == before
     assert read(config)["reserve_bytes"] == 12345
+    assert [entry.get("draining", False) for entry in read(gateway)["node"]] == [False, True]
 
 
 def test_a_port_that_was_taken_meanwhile_is_chosen_anew(tmp_path: Path) -> None:

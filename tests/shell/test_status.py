@@ -2,10 +2,11 @@
 
 import io
 
+import msgspec
 from rich.console import Console
 
 from agent import status
-from transfer.api import NodeStatus, Status, TransferStatus
+from transfer.api import NodeStatus, RepairStatus, Status, TransferStatus
 
 
 def node(name: str, state: str, age_s: float | None) -> NodeStatus:
@@ -49,6 +50,19 @@ def test_lines_name_every_value() -> None:
     assert second.endswith("state=unknown address=127.0.0.1:4242 objects=3 used=2.00MB free=5.00GB flows=1 heard=never")
     assert transfer.startswith("transfer t1 state=open sender=ct1 objects=4 durable=2 bytes=")
     assert transfer.endswith("opened=2026-01-02T03:04:05Z")
+
+
+def test_damage_and_repair_are_said_once_there_were_any() -> None:
+    repairs = RepairStatus(
+        damaged_total=3, repaired_total=2, damaged_objects=1, short_objects=1, waiting_objects=1, lost_objects=1,
+        orphan_objects=4, orphan_bytes=2_000_000, gone_nodes=["node-2"],
+    )  # fmt: skip
+    text = list(status.lines(msgspec.structs.replace(STATUS, repairs=repairs)))[1]
+    assert text == (
+        "repairs 3 copies damaged and 2 made ever; now 1 objects short of replicas (1 wait), 1 damaged and not made "
+        "good, 1 lost, 4 orphans (2.00 MB), gone: node-2"
+    )
+    assert not [line for line in status.lines(STATUS) if line.startswith("repairs")]
 
 
 def test_tables_hold_the_same() -> None:

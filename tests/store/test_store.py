@@ -386,6 +386,17 @@ def test_a_damaged_copy_is_replaced_by_an_upload(store):
     assert files_of(store, "quarantine") == [f"{name}.0"]
 
 
+@pytest.mark.parametrize("length", [10, 5 * MIB])
+def test_an_upload_is_not_answered_for_by_a_copy_whose_bytes_are_rotten(store, length):
+    """Found by the corruption campaign, seed 1, change 13: the copy's header was sound, and the good bytes went."""
+    name = put(store, noise(length)).object_id
+    flip(path_of(store, name), HEADER_BYTES + length - 1)
+    assert isinstance(put(store, noise(length)), Record)
+    assert fetch(store, name) == noise(length)
+    assert files_of(store, "quarantine") == [f"{name}.0"]
+    assert store.statistics().objects == 1
+
+
 def test_a_reader_of_a_damaged_file_leaves_the_copy_alone_that_took_its_place(store):
     data = noise(5 * MIB)
     name = put(store, data).object_id

@@ -17,10 +17,14 @@ from transfer.protocol.messages import (
     Check,
     Checked,
     Control,
+    Copied,
+    Copy,
     Credit,
     FrameType,
     Get,
     Hello,
+    List,
+    Listed,
     Object,
     Ping,
     Pong,
@@ -52,6 +56,10 @@ SAMPLES: dict[FrameType, Control] = {
     FrameType.RESERVED: Reserved("t", 1, 2, 3),
     FrameType.CHECK: Check([ID], True),
     FrameType.CHECKED: Checked(STORED, [ID], []),
+    FrameType.LIST: List(ID, False, bytes(16)),
+    FrameType.LISTED: Listed(b"page", bytes(64)),
+    FrameType.COPY: Copy([ID], b"ticket"),
+    FrameType.COPIED: Copied(STORED, [Refused(ID, "full", "no room")]),
 }
 DATA_FRAME = frames.encode_data_header(0, 5, LAST) + b"image"
 

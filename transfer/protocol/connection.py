@@ -49,6 +49,8 @@ SERVER: Final[Transitions] = {
     (State.OPEN, FrameType.PING): State.OPEN,
     (State.OPEN, FrameType.RESERVE): State.OPEN,
     (State.OPEN, FrameType.CHECK): State.OPEN,
+    (State.OPEN, FrameType.LIST): State.OPEN,
+    (State.OPEN, FrameType.COPY): State.OPEN,
     (State.OPEN, FrameType.BYE): State.CLOSED,
 }
 
@@ -60,6 +62,8 @@ CLIENT: Final[Transitions] = {
     (State.OPEN, FrameType.OBJECT): State.BODY,
     (State.OPEN, FrameType.REFUSED): State.OPEN,
     (State.OPEN, FrameType.CHECKED): State.OPEN,
+    (State.OPEN, FrameType.LISTED): State.OPEN,
+    (State.OPEN, FrameType.COPIED): State.OPEN,
     (State.BODY, FrameType.DATA): State.BODY,
     (State.BODY, FrameType.REFUSED): State.OPEN,  # the object turned out corrupt in mid-reading
     **{(state, kind): state for state in (State.OPEN, State.BODY) for kind in _AT_ANY_TIME},

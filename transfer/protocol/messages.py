@@ -21,6 +21,8 @@ EncodingName = Annotated[str, Meta(min_length=1, max_length=32)]
 Size = Annotated[int, Meta(ge=0, le=1 << 46)]
 Ids = Annotated[list[ObjectIdBytes], Meta(max_length=1024)]
 
+COPY_OBJECTS_MAX: Final = 64
+
 
 class FrameType(IntEnum):
     """The type byte."""
@@ -42,6 +44,10 @@ class FrameType(IntEnum):
     RESERVED = 15
     CHECK = 16
     CHECKED = 17
+    LIST = 18
+    LISTED = 19
+    COPY = 20
+    COPIED = 21
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -156,6 +162,39 @@ class Checked(Message, frozen=True):
     corrupt: Ids
 
 
+class List(Message, frozen=True):
+    """The gateway asks which objects are here: the next page above `after` in the order of ids (empty: from the first).
+
+    With `quarantined` it asks for the ids of which only a damaged file is left here. `nonce` comes back signed, so that
+    no older answer passes for this one.
+    """
+
+    after: Annotated[bytes, Meta(max_length=32)]
+    quarantined: bool
+    nonce: Annotated[bytes, Meta(min_length=16, max_length=16)]
+
+
+class Listed(Message, frozen=True):
+    """The answer to LIST: one page (`transfer.pages`), signed by the node."""
+
+    page: bytes
+    signature: Annotated[bytes, Meta(min_length=64, max_length=64)]
+
+
+class Copy(Message, frozen=True):
+    """The gateway has this node copy objects that it holds to the other nodes of `ticket`, which allows that."""
+
+    object_ids: Annotated[list[ObjectIdBytes], Meta(max_length=COPY_OBJECTS_MAX)]
+    ticket: Annotated[bytes, Meta(max_length=32 * 1024)]
+
+
+class Copied(Message, frozen=True):
+    """The answer to COPY: receipts of what all these nodes hold now, and why the others could not be copied."""
+
+    stored: Stored
+    failed: Annotated[list[Refused], Meta(max_length=COPY_OBJECTS_MAX)]
+
+
 class Ping(Message, frozen=True):
     """Are you there."""
 
@@ -174,7 +213,8 @@ class Bye(Message, frozen=True):
 
 Control = (
     Hello | Welcome | Put | Stored | Refused | Credit | Get | Ping | Pong | Bye | Resume | Object
-    | Reserve | Reserved | Check | Checked
+    | Reserve | Reserved | Check | Checked | List | Listed
+    | Copy | Copied
 )  # fmt: skip
 TYPES: Final[dict[FrameType, type[Message]]] = {
     FrameType.HELLO: Hello,
@@ -193,7 +233,11 @@ TYPES: Final[dict[FrameType, type[Message]]] = {
     FrameType.RESERVED: Reserved,
     FrameType.CHECK: Check,
     FrameType.CHECKED: Checked,
+    FrameType.LIST: List,
+    FrameType.LISTED: Listed,
+    FrameType.COPY: Copy,
+    FrameType.COPIED: Copied,
 }
 FRAME_TYPES: Final[dict[type[Message], FrameType]] = {kind: number for number, kind in TYPES.items()}
 
-Right = Literal["put", "get", "check", "reserve"]
+Right = Literal["put", "get", "check", "reserve", "repair"]  # `repair` is the gateway's own: to list, and to copy

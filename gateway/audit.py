@@ -1,0 +1,115 @@
+"""The audit: each node's own list against the catalogue, slowly, so that neither says what the other does not.
+
+A copy that the catalogue names and the node does not list is asked for once more, and gone when the node signs that. A
+copy that the node lists of an object that the catalogue has counts from now on. What the catalogue does not show (never
+committed, or not known at all) is an orphan: counted and said, and left alone, because it may be an image that somebody
+is sending. Refuses to do: deleting anything.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+import msgspec
+from sqlalchemy import Connection, select
+
+from gateway.damage import note_found
+from gateway.database import Database
+from gateway.liveness import Nodes
+from gateway.merging import END
+from gateway.repairlink import RepairLinks
+from gateway.schema import object_, replica
+from transfer.heartbeat import Heartbeat
+from transfer.log import get_logger
+from transfer.pages import Page
+from transfer.receipts import ReceiptBatch
+
+PAUSE_S: Final = 0.2  # between pages: a million objects of one node take a quarter of an hour
+log = get_logger()
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """What a page and the catalogue do not agree about."""
+
+    missing: list[bytes]  # named by the catalogue, not listed
+    unnamed: list[bytes]  # listed, of objects that the catalogue shows, but not named there
+    orphans: list[bytes]  # listed, not shown
+
+
+class Orphans(msgspec.Struct, frozen=True):
+    """What nodes hold and the catalogue does not show."""
+
+    objects: int = 0
+    bytes: int = 0
+
+
+def compare(connection: Connection, page: Page) -> Difference:
+    """Compare a page with what the catalogue says of its stretch and its disk."""
+    end = END if page.complete else page.last
+    stretch = (replica.c.object_id > page.after, replica.c.object_id <= end)
+    mine = (replica.c.node_id == page.node_id, replica.c.incarnation == page.incarnation, *stretch)
+    named = set(connection.execute(select(replica.c.object_id).where(*mine)).scalars())
+    listed = [receipt.object_id for receipt in page.receipts]
+    visible = select(object_.c.object_id).where(object_.c.object_id.in_(listed), object_.c.visible.is_(True))
+    shown = set(connection.execute(visible).scalars())
+    return Difference(
+        missing=sorted(named.difference(listed, page.unreadable)),
+        unnamed=[one for one in listed if one in shown and one not in named],
+        orphans=[one for one in listed if one not in shown],
+    )
+
+
+class Audit:
+    """Goes through the live nodes; `ask_about` is given the copies that a node did not list."""
+
+    def __init__(
+        self,
+        database: Database,
+        nodes: Nodes,
+        links: RepairLinks,
+        telling: asyncio.Lock,
+        ask_about: Callable[[Heartbeat, Sequence[bytes]], Awaitable[None]],
+    ) -> None:
+        self._database, self._nodes, self._links = database, nodes, links
+        self._telling, self._ask_about = telling, ask_about
+        self._orphans: dict[str, Orphans] = {}
+
+    @property
+    def orphans(self) -> Orphans:
+        """What the last look at each node found."""
+        found = self._orphans.values()
+        return Orphans(sum(each.objects for each in found), sum(each.bytes for each in found))
+
+    async def run(self) -> None:
+        """Look at every live node once.
+
+        Raises:
+            FascicleError: a node or the catalogue does not answer.
+        """
+        for beat in self._nodes.live(time.monotonic()):
+            await self._look(beat)
+
+    async def _look(self, beat: Heartbeat) -> None:
+        after, complete = b"", False
+        missing = unnamed = orphans = orphan_bytes = 0
+        while not complete:
+            async with self._telling:  # or it would wait behind a long copy on the same flow, and give up
+                page = await self._links.list(beat, after)
+            found = await self._database.read(lambda connection, page=page: compare(connection, page))  # type: ignore[misc]
+            await self._settle(beat, page, found)
+            orphan_bytes += sum(one.stored_bytes for one in page.receipts if one.object_id in set(found.orphans))
+            missing, unnamed = missing + len(found.missing), unnamed + len(found.unnamed)
+            orphans += len(found.orphans)
+            after, complete = page.last, page.complete
+            await asyncio.sleep(PAUSE_S)
+        self._orphans[beat.node_id] = Orphans(orphans, orphan_bytes)
+        log.info("node_audited", node_id=beat.node_id, missing=missing, unnamed=unnamed, orphans=orphans)
+
+    async def _settle(self, beat: Heartbeat, page: Page, found: Difference) -> None:
+        await self._ask_about(beat, sorted({*found.missing, *page.damaged}))
+        if found.unnamed:
+            wanted = set(found.unnamed)
+            held = [receipt for receipt in page.receipts if receipt.object_id in wanted]
+            batch = ReceiptBatch(page.node_id, page.incarnation, "", held)
+            await self._database.write(lambda connection: note_found(connection, [batch]))

@@ -1,0 +1,108 @@
+"""Copies that are gone, and copies made in their place: what nodes signed, with its event, in one transaction.
+
+Units of work for `gateway.database`; each may be repeated without harm. A copy is forgotten only when its node says so
+itself, of the disk that it is on. Refuses to do: deciding what to repair (`gateway.repairplan`), deleting objects.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Connection, delete, func, select, update
+
+from gateway.clock import utc_now
+from gateway.database import insert_new
+from gateway.disks import is_there
+from gateway.events import write_event
+from gateway.receiving import chunks, record, unmark_durable
+from gateway.schema import damage, replica, tally
+from transfer.receipts import ReceiptBatch
+
+EVENT_IDS_MAX: Final = 500
+
+
+def note_gone(connection: Connection, node_id: str, incarnation: str, ids: Sequence[bytes]) -> int:
+    """Write that this disk of the node holds these objects no longer; return of how many that is news."""
+    at = utc_now()
+    news: list[bytes] = []
+    for some in chunks(ids):
+        mine = (
+            replica.c.node_id == node_id,
+            replica.c.incarnation.in_([incarnation, ""]),
+            replica.c.object_id.in_(some),
+        )
+        news += connection.execute(select(replica.c.object_id).where(*mine)).scalars()
+        connection.execute(delete(replica).where(*mine))
+    insert_new(connection, damage, [{"object_id": one, "node_id": node_id, "noted_at": at} for one in news])
+    unmark_durable(connection, news)
+    _count(connection, "damaged", len(news))
+    for start in range(0, len(news), EVENT_IDS_MAX):
+        some_ids = [object_id.hex() for object_id in news[start : start + EVENT_IDS_MAX]]
+        write_event(connection, "object damaged", at, {"node_id": node_id, "object_ids": some_ids})
+    return len(news)
+
+
+def note_copied(connection: Connection, batch: ReceiptBatch, target: str) -> int:
+    """Write the receipts of copies that were made at `target`; return how many of them are news."""
+    ids = [receipt.object_id for receipt in batch.receipts if target in receipt.node_ids]
+    before = holders(connection, ids)
+    record(connection, [batch])
+    news = [object_id for object_id in ids if target not in before.get(object_id, set())]
+    _settle(connection, ids)
+    _count(connection, "repaired", len(news))
+    if news:
+        body = {"node_id": target, "from_node_id": batch.node_id, "object_ids": [one.hex() for one in news]}
+        write_event(connection, "object repaired", utc_now(), body)
+    return len(news)
+
+
+def note_found(connection: Connection, batches: Iterable[ReceiptBatch]) -> None:
+    """Write what nodes hold after all, such as objects that were sent once more, or put back by an operator."""
+    found = list(batches)
+    record(connection, found)
+    for batch in found:
+        ids = [receipt.object_id for receipt in batch.receipts]
+        for some in chunks(ids):
+            connection.execute(delete(damage).where(damage.c.node_id == batch.node_id, damage.c.object_id.in_(some)))
+
+
+def open_damage(connection: Connection, limit: int) -> dict[str, list[bytes]]:
+    """Return, by node, objects whose copy there is gone and not made good elsewhere yet."""
+    found: dict[str, list[bytes]] = {}
+    for row in connection.execute(select(damage.c.node_id, damage.c.object_id).limit(limit)):
+        found.setdefault(row.node_id, []).append(row.object_id)
+    return found
+
+
+def holders(connection: Connection, ids: Sequence[bytes]) -> dict[bytes, set[str]]:
+    """Return which nodes are known to hold each object, on the disks that they have now."""
+    found: dict[bytes, set[str]] = {}
+    for some in chunks(ids):
+        query = select(replica.c.object_id, replica.c.node_id).where(is_there(), replica.c.object_id.in_(some))
+        for row in connection.execute(query):
+            found.setdefault(row.object_id, set()).add(row.node_id)
+    return found
+
+
+def read_repairs(connection: Connection) -> dict[str, int]:
+    """Return what the catalogue knows of `transfer.api.RepairStatus`."""
+    counts = {name: int(number) for name, number in connection.execute(select(tally.c.name, tally.c.count))}
+    held = select(replica.c.object_id).where(replica.c.object_id == damage.c.object_id, is_there())
+    number = select(func.count(damage.c.object_id.distinct()))
+    return {
+        "damaged_total": counts.get("damaged", 0),
+        "repaired_total": counts.get("repaired", 0),
+        "damaged_objects": connection.execute(number).scalar_one(),
+        "lost_objects": connection.execute(number.where(~held.exists())).scalar_one(),
+    }
+
+
+def _settle(connection: Connection, ids: Sequence[bytes]) -> None:
+    """Forget the damage of objects that have a copy elsewhere in its place."""
+    for some in chunks(ids):
+        connection.execute(delete(damage).where(damage.c.object_id.in_(some)))
+
+
+def _count(connection: Connection, name: str, number: int) -> None:
+    insert_new(connection, tally, [{"name": name, "count": 0}])
+    values: dict[str, Any] = {"count": tally.c.count + number}
+    connection.execute(update(tally).where(tally.c.name == name).values(values))

@@ -1,0 +1,180 @@
+"""`fascicle gateway rebuild`: makes the catalogue anew from the nodes, while they serve and the gateway does not.
+
+The nodes are those of the gateway's configuration, found by their heartbeats; all must be there, or the listing would
+say of the others' objects that there are none. Each lists what it holds in signed pages, which are merged in the order
+of ids and written to a new database; it takes the catalogue's place when it is whole. Refuses to do: files
+(`gateway.renewal`), rows (`gateway.rebuilding`), deleting anything.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from gateway import rebuilding, service
+from gateway.database import Database
+from gateway.heartbeats import Heartbeats
+from gateway.liveness import Nodes
+from gateway.merging import Round, merge
+from gateway.metrics import Metrics
+from gateway.renewal import renewed
+from gateway.repairlink import RepairLinks
+from gateway.settings import GatewaySettings
+from gateway.signatures import NodeKeys
+from transfer import log, settings
+from transfer.errors import FascicleError, SettingsError, UnreachableError
+from transfer.heartbeat import Heartbeat
+from transfer.pages import Page
+
+RETRY_S: Final = 1.0
+NAMED_MAX: Final = 1000  # damaged objects that are named; all are counted
+logger = log.get_logger()
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command was asked for. `without` names nodes whose objects will be missing; `wait_s` for each answer."""
+
+    config: Path
+    keep_aside: bool = False
+    without: Sequence[str] = ()
+    wait_s: float = 60.0
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far it is: objects written, and about how many copies there are to be read."""
+
+    objects: int
+    copies: int
+    copies_expected: int
+
+
+def rebuild(options: Options, on_progress: Callable[[Progress], None]) -> dict[str, Any]:
+    """Make the catalogue anew; return the summary. `lost` in it: objects of which no sound copy was listed.
+
+    Raises:
+        SettingsError: configuration, a port in use, or a gateway that serves.
+        ConflictError: there is a catalogue and it may not be set aside; a disk was replaced meanwhile.
+        UnreachableError: a node is not there, or went away for longer than `wait_s`.
+        StorageError: a disk failed.
+    """
+    config = settings.load(GatewaySettings, options.config)
+    known = [entry.node_id for entry in config.node]
+    unknown = sorted(set(options.without) - set(known))
+    if unknown:
+        raise SettingsError(f"--without {unknown[0]}: {options.config} names no such node")
+    wanted = sorted(set(known) - set(options.without))
+    if not wanted:
+        raise SettingsError(f"{options.config} names no node to ask")
+    with service.locked(Path(config.data)), renewed(config.database, keep_aside=options.keep_aside) as path:
+        found = asyncio.run(_Rebuild(config, options, wanted, on_progress).run(path))
+    logger.info("catalogue_rebuilt", objects=found["objects"], replicas=found["replicas"], seconds=found["seconds"])
+    return found
+
+
+class _Rebuild:
+    def __init__(
+        self,
+        config: GatewaySettings,
+        options: Options,
+        wanted: list[str],
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        self._config, self._options, self._wanted = config, options, wanted
+        self._on_progress = on_progress
+        self._keys = NodeKeys(config.node)
+        self._nodes = Nodes(wanted, config.silent_after_s)
+        self._copies = dict.fromkeys(wanted, 0)
+        self._trouble: dict[str, list[tuple[str, bytes]]] = {"damaged": [], "unreadable": []}
+        self._objects = 0
+        self._heard = asyncio.Event()
+
+    async def run(self, path: Path) -> dict[str, Any]:
+        began_s = time.monotonic()
+        with contextlib.closing(Database(path)) as database:
+            async with self._links(database) as links:
+                await self._wait_nodes()
+                async for found in merge(self._wanted, lambda node_id, after: self._ask(links, node_id, after)):
+                    await self._take(database, found)
+            totals = await database.write(lambda connection: rebuilding.finish(connection, self._wanted))
+            lost = await self._lost(database)
+        return totals | {
+            "copies": self._copies,
+            "damaged": self._named("damaged"),
+            "unreadable": self._named("unreadable"),
+            "lost": lost,
+            "without": sorted(self._options.without),
+            "seconds": round(time.monotonic() - began_s, 3),
+        }
+
+    @contextlib.asynccontextmanager
+    async def _links(self, database: Database) -> AsyncIterator[RepairLinks]:
+        """Listen to heartbeats, and give the flows to whoever sends them."""
+        links = service.repair_links(self._config, self._keys)
+        heartbeats = Heartbeats(self._nodes, self._keys, database, Metrics(), lambda _: self._heard.set())
+        datagrams = await service.listen_heartbeats(self._config.heartbeat_listen, heartbeats)
+        try:
+            yield links
+        finally:
+            datagrams.close()
+            links.close()
+            await heartbeats.settle()
+
+    async def _wait_nodes(self) -> None:
+        try:
+            async with asyncio.timeout(self._options.wait_s):
+                while self._missing():
+                    await self._heard.wait()
+                    self._heard.clear()
+        except TimeoutError as error:
+            names = ", ".join(self._missing())
+            raise UnreachableError(
+                f"no heartbeat of {names} within {self._options.wait_s:.0f} s; start it, or leave its objects out of "
+                "the catalogue with --without"
+            ) from error
+
+    def _missing(self) -> list[str]:
+        live = {node.node_id for node in self._nodes.live(time.monotonic())}
+        return [node_id for node_id in self._wanted if node_id not in live]
+
+    async def _ask(self, links: RepairLinks, node_id: str, after: bytes) -> Page:
+        """Ask until there is an answer; a node that is started again in between goes on where it was."""
+        until_s = time.monotonic() + self._options.wait_s
+        while True:
+            try:
+                return await links.list(self._node(node_id), after)
+            except FascicleError as error:
+                if not error.retryable or time.monotonic() > until_s:
+                    raise
+                logger.warning("listing_waits", node_id=node_id, problem=error.code, reason=error.message)
+            await asyncio.sleep(RETRY_S)
+
+    def _node(self, node_id: str) -> Heartbeat:
+        beat = self._nodes.last(node_id)
+        if beat is None:
+            raise UnreachableError(f"{node_id} was never heard")
+        return beat
+
+    async def _take(self, database: Database, found: Round) -> None:
+        replicas = self._config.default_replicas
+        self._objects += await database.write(lambda connection: rebuilding.write_round(connection, found, replicas))
+        for batch in found.batches:
+            self._copies[batch.node_id] += len(batch.receipts)
+        self._trouble["damaged"] += found.damaged
+        self._trouble["unreadable"] += found.unreadable
+        self._on_progress(Progress(self._objects, sum(self._copies.values()), self._expected()))
+
+    def _expected(self) -> int:
+        beats = map(self._nodes.last, self._wanted)
+        return sum(beat.objects for beat in beats if beat is not None)
+
+    async def _lost(self, database: Database) -> list[str]:
+        told = [object_id for entries in self._trouble.values() for _, object_id in entries]
+        lost = await database.read(lambda connection: rebuilding.missing_of(connection, told))
+        return [object_id.hex() for object_id in lost]
+
+    def _named(self, kind: str) -> list[dict[str, str]]:
+        return [{"node": node_id, "object": object_id.hex()} for node_id, object_id in self._trouble[kind][:NAMED_MAX]]

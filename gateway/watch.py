@@ -1,0 +1,124 @@
+"""Notices what is lost: nodes whose heartbeats stop, disks that are replaced, copies that nodes say are gone.
+
+Each node's heartbeats count the files in its quarantine; when that number changes the node is asked, and its signed
+answer goes to the catalogue (`gateway.damage`). Silence alone never changes the catalogue: it only makes a node count
+as gone, after its grace time and until it is heard again. Refuses to do: repair (`gateway.repairer`).
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from gateway.damage import note_gone
+from gateway.database import Database
+from gateway.liveness import Nodes, State
+from gateway.metrics import Metrics
+from gateway.repairlink import RepairLinks
+from transfer.errors import FascicleError
+from transfer.heartbeat import Heartbeat
+from transfer.log import get_logger
+from transfer.pages import Page
+
+LOOK_S: Final = 0.5
+TROUBLE_S: Final = 5.0  # before a node that did not answer is asked again
+log = get_logger()
+
+
+class Watch:
+    """Looks at the nodes again and again; `on_change` is called when something may be short that was not."""
+
+    def __init__(
+        self,
+        *,
+        nodes: Nodes,
+        node_ids: list[str],
+        database: Database,
+        links: RepairLinks,
+        metrics: Metrics,
+        grace_s: float,
+        on_change: Callable[[], None],
+    ) -> None:
+        self._nodes, self._node_ids, self._database, self._links = nodes, node_ids, database, links
+        self._metrics, self._grace_s, self._on_change = metrics, grace_s, on_change
+        self.gone: frozenset[str] = frozenset()
+        self.telling = asyncio.Lock()  # held from a question about copies until the answer is in the catalogue
+        self._states: dict[str, State] = {}
+        self._disks: dict[str, str] = {}
+        self._told: dict[str, tuple[str, int]] = {}  # disk and number in quarantine of which everything is known
+        self._ask_again_s: dict[str, float] = {}
+
+    def look_for_silence(self) -> None:
+        """Take in which nodes are heard now."""
+        now_s = time.monotonic()
+        for node_id in self._node_ids:
+            state = self._nodes.state(node_id, now_s)
+            if self._states.get(node_id, "unknown") != state:
+                log.info("node_state", node_id=node_id, state=state)
+            self._states[node_id] = state
+        gone = frozenset(self._nodes.gone(now_s, self._grace_s))
+        disks = {beat.node_id: beat.incarnation for beat in self._nodes.live(now_s)}
+        is_other_disk = any(self._disks.get(node_id) != disk for node_id, disk in disks.items())
+        self._disks |= disks
+        if gone != self.gone:
+            log.warning("nodes_gone", node_ids=sorted(gone), back=sorted(self.gone - gone))
+        if gone != self.gone or is_other_disk:
+            self.gone = gone
+            self._on_change()
+
+    async def look_for_damage(self) -> None:
+        """Ask the nodes that have something to tell."""
+        now_s = time.monotonic()
+        for beat in self._nodes.live(now_s):
+            is_due = now_s >= self._ask_again_s.get(beat.node_id, 0.0)
+            if is_due and self._told.get(beat.node_id) != (beat.incarnation, beat.quarantined):
+                await self._ask(beat)
+
+    async def ask_about(self, node: Heartbeat, object_ids: Sequence[bytes]) -> None:
+        """Ask again about objects that the node did not find or list; what it signs now counts.
+
+        The catalogue named these copies before this is asked, so one that only came meanwhile is not taken for gone.
+
+        Raises:
+            FascicleError: no answer, or the catalogue cannot be written.
+        """
+        left = sorted(object_ids)
+        while left:
+            async with self.telling:
+                page = await self._links.list(node, predecessor(left[0]))
+                told = [one for one in left if page.complete or one <= page.last]
+                there = {receipt.object_id for receipt in page.receipts}.union(page.unreadable)
+                await self._write(page, [one for one in told if one not in there])
+            left = left[len(told) :]
+
+    async def _ask(self, beat: Heartbeat) -> None:
+        """Ask a node of which objects it has only damaged files."""
+        try:
+            if beat.quarantined:
+                await self._take_quarantine(beat)
+            self._told[beat.node_id] = (beat.incarnation, beat.quarantined)
+        except FascicleError as error:
+            self._ask_again_s[beat.node_id] = time.monotonic() + TROUBLE_S
+            log.warning("damage_not_told", node_id=beat.node_id, code=error.code, reason=error.message)
+
+    async def _take_quarantine(self, beat: Heartbeat) -> None:
+        after, complete = b"", False
+        while not complete:
+            async with self.telling:
+                page = await self._links.list(beat, after, quarantined=True)
+                await self._write(page, page.damaged)
+            after, complete = page.last, page.complete
+
+    async def _write(self, page: Page, ids: list[bytes]) -> None:
+        if not ids:
+            return
+        news = await self._database.write(lambda link: note_gone(link, page.node_id, page.incarnation, ids))
+        if news:
+            self._metrics.copies_damaged.inc(news)
+            log.error("objects_damaged", node_id=page.node_id, objects=news)
+            self._on_change()
+
+
+def predecessor(object_id: bytes) -> bytes:
+    """Return the id just below, so that a page above it begins with `object_id`."""
+    return max(0, int.from_bytes(object_id, "big") - 1).to_bytes(len(object_id), "big")

@@ -1,0 +1,131 @@
+"""Lives: parts work for ever, and end by kill -9 or with the power at a moment that is drawn; then they are judged.
+
+The moment is drawn in promises, and in microseconds behind the last of them, so that it falls into the work on any
+machine. A folder is lived in `LIVES` times, and judged after each by everything that was ever promised there; the last
+time by the journal alone. Refuses to do: repairing anything between two lives.
+"""
+
+import random
+import shutil
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from tests.faults.real.forks import ENDED, Child, Message, fork
+from tests.faults.real.journal import Acknowledged, Journal, read_journal
+from tests.faults.real.loop import Disk
+from tests.faults.real.role import Role
+from tests.faults.real.sweep import judge
+from tests.faults.real.totals import Totals
+from tests.faults.real.traced import Ended, finish
+
+LIVES: Final = 4
+NONE_IN: Final = 3  # one life in four ends before its first promise, or soon after
+BEHIND_S: Final = 0.01
+AFTER_CUT_S: Final = 0.002  # the dead keep trying: nothing may be promised any more
+SEEDS: Final = 100_000  # of one life
+STARTED_S: Final = 30.0
+
+
+class Lives:
+    """Lives of parts below `folder`; with a `disk` they end with its power."""
+
+    def __init__(
+        self,
+        roles: Sequence[Role],
+        *,
+        folder: Path,
+        disk: Disk | None,
+        journal: Journal,
+        totals: Totals,
+        promises_max: int,
+    ) -> None:
+        """`promises_max`: before the end of a life."""
+        self._roles, self._folder, self._disk = roles, folder, disk
+        self._journal, self._totals = journal, totals
+        self._promises_max = promises_max
+        self._promised: dict[str, dict[str, int]] = {}
+
+    def live(self, number: int) -> None:
+        """Live life `number` of the seed, and judge what it leaves."""
+        chance = random.Random(f"{self._totals.seed} {number}")
+        place = number // LIVES
+        roles = self._roles if place % 4 == 3 and self._disk else [self._roles[place % len(self._roles)]]
+        folders = {role.name: self._folder / f"{place}-{role.name}" for role in roles}
+        ended = self._work(roles, folders, number, chance)
+        for role in roles:
+            folder = folders[role.name]
+            heard = ended[role.name].promised()
+            self._promised.setdefault(folder.name, {}).update(heard)
+            self._totals.acknowledged += len(heard)
+            problems = self._unprepared(ended[role.name])
+            problems += judge(role, folder, self._promised[folder.name], self._totals)
+            if number % LIVES == LIVES - 1:
+                problems += self._judge_by_journal(role, folder)
+            self._totals.note(f"life {number} of {role.name}", problems)
+        self._totals.runs += 1
+
+    def finish(self) -> None:
+        """Judge by the journal where the last life has not."""
+        for name in list(self._promised):
+            role = next(role for role in self._roles if name.endswith(f"-{role.name}"))
+            self._totals.note(f"the end of {name}", self._judge_by_journal(role, self._folder / name))
+
+    def _work(
+        self, roles: Sequence[Role], folders: dict[str, Path], number: int, chance: random.Random
+    ) -> dict[str, Ended]:
+        for folder in folders.values():
+            folder.mkdir(exist_ok=True)
+        children = {role.name: fork(partial(role.for_ever, folders[role.name], number * SEEDS)) for role in roles}
+        heard: dict[str, list[Message]] = {name: [] for name in children}
+        first = roles[0].name
+        wanted = chance.choice((0, *(chance.randrange(self._promises_max) for _ in range(NONE_IN))))
+        self._hear(children[first], heard[first], wanted, folders[first])
+        time.sleep(chance.uniform(0, BEHIND_S))
+        if self._disk is not None:
+            self._disk.cut()
+            time.sleep(chance.uniform(0, AFTER_CUT_S))
+        self._totals.fired += all(_alive(child) for child in children.values()) or self._disk is not None
+        for child in children.values():
+            child.kill()
+        ended = {}
+        for name, child in children.items():
+            rest = finish(child)
+            self._note(folders[name], rest.messages)
+            ended[name] = rest._replace(messages=heard[name] + rest.messages)
+        if self._disk is not None:
+            self._disk.restore()
+        return ended
+
+    def _hear(self, child: Child, heard: list[Message], wanted: int, folder: Path) -> None:
+        """Hear, and note in the journal, so many promises."""
+        promises = 0
+        while promises < wanted and (message := child.hear(STARTED_S)) is not None:
+            heard.append(message)
+            promises += "key" in message
+            self._note(folder, [message])
+
+    def _note(self, folder: Path, messages: list[Message]) -> None:
+        self._journal.note(
+            Acknowledged(folder.name, message["key"], message["seed"]) for message in messages if "key" in message
+        )
+
+    def _unprepared(self, ended: Ended) -> list[str]:
+        """Return what it did that neither the kill nor the cut explains."""
+        if self._disk is not None and ended.code == ENDED:
+            return []  # an error of ours, on a disk that is gone
+        return ended.problems(killed=ended.code == -9)
+
+    def _judge_by_journal(self, role: Role, folder: Path) -> list[str]:
+        noted = read_journal(self._journal.path).get(folder.name, {})
+        problems = [] if noted == self._promised.pop(folder.name) else ["the journal is not what was heard"]
+        problems += judge(role, folder, noted, self._totals)
+        shutil.rmtree(folder)
+        return problems
+
+
+def _alive(child: Child) -> bool:
+    """Tell whether a child has not ended by itself."""
+    return (Path("/proc") / str(child.pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"

@@ -1,0 +1,161 @@
+"""The scrubber: everything is re-read in order at its pace, damage is found and set aside, a restart goes on."""
+
+import os
+from typing import Any
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nodes import scrubplace
+from nodes.scrub import Scrubber
+from nodes.scrubplace import SEEK_BYTES, Place
+from tests.nodes.kit import Running, raw_id, wait_until
+from tests.store.objects import noise, put
+from transfer import disk
+from transfer.errors import StorageError
+from transfer.objects import object_id
+
+FAST = 1 << 40
+
+
+async def run_pass(scrubber: Scrubber, nursery: trio.Nursery, objects: int) -> None:
+    """Let a scrubber go on until one pass is over."""
+    nursery.start_soon(scrubber.serve)
+    await wait_until(lambda: scrubber.place.done and scrubber.place.began_at_s > 0)
+    nursery.cancel_scope.cancel()
+    found = scrubber.place
+    assert found.objects + found.damaged + found.unreadable == objects
+
+
+def harm(running: Running, data: bytes, how: str) -> None:
+    path = running.object_file(object_id(data))
+    stored = bytearray(path.read_bytes())
+    path.chmod(0o600)
+    match how:
+        case "a flipped bit":
+            stored[-1] ^= 1
+            path.write_bytes(stored)
+        case "cut":
+            os.truncate(path, len(stored) - 1)
+        case "zeroed":
+            path.write_bytes(bytes(len(stored)))
+        case "another object's":
+            path.write_bytes(running.object_file(object_id(b"another")).read_bytes())
+        case "longer":
+            path.write_bytes(stored + b"x")
+
+
+@pytest.mark.parametrize("how", ["a flipped bit", "cut", "zeroed", "another object's", "longer"])
+@pytest.mark.parametrize("length", [3000, (4 << 20) + 5])
+async def test_any_damage_goes_to_quarantine_and_the_rest_stays(node: Running, how: str, length: int) -> None:
+    bad = noise(length)
+    for data in (b"another", bad, *(noise(500, seed=number) for number in range(20))):
+        put(node.store, data)
+    harm(node, bad, how)
+    scrubber = Scrubber(node.node, bytes_per_s=FAST, every_s=3600)
+    async with trio.open_nursery() as nursery:
+        await run_pass(scrubber, nursery, objects=22)
+    assert (scrubber.place.objects, scrubber.place.damaged) == (21, 1)
+    assert [path.name for path in node.files("quarantine")] == [f"{object_id(bad)}.0"]
+    assert node.store.statistics().quarantined == 1
+    assert not node.object_file(object_id(bad)).exists()
+    assert len(node.files("objects")) == 21
+
+
+async def test_what_the_disk_will_not_read_stays_where_it_is(node: Running, monkeypatch: Any) -> None:
+    for data in (b"one", b"two", b"three"):
+        put(node.store, data)
+    read = node.store.read
+
+    def fail(name: str, **how: Any) -> Any:
+        if name == object_id(b"two"):
+            raise StorageError("read_at: Input/output error")
+        return read(name, **how)
+
+    monkeypatch.setattr(node.store, "read", fail)
+    scrubber = Scrubber(node.node, bytes_per_s=FAST, every_s=3600)
+    async with trio.open_nursery() as nursery:
+        await run_pass(scrubber, nursery, objects=3)
+    assert (scrubber.place.objects, scrubber.place.unreadable) == (2, 1)
+    assert len(node.files("objects")) == 3
+
+
+async def test_it_reads_from_the_disk_and_not_from_memory(node: Running, monkeypatch: Any) -> None:
+    for data in (b"one", b"two"):
+        put(node.store, data)
+    dropped: list[int] = []
+    forget = disk.forget_cached
+    monkeypatch.setattr(disk, "forget_cached", lambda descriptor: (dropped.append(descriptor), forget(descriptor)))
+    scrubber = Scrubber(node.node, bytes_per_s=FAST, every_s=3600)
+    async with trio.open_nursery() as nursery:
+        await run_pass(scrubber, nursery, objects=2)
+    assert len(dropped) == 2
+
+
+async def test_a_restart_goes_on_from_the_saved_place(node: Running, autojump_clock: Any) -> None:
+    """At a slow pace: after some minutes the place on disk is not far behind, and the next scrubber begins there."""
+    autojump_clock.autojump_threshold = 0.02  # threads that read have that long before time goes on
+    ids = sorted(object_id(b"%d" % number) for number in range(60))
+    for number in range(60):
+        put(node.store, b"%d" % number)
+    slow = Scrubber(node.node, bytes_per_s=SEEK_BYTES, every_s=0)  # one object a second
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(slow.serve)
+        await trio.sleep(40)
+        nursery.cancel_scope.cancel()
+    assert 31 < slow.place.objects <= 40
+    resumed = Scrubber(node.node, bytes_per_s=FAST, every_s=3600)
+    place = resumed._load()
+    assert slow.place.objects - 31 <= place.objects <= slow.place.objects
+    assert place.after == ids[place.objects - 1]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(resumed.serve)
+        await trio.sleep(2)
+        nursery.cancel_scope.cancel()
+    assert (resumed.place.objects, resumed.place.done) == (60, True)
+
+
+@pytest.mark.parametrize("left", [b"", b"{", b'{"after": 7}', b"\xff"])
+async def test_a_place_that_cannot_be_read_begins_anew(node: Running, left: bytes) -> None:
+    put(node.store, b"one")
+    (node.folder / "scrub").write_bytes(left)
+    scrubber = Scrubber(node.node, bytes_per_s=FAST, every_s=3600)
+    async with trio.open_nursery() as nursery:
+        await run_pass(scrubber, nursery, objects=1)
+
+
+async def test_a_node_keeps_answering_while_it_is_scrubbed(node: Running) -> None:
+    put(node.store, noise(1000))
+    scrubber = Scrubber(node.node, bytes_per_s=FAST, every_s=0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(scrubber.serve)
+        for number in range(20):
+            put(node.store, noise(1000, seed=100 + number))
+            await trio.sleep(0.001)
+        nursery.cancel_scope.cancel()
+    assert (node.files("quarantine"), len(node.files("objects"))) == ([], 21)
+    assert raw_id(noise(1000)).hex() in {path.name for path in node.files("objects")}
+
+
+@given(
+    began_s=st.floats(0, 2e9), now_s=st.floats(0, 2e9), every_s=st.floats(0, 1e8), done=st.booleans()
+)  # also clocks that were set back
+def test_the_rest_between_passes_is_never_longer_than_a_period(
+    began_s: float, now_s: float, every_s: float, done: bool
+) -> None:
+    found = scrubplace.rest_s(Place(began_at_s=began_s, done=done), now_s, every_s)
+    assert 0 <= found <= every_s
+    assert done or found == 0
+
+
+@given(st.lists(st.tuples(st.floats(0, 50), st.integers(1, 1 << 22)), max_size=50), st.integers(1000, 1 << 30))
+def test_the_pace_is_kept_and_idle_time_is_not_made_up_for(steps: list[tuple[float, int]], bytes_per_s: int) -> None:
+    now_s, due, read = 0.0, 0.0, 0
+    for idle_s, size in steps:
+        now_s = max(now_s, due) + idle_s
+        due = scrubplace.due_s(due, now_s, size, bytes_per_s)
+        read += size
+        assert due >= now_s + size / bytes_per_s * 0.999
+    assert due >= read / bytes_per_s * 0.999
