@@ -3,7 +3,7 @@
 The nodes are those of the gateway's configuration, found by their heartbeats; all must be there, or the listing would
 say of the others' objects that there are none. Each lists what it holds in signed pages, which are merged in the order
 of ids and written to a new database; it takes the catalogue's place when it is whole. Refuses to do: files
-(`gateway.renewal`), rows (`gateway.rebuilding`), deleting anything.
+(`gateway.replacement`), rows (`gateway.rebuilding`), deleting anything.
 """
 
 import asyncio
@@ -21,8 +21,8 @@ from gateway.heartbeats import Heartbeats
 from gateway.liveness import Nodes
 from gateway.merging import Round, merge
 from gateway.metrics import Metrics
-from gateway.renewal import renewed
 from gateway.repairlink import RepairLinks
+from gateway.replacement import renewed
 from gateway.settings import GatewaySettings
 from gateway.signatures import NodeKeys
 from transfer import log, settings

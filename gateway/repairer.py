@@ -3,7 +3,7 @@
     serve
      +- silence      nodes that are no longer heard, or are again       (gateway.watch)
      +- damage       what nodes tell of copies that are gone            (gateway.watch)
-     +- audit        what nodes list against the catalogue, now and then   (gateway.audit)
+     +- stocktake      what nodes list against the catalogue, now and then   (gateway.stocktake)
      `- passes       through all objects of which replicas are wished, when something changed or is short
 
 What is short is read from the catalogue each time, so a gateway that was killed goes on where it was, and a node that
@@ -19,7 +19,6 @@ from typing import Any, Final, Never, TypeVar
 
 import msgspec
 
-from gateway.audit import Audit
 from gateway.damage import note_copied, note_found, open_damage
 from gateway.database import Database
 from gateway.liveness import Nodes, candidate
@@ -30,6 +29,7 @@ from gateway.repairlink import RepairLinks
 from gateway.repairplan import JOB_BYTES, Job, plan
 from gateway.settings import GatewaySettings
 from gateway.shortages import read_shortages
+from gateway.stocktake import Stocktake
 from gateway.tickets import Tickets
 from gateway.watch import LOOK_S, Watch
 from transfer.errors import FascicleError, UnreachableError
@@ -37,7 +37,7 @@ from transfer.heartbeat import Heartbeat
 from transfer.log import get_logger
 from transfer.protocol.messages import Refused
 
-FIRST_AUDIT_S: Final = 300.0  # after the start, when nodes have been heard
+FIRST_STOCKTAKE_S: Final = 300.0  # after the start, when nodes have been heard
 T = TypeVar("T")
 SETTLE_S: Final = 1.0  # after a change, so that what changes together is looked at together
 IDLE_S: Final = 3600.0  # between passes where nothing changed and nothing was short
@@ -80,7 +80,7 @@ class Repairer:
             grace_s=settings.replica_grace_s,
             on_change=self._changed.set,
         )
-        self.audit = Audit(database, nodes, links, self.watch.telling, self.watch.ask_about)
+        self.stocktake = Stocktake(database, nodes, links, self.watch.telling, self.watch.ask_about)
 
     async def serve(self) -> None:
         """Repair until cancelled."""
@@ -88,7 +88,7 @@ class Repairer:
             tasks.create_task(self._serve_silence())
             tasks.create_task(self._serve_damage())
             tasks.create_task(self._serve_passes())
-            tasks.create_task(self._serve_audits())
+            tasks.create_task(self._serve_stocktakes())
 
     async def _serve_silence(self) -> Never:
         while True:
@@ -103,17 +103,17 @@ class Repairer:
                 log.error("watch_failed", exc_info=error)
             await asyncio.sleep(LOOK_S)
 
-    async def _serve_audits(self) -> Never:
-        await asyncio.sleep(min(FIRST_AUDIT_S, self._settings.audit_every_s))
+    async def _serve_stocktakes(self) -> Never:
+        await asyncio.sleep(min(FIRST_STOCKTAKE_S, self._settings.stocktake_every_s))
         while True:
-            rest_s = self._settings.audit_every_s
+            rest_s = self._settings.stocktake_every_s
             try:
-                await self.audit.run()
+                await self.stocktake.run()
             except FascicleError as error:
-                rest_s = min(FIRST_AUDIT_S, rest_s)
-                log.warning("audit_waits", code=error.code, reason=error.message)
+                rest_s = min(FIRST_STOCKTAKE_S, rest_s)
+                log.warning("stocktake_waits", code=error.code, reason=error.message)
             except Exception as error:
-                log.error("audit_failed", exc_info=error)
+                log.error("stocktake_failed", exc_info=error)
             await asyncio.sleep(rest_s)
 
     async def _serve_passes(self) -> Never:

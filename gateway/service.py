@@ -27,9 +27,9 @@ from gateway.liveness import Nodes
 from gateway.metrics import Metrics, counted
 from gateway.nodelink import NodeLinks
 from gateway.rehearsal import rehearse
-from gateway.renewal import refuse_half_made
 from gateway.repairer import Repairer
 from gateway.repairlink import RepairLinks
+from gateway.replacement import refuse_half_made
 from gateway.settings import GatewaySettings
 from gateway.signatures import NodeKeys
 from gateway.tickets import Tickets

@@ -45,7 +45,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     silent_after_s: Seconds = 10.0  # four heartbeats missed in a row, and room for a slow start
     replica_grace_s: Annotated[float, Meta(ge=0, le=30 * 86_400)] = 900.0  # of a silent node, before others copy
     repair_every_s: Seconds = 30.0  # between looks for what is short, while something is
-    audit_every_s: Annotated[float, Meta(ge=0.1, le=366 * 86_400)] = 86_400.0
+    stocktake_every_s: Annotated[float, Meta(ge=0.1, le=366 * 86_400)] = 86_400.0
     repair_bytes_per_s: Annotated[int, Meta(ge=1 << 10, le=1 << 40)] = 64 << 20
     reserve_timeout_s: Seconds = 2.0
     check_timeout_s: Seconds = 10.0

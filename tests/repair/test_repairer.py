@@ -109,7 +109,7 @@ class Holder(Node):
 
 @pytest.fixture
 def gateway(identities: Identities, tmp_path: Path) -> Iterator[Gateway]:
-    quick = {"silent_after_s": 3600, "repair_every_s": 0.2, "audit_every_s": 0.5}
+    quick = {"silent_after_s": 3600, "repair_every_s": 0.2, "stocktake_every_s": 0.5}
     running = Gateway(identities, settings(identities, tmp_path / "gateway", **quick))
     yield running
     running.stop()
@@ -231,7 +231,7 @@ def test_a_copy_that_was_not_doubled_is_found_again_too(gateway: Gateway, nodes:
     assert holders(gateway) == {image.object_id: ["node-1"]}
 
 
-def test_a_file_that_was_removed_by_hand_is_missed_by_the_audit(gateway: Gateway, nodes: Nodes) -> None:
+def test_a_file_that_was_removed_by_hand_is_missed_by_the_stocktake(gateway: Gateway, nodes: Nodes) -> None:
     ids = store(gateway, nodes, "node-1", "node-2", count=9)  # several of this node's pages
     removed = sorted(ids)[1::3]
     for object_id in removed:

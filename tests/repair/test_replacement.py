@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.renewal import MARK, refuse_half_made, renewed
+from gateway.replacement import MARK, refuse_half_made, renewed
 from transfer import disk
 from transfer.errors import ConflictError, SettingsError, StorageError
 

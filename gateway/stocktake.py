@@ -1,4 +1,4 @@
-"""The audit: each node's own list against the catalogue, slowly, so that neither says what the other does not.
+"""The stocktake: each node's own list against the catalogue, slowly, so that neither says what the other does not.
 
 A copy that the catalogue names and the node does not list is asked for once more, and gone when the node signs that. A
 copy that the node lists of an object that the catalogue has counts from now on. What the catalogue does not show (never
@@ -60,7 +60,7 @@ def compare(connection: Connection, page: Page) -> Difference:
     )
 
 
-class Audit:
+class Stocktake:
     """Goes through the live nodes; `ask_about` is given the copies that a node did not list."""
 
     def __init__(
@@ -104,7 +104,7 @@ class Audit:
             after, complete = page.last, page.complete
             await asyncio.sleep(PAUSE_S)
         self._orphans[beat.node_id] = Orphans(orphans, orphan_bytes)
-        log.info("node_audited", node_id=beat.node_id, missing=missing, unnamed=unnamed, orphans=orphans)
+        log.info("node_taken_stock", node_id=beat.node_id, missing=missing, unnamed=unnamed, orphans=orphans)
 
     async def _settle(self, beat: Heartbeat, page: Page, found: Difference) -> None:
         await self._ask_about(beat, sorted({*found.missing, *page.damaged}))
