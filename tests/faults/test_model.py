@@ -2,12 +2,21 @@
 
 from contextlib import ExitStack
 
-from hypothesis import settings
+import pytest
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from nodes.objectfile import Record
 from nodes.store import Store
+from tests.faults.histories.mutants import MUTANTS, applied
 from tests.faults.histories.objects import ENCODINGS, OBJECTS, STORED
 from tests.faults.histories.of_node import FOLDER
 from tests.faults.histories.world import World, open_world
@@ -112,3 +121,10 @@ class SimulatedStore(RuleBasedStateMachine):
 
 TestSimulatedStore = SimulatedStore.TestCase
 TestSimulatedStore.settings = settings(max_examples=100, stateful_step_count=25, deadline=None)
+
+
+@pytest.mark.parametrize("mutant", ["file data is not flushed", "names are not flushed"])
+def test_the_model_notices_a_mistake(mutant: str) -> None:
+    brief = settings(TestSimulatedStore.settings, database=None, phases=[Phase.generate])
+    with applied(MUTANTS[mutant]), pytest.raises((AssertionError, CorruptError)):
+        run_state_machine_as_test(SimulatedStore, settings=brief)

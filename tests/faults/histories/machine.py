@@ -46,6 +46,7 @@ class Machine(Running):
 
     O_RDWR, O_RDONLY, O_CREAT, O_EXCL = os.O_RDWR, os.O_RDONLY, os.O_CREAT, os.O_EXCL
     O_CLOEXEC, O_NOFOLLOW, O_DIRECTORY, O_DIRECT = os.O_CLOEXEC, os.O_NOFOLLOW, os.O_DIRECTORY, os.O_DIRECT
+    POSIX_FADV_DONTNEED = os.POSIX_FADV_DONTNEED
     path, strerror, DirEntry = os.path, staticmethod(os.strerror), os.DirEntry
 
     def __init__(self, rng: random.Random, give_way: Callable[[], None], trace: Callable[[str], None] | None) -> None:
@@ -201,6 +202,10 @@ class Machine(Running):
         if command == fcntl.F_SETFL:
             opened.flags = argument
         return opened.flags
+
+    def posix_fadvise(self, descriptor: int, offset: int, length: int, advice: int) -> None:
+        self._enter("fadvise")
+        self._file(descriptor).evict()
 
     # Flushes.
 

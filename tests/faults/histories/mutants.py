@@ -26,7 +26,7 @@ from transfer.objects import Identity
 Replaced = tuple[Any, str, Any]
 _write_at, _flush_data, _flush_whole = disk.write_at, disk.flush_data, disk.flush_file_system
 _flush_folder = disk.flush_folder
-_outcome, _prepare = Store._outcome, Spool._prepare
+_check, _prepare = Store.check, Spool._prepare
 
 
 def _nothing(*_: object, **__: object) -> None:
@@ -136,13 +136,8 @@ def _take_half_for_whole(spool: Spool) -> None:
     _prepare(spool)
 
 
-def _check_header_only(store: Store, record: Any, is_new: bool) -> Any:
-    if is_new:
-        return _outcome(store, record, is_new)
-    try:
-        return store.check(record.object_id, deep=False)
-    except FascicleError as error:
-        return error
+def _check_header_only(store: Store, object_id: str, *, deep: bool) -> Any:
+    return _check(store, object_id, deep=False)
 
 
 def _contains_what_is_visible(store: Store, object_id: str) -> Any:
@@ -180,7 +175,7 @@ MUTANTS: Final[dict[str, list[Replaced]]] = {
     "temporary files are not cleared": [(nodes.store, "clear_incoming", _nothing)],
     "nothing is flushed at start": [(Volume, "flush_everything", _nothing)],
     "a name that is visible counts as durable": [(Store, "contains", _contains_what_is_visible)],
-    "an old copy is not read before it stands for a new one": [(Store, "_outcome", _check_header_only)],
+    "an old copy is not read before it stands for a new one": [(Store, "check", _check_header_only)],
     "half received objects count as whole": [(Spool, "_prepare", _take_half_for_whole)],
     "the spool answers before its folder is flushed": [(Spool, "_publish_group", _publish_without_names)],
 }

@@ -1,4 +1,4 @@
-"""The objects of the histories, in each stored form, and ways in which a stored file may rot."""
+"""The objects of the histories, in each stored form, and ways in which they go wrong."""
 
 import random
 
@@ -20,6 +20,13 @@ STORED = {
     for name, data in OBJECTS.items()
     for encoding in ENCODINGS
 }
+
+
+def changed(stored: bytes, rng: random.Random) -> bytes:
+    """Return what a sender may get wrong: a bit, the end, a byte too many."""
+    at = rng.randrange(len(stored))
+    flipped = stored[:at] + bytes([stored[at] ^ 1 << rng.randrange(8)]) + stored[at + 1 :]
+    return rng.choice((flipped, stored[:at], stored + b"x"))
 
 
 def spoil(file: File, other: File, rng: random.Random) -> None:

@@ -19,7 +19,7 @@ from nodes.opening import object_path
 from nodes.store import Store
 from tests.faults.histories.filesystem import File, walk
 from tests.faults.histories.journal import Journal, require
-from tests.faults.histories.objects import ENCODINGS, OBJECTS, STORED, spoil
+from tests.faults.histories.objects import ENCODINGS, OBJECTS, STORED, changed, spoil
 from tests.faults.histories.running import Stopped
 from tests.faults.histories.world import HOME, MEMORY_BYTES, World
 from transfer.buffers import Buffers
@@ -171,7 +171,7 @@ class NodeHistory:
         rng, name = self.rng, self._pick()
         encoding, wrong = rng.choice(ENCODINGS), rng.random() < 0.15
         resumable = rng.random() < 0.3 if resumable is None else resumable
-        stored = self._spoiled(STORED[name, encoding]) if wrong else STORED[name, encoding]
+        stored = changed(STORED[name, encoding], rng) if wrong else STORED[name, encoding]
         self.world.note(f"UPLOAD {name[:8]} {encoding} {resumable=} {wrong=} {whole=}")
         begin: Callable[[], Incoming] = partial(store.begin, name, len(OBJECTS[name]), encoding, resumable=resumable)
         try:
@@ -208,11 +208,6 @@ class NodeHistory:
             await trio.to_thread.run_sync(incoming.abandon)
         except FascicleError as error:
             self._excused(error)
-
-    def _spoiled(self, stored: bytes) -> bytes:
-        at = self.rng.randrange(len(stored))
-        changed = stored[:at] + bytes([stored[at] ^ 1 << self.rng.randrange(8)]) + stored[at + 1 :]
-        return self.rng.choice((changed, stored[:at], stored + b"x"))
 
     def _pick(self) -> str:
         """Draw an object; what is spoiled should be come across before it is judged."""
