@@ -8,7 +8,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes import scrubplace
+from nodes import scrub, scrubplace
 from nodes.scrub import Scrubber
 from nodes.scrubplace import SEEK_BYTES, Place
 from tests.nodes.kit import Running, raw_id, wait_until
@@ -94,27 +94,28 @@ async def test_it_reads_from_the_disk_and_not_from_memory(node: Running, monkeyp
     assert len(dropped) == 2
 
 
-async def test_a_restart_goes_on_from_the_saved_place(node: Running, autojump_clock: Any) -> None:
-    """At a slow pace: after some minutes the place on disk is not far behind, and the next scrubber begins there."""
-    autojump_clock.autojump_threshold = 0.02  # threads that read have that long before time goes on
+async def test_a_restart_goes_on_from_the_saved_place(node: Running, monkeypatch: Any) -> None:
+    """Ended in the middle of a pass: the place on disk is one that it was at, and the next scrubber begins there."""
     ids = sorted(object_id(b"%d" % number) for number in range(60))
     for number in range(60):
         put(node.store, b"%d" % number)
-    slow = Scrubber(node.node, bytes_per_s=SEEK_BYTES, every_s=0)  # one object a second
+    monkeypatch.setattr(scrub, "SAVE_S", 0.0)  # after each object
+    slow = Scrubber(node.node, bytes_per_s=SEEK_BYTES * 100, every_s=3600)  # a hundred objects a second
     async with trio.open_nursery() as nursery:
         nursery.start_soon(slow.serve)
-        await trio.sleep(40)
+        await wait_until(lambda: slow.place.objects >= 20)
         nursery.cancel_scope.cancel()
-    assert 31 < slow.place.objects <= 40
+    assert 20 <= slow.place.objects < 60
     resumed = Scrubber(node.node, bytes_per_s=FAST, every_s=3600)
     place = resumed._load()
-    assert slow.place.objects - 31 <= place.objects <= slow.place.objects
-    assert place.after == ids[place.objects - 1]
+    assert slow.place.objects - 1 <= place.objects <= slow.place.objects
+    assert (place.after, place.done) == (ids[place.objects - 1], False)
+    read = node.store.read
+    again: list[str] = []
+    monkeypatch.setattr(node.store, "read", lambda name, **how: (again.append(name), read(name, **how))[1])
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(resumed.serve)
-        await trio.sleep(2)
-        nursery.cancel_scope.cancel()
-    assert (resumed.place.objects, resumed.place.done) == (60, True)
+        await run_pass(resumed, nursery, objects=60)
+    assert again == ids[place.objects :]
 
 
 @pytest.mark.parametrize("left", [b"", b"{", b'{"after": 7}', b"\xff"])
