@@ -139,7 +139,7 @@ class Lives:
         """Return what it did that neither the kill nor the cut explains."""
         if self._disk is not None and ended.code == ENDED:
             return []  # an error of ours, on a disk that is gone
-        return ended.problems(killed=ended.code == -9)
+        return ended.problems(killed=ended.code == -9) + [f"ended by itself: {error}" for error in ended.errors()]
 
     def _judge_by_journal(self, role: Role, folder: Path) -> list[str]:
         noted = read_journal(self._journal.path).get(folder.name, {})
