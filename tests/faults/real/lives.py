@@ -1,5 +1,9 @@
 """Lives: parts work for ever, and end by kill -9 or with the power at a moment that is drawn; then they are judged.
 
+A promise that was given after the power had gone is none: with a machine's power its processor stops, where here the
+kernel goes on, and may answer a flush that the cut overtakes as done. The child's clock tells which these are; they are
+counted, and so are those of them that are lost.
+
 The moment is drawn in promises, and in microseconds behind the last of them, so that it falls into the work on any
 machine. A folder is lived in `LIVES` times, and judged after each by everything that was ever promised there; the last
 time by the journal alone. Refuses to do: repairing anything between two lives.
@@ -47,6 +51,7 @@ class Lives:
         self._journal, self._totals = journal, totals
         self._promises_max = promises_max
         self._promised: dict[str, dict[str, int]] = {}
+        self._late: list[dict[str, int]] = []  # of this life, by role
 
     def live(self, number: int) -> None:
         """Live life `number` of the seed, and judge what it leaves."""
@@ -62,6 +67,7 @@ class Lives:
             self._totals.acknowledged += len(heard)
             problems = self._unprepared(ended[role.name])
             problems += judge(role, folder, self._promised[folder.name], self._totals)
+            self._count_late(role, folder, self._late.pop(0))
             if number % LIVES == LIVES - 1:
                 problems += self._judge_by_journal(role, folder)
             self._totals.note(f"life {number} of {role.name}", problems)
@@ -84,7 +90,9 @@ class Lives:
         wanted = chance.choice((0, *(chance.randrange(self._promises_max) for _ in range(NONE_IN))))
         self._hear(children[first], heard[first], wanted, folders[first])
         time.sleep(chance.uniform(0, BEHIND_S))
+        gone_ns = None
         if self._disk is not None:
+            gone_ns = time.monotonic_ns()
             self._disk.cut()
             time.sleep(chance.uniform(0, AFTER_CUT_S))
         self._totals.fired += all(_alive(child) for child in children.values()) or self._disk is not None
@@ -92,12 +100,27 @@ class Lives:
             child.kill()
         ended = {}
         for name, child in children.items():
-            rest = finish(child)
+            rest = self._in_time(finish(child), gone_ns)
             self._note(folders[name], rest.messages)
             ended[name] = rest._replace(messages=heard[name] + rest.messages)
         if self._disk is not None:
             self._disk.restore()
         return ended
+
+    def _in_time(self, ended: Ended, gone_ns: int | None) -> Ended:
+        """Leave out promises that were given when the power had gone."""
+        in_time, late = [], []
+        for message in ended.messages:
+            too_late = gone_ns is not None and message.get("at_ns", 0) >= gone_ns
+            (late if too_late else in_time).append(message)
+        self._late.append(ended._replace(messages=late).promised())
+        return ended._replace(messages=in_time)
+
+    def _count_late(self, role: Role, folder: Path, late: dict[str, int]) -> None:
+        if late:
+            more = self._totals.more
+            more["too_late"] = more.get("too_late", 0) + len(late)
+            more["too_late_lost"] = more.get("too_late_lost", 0) + len(judge(role, folder, late, self._totals))
 
     def _hear(self, child: Child, heard: list[Message], wanted: int, folder: Path) -> None:
         """Hear, and note in the journal, so many promises."""
@@ -116,7 +139,7 @@ class Lives:
         """Return what it did that neither the kill nor the cut explains."""
         if self._disk is not None and ended.code == ENDED:
             return []  # an error of ours, on a disk that is gone
-        return ended.problems(killed=ended.code == -9)
+        return ended.problems(killed=ended.code == -9) + [f"ended by itself: {error}" for error in ended.errors()]
 
     def _judge_by_journal(self, role: Role, folder: Path) -> list[str]:
         noted = read_journal(self._journal.path).get(folder.name, {})

@@ -1,9 +1,11 @@
 """What a campaign needs to know of a part that promises durability: how to work it, and how to judge what is left.
 
-A part is worked on a folder of its own in a child, which says `{"key", "seed"}` for each promise, after it was given.
+A part is worked on a folder of its own in a child, which says `{"key", "seed", "at_ns"}` for each promise, after it was
+given.
 Refuses to do: faults (`tests.faults.real.sweep`, `tests.faults.real.lives`).
 """
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -23,5 +25,5 @@ class Role(NamedTuple):
 
 
 def promise(say: Say, key: str, seed: int) -> None:
-    """Tell of one promise."""
-    say({"key": key, "seed": seed})
+    """Tell of one promise, and when it was given."""
+    say({"key": key, "seed": seed, "at_ns": time.monotonic_ns()})
