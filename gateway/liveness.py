@@ -33,6 +33,11 @@ class Nodes:
         self._seen: dict[str, Seen] = {}
         self._since_s: float | None = None
 
+    @property
+    def node_ids(self) -> frozenset[str]:
+        """All that take part now."""
+        return frozenset(self._node_ids)
+
     def add(self, node_id: str) -> None:
         """Take a node in; it is unknown until its first heartbeat."""
         if node_id not in self._node_ids:

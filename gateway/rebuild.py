@@ -1,9 +1,9 @@
 """`fascicle gateway rebuild`: makes the catalogue anew from the nodes, while they serve and the gateway does not.
 
-The nodes are those of the gateway's configuration, found by their heartbeats; all must be there, or the listing would
-say of the others' objects that there are none. Each lists what it holds in signed pages, which are merged in the order
-of ids and written to a new database; it takes the catalogue's place when it is whole. Refuses to do: files
-(`gateway.replacement`), rows (`gateway.rebuilding`), deleting anything.
+The nodes are those of the gateway's configuration and those that were enrolled, found by their heartbeats; all must be
+there, or the listing would say of the others' objects that there are none. Each lists what it holds in signed pages,
+which are merged in the order of ids and written to a new database; it takes the catalogue's place when it is whole.
+Refuses to do: files (`gateway.replacement`), rows (`gateway.rebuilding`), deleting anything.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from gateway.heartbeats import Heartbeats
 from gateway.liveness import Nodes
 from gateway.merging import Round, merge
 from gateway.metrics import Metrics
+from gateway.register import Register
 from gateway.repairlink import RepairLinks
 from gateway.replacement import renewed
 from gateway.settings import GatewaySettings
@@ -62,17 +63,28 @@ def rebuild(options: Options, on_progress: Callable[[Progress], None]) -> dict[s
         StorageError: a disk failed.
     """
     config = settings.load(GatewaySettings, options.config)
-    known = [entry.node_id for entry in config.node]
-    unknown = sorted(set(options.without) - set(known))
+    enrolled, known = taking_part(config)
+    unknown = sorted(set(options.without) - known)
     if unknown:
-        raise SettingsError(f"--without {unknown[0]}: {options.config} names no such node")
-    wanted = sorted(set(known) - set(options.without))
+        raise SettingsError(f"--without {unknown[0]}: {options.config} names no such node, and none was enrolled")
+    wanted = sorted(known - set(options.without))
     if not wanted:
-        raise SettingsError(f"{options.config} names no node to ask")
+        raise SettingsError(f"{options.config} names no node to ask, and none was enrolled")
     with service.locked(Path(config.data)), renewed(config.database, keep_aside=options.keep_aside) as path:
-        found = asyncio.run(_Rebuild(config, options, wanted, on_progress).run(path))
+        found = asyncio.run(_Rebuild(config, options, wanted, enrolled, on_progress).run(path))
     logger.info("catalogue_rebuilt", objects=found["objects"], replicas=found["replicas"], seconds=found["seconds"])
     return found
+
+
+def taking_part(config: GatewaySettings) -> tuple[dict[str, str], set[str]]:
+    """Return the keys of the enrolled nodes by name, and the names of all nodes: what revoked ones hold is not asked.
+
+    Raises:
+        SettingsError: the register cannot be read.
+    """
+    record = Register(Path(config.data) / "register.json").record
+    enrolled = record.nodes()
+    return enrolled, {entry.node_id for entry in config.node} - record.revoked.keys() | enrolled.keys()
 
 
 class _Rebuild:
@@ -81,11 +93,14 @@ class _Rebuild:
         config: GatewaySettings,
         options: Options,
         wanted: list[str],
+        enrolled: dict[str, str],
         on_progress: Callable[[Progress], None],
     ) -> None:
         self._config, self._options, self._wanted = config, options, wanted
         self._on_progress = on_progress
         self._keys = NodeKeys(config.node)
+        for node_id, public_key in enrolled.items():
+            self._keys.add(node_id, public_key)
         self._nodes = Nodes(wanted, config.silent_after_s)
         self._copies = dict.fromkeys(wanted, 0)
         self._trouble: dict[str, list[tuple[str, bytes]]] = {"damaged": [], "unreadable": []}

@@ -63,6 +63,14 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         """Tell whether a certificate of `name` that begins at this moment was revoked."""
         return not_before_s <= self.revoked.get(name, -1)
 
+    def nodes(self) -> dict[str, str]:
+        """Return the keys of the enrolled nodes that take part, by name."""
+        return {
+            name: party.public_key
+            for name, party in self.parties.items()
+            if party.role == "node" and not self.is_revoked(name, party.not_before_s)
+        }
+
 
 class Register:
     """The open register; `record` is what is durable."""

@@ -62,7 +62,6 @@ class Repairer:
     ) -> None:
         self._settings, self._database, self._nodes, self._links = settings, database, nodes, links
         self._tickets, self._metrics = tickets, metrics
-        self._node_ids = frozenset(entry.node_id for entry in settings.node)
         self.draining = frozenset(entry.node_id for entry in settings.node if entry.draining)
         self._job_bytes = min(JOB_BYTES, settings.repair_bytes_per_s)  # a second's worth at most
         self._changed = asyncio.Event()
@@ -73,7 +72,6 @@ class Repairer:
         self.waiting = 0
         self.watch = Watch(
             nodes=nodes,
-            node_ids=sorted(self._node_ids),
             database=database,
             links=links,
             metrics=metrics,
@@ -134,7 +132,7 @@ class Repairer:
         """Go through everything once; ends early when a node comes back or another is gone."""
         await self._look_again_at_damage()
         gone, short, waiting, copied = self.watch.gone, 0, 0, 0
-        counted = self._node_ids - gone - self.draining
+        counted = self._nodes.node_ids - gone - self.draining
         read = partial(read_shortages, counted=counted, every=bool(self.draining))
         after: bytes | None = b""
         while after is not None:

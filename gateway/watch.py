@@ -32,14 +32,13 @@ class Watch:
         self,
         *,
         nodes: Nodes,
-        node_ids: list[str],
         database: Database,
         links: RepairLinks,
         metrics: Metrics,
         grace_s: float,
         on_change: Callable[[], None],
     ) -> None:
-        self._nodes, self._node_ids, self._database, self._links = nodes, node_ids, database, links
+        self._nodes, self._database, self._links = nodes, database, links
         self._metrics, self._grace_s, self._on_change = metrics, grace_s, on_change
         self.gone: frozenset[str] = frozenset()
         self.telling = asyncio.Lock()  # held from a question about copies until the answer is in the catalogue
@@ -51,7 +50,7 @@ class Watch:
     def look_for_silence(self) -> None:
         """Take in which nodes are heard now."""
         now_s = time.monotonic()
-        for node_id in self._node_ids:
+        for node_id in sorted(self._nodes.node_ids):
             state = self._nodes.state(node_id, now_s)
             if self._states.get(node_id, "unknown") != state:
                 log.info("node_state", node_id=node_id, state=state)
