@@ -29,7 +29,7 @@ LIVES: Final = 4
 NONE_IN: Final = 3  # one life in four ends before its first promise, or soon after
 BEHIND_S: Final = 0.01
 AFTER_CUT_S: Final = 0.002  # the dead keep trying: nothing may be promised any more
-SEEDS: Final = 100_000  # of one life
+SEEDS: Final = 100_000  # of one life; those below are of the batches, whose contents are others
 STARTED_S: Final = 30.0
 
 
@@ -84,7 +84,7 @@ class Lives:
     ) -> dict[str, Ended]:
         for folder in folders.values():
             folder.mkdir(exist_ok=True)
-        children = {role.name: fork(partial(role.for_ever, folders[role.name], number * SEEDS)) for role in roles}
+        children = {role.name: fork(partial(role.for_ever, folders[role.name], (number + 1) * SEEDS)) for role in roles}
         heard: dict[str, list[Message]] = {name: [] for name in children}
         first = roles[0].name
         wanted = chance.choice((0, *(chance.randrange(self._promises_max) for _ in range(NONE_IN))))
