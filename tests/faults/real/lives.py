@@ -11,13 +11,14 @@ time by the journal alone. Refuses to do: repairing anything between two lives.
 
 import random
 import shutil
+import signal
 import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from tests.faults.real.forks import ENDED, Child, Message, fork
+from tests.faults.real.forks import Child, Message, fork
 from tests.faults.real.journal import Acknowledged, Journal, read_journal
 from tests.faults.real.loop import Disk
 from tests.faults.real.role import Role
@@ -137,9 +138,11 @@ class Lives:
 
     def _unprepared(self, ended: Ended) -> list[str]:
         """Return what it did that neither the kill nor the cut explains."""
-        if self._disk is not None and ended.code == ENDED:
-            return []  # an error of ours, on a disk that is gone
-        return ended.problems(killed=ended.code == -9) + [f"ended by itself: {error}" for error in ended.errors()]
+        crashes = [message["crashed"] for message in ended.messages if "crashed" in message]  # and killed after it
+        problems = crashes + ended.problems(killed=ended.code == -signal.SIGKILL)
+        if self._disk is not None:
+            return problems  # an error of ours is right, on a disk that is gone
+        return problems + [f"ended by itself: {error}" for error in ended.errors()]
 
     def _judge_by_journal(self, role: Role, folder: Path) -> list[str]:
         noted = read_journal(self._journal.path).get(folder.name, {})
