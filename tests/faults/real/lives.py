@@ -11,13 +11,14 @@ time by the journal alone. Refuses to do: repairing anything between two lives.
 
 import random
 import shutil
+import signal
 import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from tests.faults.real.forks import ENDED, Child, Message, fork
+from tests.faults.real.forks import Child, Message, fork
 from tests.faults.real.journal import Acknowledged, Journal, read_journal
 from tests.faults.real.loop import Disk
 from tests.faults.real.role import Role
@@ -29,7 +30,7 @@ LIVES: Final = 4
 NONE_IN: Final = 3  # one life in four ends before its first promise, or soon after
 BEHIND_S: Final = 0.01
 AFTER_CUT_S: Final = 0.002  # the dead keep trying: nothing may be promised any more
-SEEDS: Final = 100_000  # of one life
+SEEDS: Final = 100_000  # of one life; those below are of the batches, whose contents are others
 STARTED_S: Final = 30.0
 
 
@@ -84,7 +85,7 @@ class Lives:
     ) -> dict[str, Ended]:
         for folder in folders.values():
             folder.mkdir(exist_ok=True)
-        children = {role.name: fork(partial(role.for_ever, folders[role.name], number * SEEDS)) for role in roles}
+        children = {role.name: fork(partial(role.for_ever, folders[role.name], (number + 1) * SEEDS)) for role in roles}
         heard: dict[str, list[Message]] = {name: [] for name in children}
         first = roles[0].name
         wanted = chance.choice((0, *(chance.randrange(self._promises_max) for _ in range(NONE_IN))))
@@ -137,9 +138,11 @@ class Lives:
 
     def _unprepared(self, ended: Ended) -> list[str]:
         """Return what it did that neither the kill nor the cut explains."""
-        if self._disk is not None and ended.code == ENDED:
-            return []  # an error of ours, on a disk that is gone
-        return ended.problems(killed=ended.code == -9) + [f"ended by itself: {error}" for error in ended.errors()]
+        crashes = [message["crashed"] for message in ended.messages if "crashed" in message]  # and killed after it
+        problems = crashes + ended.problems(killed=ended.code == -signal.SIGKILL)
+        if self._disk is not None:
+            return problems  # an error of ours is right, on a disk that is gone
+        return problems + [f"ended by itself: {error}" for error in ended.errors()]
 
     def _judge_by_journal(self, role: Role, folder: Path) -> list[str]:
         noted = read_journal(self._journal.path).get(folder.name, {})
