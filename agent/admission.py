@@ -22,7 +22,8 @@ class ScpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """`[scp]`: the port that scanners and workstations send to.
 
     `calling_ae_titles` maps an AE title to the addresses or networks that it may come from (none listed: from
-    anywhere); an empty map lets every title in. `artim_s` bounds the wait for the request and for the end,
+    anywhere); an empty map lets every title in. No address has more than `max_associations_per_address` (0: three
+    quarters of `max_associations`). `artim_s` bounds the wait for the request and for the end,
     `idle_timeout_s` the wait for each PDU between.
     """
 
@@ -31,6 +32,7 @@ class ScpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     check_called_ae_title: bool = False
     calling_ae_titles: dict[AeTitle, list[str]] = {}
     max_associations: Annotated[int, Meta(ge=1, le=1024)] = 32
+    max_associations_per_address: Annotated[int, Meta(ge=0, le=1024)] = 0
     max_pdu_bytes: Annotated[int, Meta(ge=pdu.MIN_PDU_BYTES, le=pdu.MAX_PDU_BYTES)] = 256 << 10
     artim_s: Annotated[float, Meta(gt=0, le=3600)] = 30.0
     idle_timeout_s: Annotated[float, Meta(gt=0, le=86_400)] = 120.0
@@ -45,7 +47,7 @@ class ScpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ValueError(f"listen: {error.message}") from error
 
 
-def judge(request: AssociateRequest, settings: ScpSettings, *, host: str, is_full: bool) -> Rejection | None:
+def judge(request: AssociateRequest, settings: ScpSettings, *, host: str) -> Rejection | None:
     """Return why a request from address `host` is rejected, None when it is not (PS3.8 table 9-21)."""
     if not request.protocol_version & 1:
         return pdu.PROTOCOL_VERSION_NOT_SUPPORTED
@@ -55,7 +57,7 @@ def judge(request: AssociateRequest, settings: ScpSettings, *, host: str, is_ful
         return pdu.CALLED_AE_TITLE_NOT_RECOGNISED
     if settings.calling_ae_titles and not _may_call(request.calling_ae_title, settings, host):
         return pdu.CALLING_AE_TITLE_NOT_RECOGNISED
-    return pdu.LOCAL_LIMIT_EXCEEDED if is_full else None
+    return None
 
 
 def _may_call(title: str, settings: ScpSettings, host: str) -> bool:

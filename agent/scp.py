@@ -1,9 +1,10 @@
 """The agent's C-STORE and C-ECHO SCP: associations over TCP, every instance into the spool before it is answered.
 
-One task per connection. Whoever is over `max_associations` is rejected (transient, local limit exceeded); connections
-that never ask for an association are bounded too, in number and by ARTIM. A breach of the protocol gets one A-ABORT
-and the end. One log line per association, without anything from data sets. Refuses to do: TLS, other services,
-knowing what becomes of the spool.
+One task per connection. Whoever is over `max_associations`, or over what one address may have of them, is rejected
+(transient, local limit exceeded). Connections that have not asked for an association wait in a lobby of their own
+(`transfer.doors`), bounded by ARTIM and in number: the oldest gives way, and no association is refused because of them.
+A breach of the protocol gets one A-ABORT and the end. One log line per association, without anything from data sets.
+Refuses to do: TLS, other services, knowing what becomes of the spool.
 """
 
 import math
@@ -14,22 +15,26 @@ import trio
 
 from agent.admission import ScpSettings, judge
 from agent.reception import IncomingFile, Reception, Spool
-from transfer import addresses
+from transfer import addresses, descriptors
 from transfer.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from transfer.dimse.association import Association, Ended, Event, ReleaseRequested, State
 from transfer.dimse.commands import CommandField, Request, Status, encode_response
 from transfer.dimse.contexts import ACCEPTED, agree, is_storage
 from transfer.dimse.messages import DataFragment, MessageReader, RequestBegun
-from transfer.dimse.pdu import AssociateRequest, Pdv
-from transfer.errors import ProtocolError
+from transfer.dimse.pdu import LOCAL_LIMIT_EXCEEDED, AssociateRequest, Pdv, Rejection
+from transfer.doors import Doors, Guest
+from transfer.errors import BusyError, ProtocolError
+from transfer.lobby import Lobby, network_of
 from transfer.log import get_logger
+from transfer.places import Places
 from transfer.stream import listen
 
 __all__ = ["IncomingFile", "ScpSettings", "Spool", "serve_scp"]
 
 log = get_logger()
 RECEIVE_BYTES: Final = 256 << 10
-SPARE_CONNECTIONS: Final = 16  # beyond max_associations: those that are being rejected, or have not asked yet
+STRANGERS_MAX: Final = 256  # those that have not asked yet, or are being rejected
+STRANGERS_ADDRESS_MAX: Final = 128
 LINGER_S: Final = 5.0  # for the peer to read the last words and close
 
 
@@ -55,35 +60,39 @@ class Server:
 
     def __init__(self, settings: ScpSettings, spool: Spool) -> None:
         self.settings, self.spool = settings, spool
-        self.associations = 0
-        self._connections = 0
-
-    @property
-    def is_full(self) -> bool:
-        """Whether no further association is admitted."""
-        return self.associations >= self.settings.max_associations
+        limit = descriptors.raise_limit()
+        most = settings.max_associations
+        self.doors = Doors(
+            Lobby(descriptors.fit(STRANGERS_MAX, limit - 2 * most), STRANGERS_ADDRESS_MAX),
+            Places(most, settings.max_associations_per_address or most - most // 4),
+        )
 
     async def serve(self, stream: trio.SocketStream) -> None:
         """Serve one connection; the unit that may fail alone."""
-        if self._connections >= self.settings.max_associations + SPARE_CONNECTIONS:
-            log.warning("scp_connection_refused", connections=self._connections)
+        scope = trio.CancelScope()
+        try:
+            host = str(stream.socket.getpeername()[0])
+        except OSError:  # gone again
             await trio.aclose_forcefully(stream)
             return
-        self._connections += 1
+        guest = self.doors.enter(host, scope.cancel)
         try:
-            async with stream:
-                await Conversation(self, stream, host=str(stream.socket.getpeername()[0])).run()
+            with scope:
+                async with stream:
+                    await Conversation(self, stream, host=host, guest=guest).run()
         except Exception as error:
             where = traceback.extract_tb(error.__traceback__)[-1]  # not its text: that could quote a data set
             log.error("association_failed", error=type(error).__name__, where=f"{where.name}:{where.lineno}")
         finally:
-            self._connections -= 1
+            guest.leave()
 
 
 class Conversation:
     """One connection from its first byte to its log line."""
 
-    def __init__(self, server: Server, stream: trio.abc.HalfCloseableStream, *, host: str) -> None:
+    def __init__(
+        self, server: Server, stream: trio.abc.HalfCloseableStream, *, host: str, guest: Guest | None = None
+    ) -> None:
         self._server, self._settings, self._stream, self._host = server, server.settings, stream, host
         self._association = Association(max_pdu_bytes=server.settings.max_pdu_bytes)
         self._syntaxes: dict[int, tuple[str, str]] = {}  # of accepted contexts: abstract and transfer syntax
@@ -91,12 +100,12 @@ class Conversation:
         self._begun: RequestBegun | None = None
         self._reception: Reception | None = None
         self._stored_count = self._refused_count = self._received_bytes = 0
-        self._is_counted = False
+        self._guest = guest or server.doors.enter(host, lambda: None)
 
     async def run(self) -> None:
         """Converse, then leave nothing half received, and say how it went."""
         began_s = trio.current_time()
-        reason = "cancelled"
+        reason = "ended from this side"
         try:
             reason = await self._converse()
         except trio.TooSlowError:
@@ -104,8 +113,7 @@ class Conversation:
         except (trio.BrokenResourceError, OSError):
             reason = "connection lost"
         finally:
-            if self._is_counted:
-                self._server.associations -= 1
+            self._guest.leave()
             if self._reception is not None:
                 await self._reception.abandon()
             self._log(reason, trio.current_time() - began_s)
@@ -153,12 +161,10 @@ class Conversation:
         return ""
 
     async def _admit(self, request: AssociateRequest) -> str:
-        rejection = judge(request, self._settings, host=self._host, is_full=self._server.is_full)
+        rejection = judge(request, self._settings, host=self._host) or self._find_place()
         if rejection is not None:
             await self._say_last(self._association.reject(rejection))
             return f"rejected: result {rejection.result} source {rejection.source} reason {rejection.reason}"
-        self._server.associations += 1
-        self._is_counted = True
         agreed = tuple(agree(context) for context in request.contexts)
         self._syntaxes.update(
             (context.context_id, (context.abstract_syntax, answer.transfer_syntax))
@@ -171,6 +177,13 @@ class Conversation:
             )
         )
         return ""
+
+    def _find_place(self) -> Rejection | None:
+        try:
+            self._guest.admit(network_of(self._host))
+        except BusyError:
+            return LOCAL_LIMIT_EXCEEDED
+        return None
 
     async def _begin(self, begun: RequestBegun) -> None:
         """A command is whole: begin to receive its instance, or answer when no data set follows."""
@@ -236,7 +249,8 @@ class Conversation:
 
     def _log(self, reason: str, seconds: float) -> None:
         request = self._association.request
-        log.info(
+        say = log.info if request else log.debug  # a flood of silent ones would fill the disk
+        say(
             "association_ended",
             peer=self._host,
             calling_ae_title=request.calling_ae_title if request else "",

@@ -73,6 +73,11 @@ def peer_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Peer:
     return _peer(certificate_of(connection))
 
 
+def peer_from_certificate(der: bytes) -> Peer:
+    """Return whom a certificate names; see `peer_of`."""
+    return _peer(der)
+
+
 def whoever(connection: ASGIConnection[Any, Any, Any, Any]) -> tuple[str, str]:
     """Return name and role of the caller, "" where it showed no certificate that has them."""
     try:

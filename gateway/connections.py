@@ -9,10 +9,12 @@ import asyncio
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.access import STATE_KEY
+from gateway.entrance import GUEST_KEY
+from transfer.doors import Guest
 
 
-def connection_type(*, header_bytes_max: int, header_timeout_s: float, body_timeout_s: float) -> type[asyncio.Protocol]:
-    """Return the protocol class that uvicorn is to make for each connection."""
+def connection_type(*, header_bytes_max: int, header_timeout_s: float, body_timeout_s: float) -> type["_Connection"]:
+    """Return the protocol class of each connection."""
     return type(
         "BoundedConnection",
         (_Connection,),
@@ -25,6 +27,7 @@ def connection_type(*, header_bytes_max: int, header_timeout_s: float, body_time
 
 
 class _Connection(HttpToolsProtocol):
+    guest: Guest  # set before it begins
     header_bytes_max: int
     header_timeout_s: float
     body_timeout_s: float
@@ -34,13 +37,15 @@ class _Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # always a TCP transport
         super().connection_made(transport)
+        self.guest.turn_out = transport.abort
         secured = transport.get_extra_info("ssl_object")
         certificate = secured.getpeercert(True) if secured is not None else None
-        self.app_state = self.app_state | {STATE_KEY: certificate}
+        self.app_state = self.app_state | {STATE_KEY: certificate, GUEST_KEY: self.guest}
         self._deadline = self.loop.call_later(self.header_timeout_s, transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_deadline()
+        self.guest.leave()
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
@@ -63,6 +68,7 @@ class _Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._in_head = True
+        self.guest.wake()
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -76,6 +82,11 @@ class _Connection(HttpToolsProtocol):
         self._stop_deadline()
         super().on_message_complete()
         self._in_head, self._head_bytes = True, 0
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self.pipeline and (self.cycle is None or self.cycle.response_complete):
+            self.guest.rest()
 
     def _stop_deadline(self) -> None:
         if self._deadline is not None:

@@ -30,6 +30,7 @@ T = TypeVar("T")
 Unit = Callable[[Connection], T]
 GROUP_MAX: Final = 64  # units in one transaction
 WAITING_MAX: Final = 1024  # units in the queue; beyond, callers are told to come back
+OVERLOADED_S: Final = 2.0  # so many units are through in that time
 READERS: Final = 4
 PAGE_CACHE_KIB: Final = 32 * 1024
 _INSERTS: Final[dict[str, Callable[[Table], Any]]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
@@ -73,7 +74,7 @@ class Database:
         try:
             self._waiting.put_nowait((unit, done))
         except queue.Full as error:
-            raise BusyError("the catalogue is overloaded; try again") from error
+            raise BusyError("the catalogue is overloaded", retry_after_s=OVERLOADED_S) from error
         return await asyncio.wrap_future(done)
 
     async def read(self, unit: Unit[T]) -> T:

@@ -3,6 +3,7 @@
 Refuses to do: patient data; an error's text never holds any.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,8 @@ GONE = "client disconnected prematurely"  # what the framework calls a server er
 def of_ours(_: AnyRequest, error: FascicleError) -> Response[Problem]:
     """Answer an error of the tree."""
     problem = Problem(code=error.code, message=error.message, retryable=error.retryable)
-    return Response(problem, status_code=error.http_status, media_type=MediaType.JSON)
+    pause = {"Retry-After": str(math.ceil(error.retry_after_s))} if error.retry_after_s else None
+    return Response(problem, status_code=error.http_status, media_type=MediaType.JSON, headers=pause)
 
 
 def of_http(_: AnyRequest, error: HTTPException) -> Response[Problem]:

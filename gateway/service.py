@@ -20,10 +20,10 @@ import uvloop
 
 from gateway import renewal
 from gateway.audit import Audit
-from gateway.connections import connection_type
 from gateway.database import Database
 from gateway.heartbeats import Heartbeats
 from gateway.http import make_app
+from gateway.httpserver import make_server
 from gateway.liveness import Nodes
 from gateway.membership import Membership
 from gateway.metrics import Metrics, counted
@@ -42,7 +42,6 @@ from transfer import addresses, log, pki, settings, tls
 from transfer.errors import SettingsError
 
 BACKLOG: Final = 512
-GOODBYE_S: Final = 5  # requests that run get this long when the gateway is told to stop
 
 
 def serve(path: Path) -> None:
@@ -133,7 +132,7 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
         metrics.observe(
             count_nodes=lambda state: nodes.count(state, time.monotonic()), waiting=lambda: database.waiting_count
         )
-        server = _Server(_server_config(config, counted(app, metrics), context))
+        server = make_server(config, counted(app, metrics), context, on_turned_out=metrics.turned_out.inc)
         running = Running(server, listener, datagrams.get_extra_info("sockname"))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         renewing = _start_renewal(config, [context, *([outgoing] if outgoing else [])], tickets)
@@ -193,39 +192,6 @@ def _uploads(config: GatewaySettings, metrics: Metrics, tickets: Tickets, **part
         tickets=tickets,
         signing_key=pki.load_signing_key(Path(config.identity)),
         **parts,
-    )
-
-
-class _Server(uvicorn.Server):
-    """uvicorn, with signals left to `run`: it would die of the signal again after a clean stop."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def _server_config(config: GatewaySettings, app: Any, context: ssl.SSLContext) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        ssl_context_factory=lambda _config, _default: context,
-        http=connection_type(
-            header_bytes_max=config.header_bytes_max,
-            header_timeout_s=config.header_timeout_s,
-            body_timeout_s=config.body_timeout_s,
-        ),
-        ws="none",
-        lifespan="off",
-        interface="asgi3",
-        access_log=False,
-        log_config=None,
-        log_level="error",
-        proxy_headers=False,
-        server_header=False,
-        date_header=False,
-        backlog=BACKLOG,
-        limit_concurrency=config.connections_max,
-        timeout_keep_alive=int(config.keep_alive_s),
-        timeout_graceful_shutdown=GOODBYE_S,
     )
 
 

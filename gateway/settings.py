@@ -62,7 +62,9 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     header_timeout_s: Seconds = 20.0
     body_timeout_s: Seconds = 120.0  # 16 MiB at 1.1 Mb/s
     keep_alive_s: Seconds = 75.0
-    connections_max: Annotated[int, Meta(ge=1, le=100_000)] = 1024
+    connections_max: Annotated[int, Meta(ge=1, le=100_000)] = 1024  # of those who showed a certificate
+    party_connections_max: Annotated[int, Meta(ge=1, le=100_000)] = 128  # of one of them
+    strangers_max: Annotated[int, Meta(ge=1, le=100_000)] = 512  # connections of those who did not, or not yet
     log_level: str = "info"
 
     def __post_init__(self) -> None:

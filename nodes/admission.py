@@ -14,6 +14,7 @@ from transfer.tickets import Ticket
 from transfer.tls import Peer
 
 NODE: Final = "node"
+OURS: Final = frozenset({NODE, "gateway"})
 CLOCKS_APART_S: Final = 300.0  # what this clock and the gateway's may differ by before tickets look too long
 
 
@@ -57,6 +58,11 @@ def check_not_revoked(peer: Peer | None, trusted: Trusted) -> None:
 def is_node(peer: Peer | None) -> bool:
     """Tell whether the client is a node of this cluster, by its certificate."""
     return peer is not None and peer.role == NODE
+
+
+def is_ours(peer: Peer | None) -> bool:
+    """Tell whether the client is a part of the cluster itself, by its certificate."""
+    return peer is not None and peer.role in OURS
 
 
 def require(ticket: Ticket, right: Right) -> None:

@@ -28,6 +28,7 @@ class Metrics:
         self._refused = Counter("fascicle_node_refusals", "Objects and flows refused.", ["code"], registry=registry)
         self._scrubbed = Counter("fascicle_node_scrubbed_objects", "Objects re-read.", registry=registry)
         self._scrubbed_bytes = Counter("fascicle_node_scrubbed_bytes", "The same in bytes.", registry=registry)
+        self._turned_out = Counter("fascicle_node_turned_out", "Strangers that gave way.", registry=registry)
         for name, text, read in (
             ("fascicle_node_free_bytes", "Room above the reserve.", free_bytes),
             ("fascicle_node_objects", "Objects stored here.", objects),
@@ -49,6 +50,10 @@ class Metrics:
         """Count an object that the scrubber has re-read."""
         self._scrubbed.inc()
         self._scrubbed_bytes.inc(stored_bytes)
+
+    def turned_out(self) -> None:
+        """Count a connection that gave way to a newer one before it had shown a ticket."""
+        self._turned_out.inc()
 
     def refused(self, code: str) -> None:
         """Count a refusal by its error code."""

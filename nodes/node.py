@@ -120,7 +120,7 @@ class Node:
             BusyError: as many flows as there are windows.
         """
         if self.flows >= credit.FLOWS_MAX:
-            raise BusyError(f"{self.node_id} has {self.flows} flows; try again, or use fewer flows")
+            raise BusyError(f"{self.node_id} has {self.flows} flows that send, as many as it may")
 
     @contextlib.contextmanager
     def counted_flow(self) -> Iterator[None]:

@@ -6,6 +6,7 @@ Two tasks: one reads frames and hands them on, the other sends what has gathered
 
 import contextlib
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -48,14 +49,16 @@ NEEDED: Final[dict[type, Right]] = {Get: "get", Check: "check", List: "repair", 
 FRAMES_MAX: Final = 1024  # queued to be sent, such as PONGs for a client that does not read them
 
 
-async def serve_session(node: Node, stream: Stream) -> None:
+async def serve_session(node: Node, stream: Stream, admit: Callable[[Ticket], None]) -> None:
     """Serve one flow to its end; a client that breaks the rules is told why, and the flow ends.
+
+    `admit` is called once with the ticket that opens it, and raises BusyError when there is no place for it.
 
     Raises:
         FascicleError: for the log; it has been told to the client if that was possible.
     """
     connection = ServerConnection(node.buffers.take)
-    ticket, signed = await _greet(node, stream, connection)
+    ticket, signed = await _greet(node, stream, connection, admit)
     session = Session(node, stream, connection, ticket, signed)
     with (
         node.counted_flow() if "put" in ticket.rights else contextlib.nullcontext(),
@@ -72,7 +75,9 @@ async def refuse(stream: Stream, error: FascicleError) -> None:
         await stream.send(outbox.take_frames())
 
 
-async def _greet(node: Node, stream: Stream, connection: ServerConnection) -> tuple[Ticket, bytes]:
+async def _greet(
+    node: Node, stream: Stream, connection: ServerConnection, admit: Callable[[Ticket], None]
+) -> tuple[Ticket, bytes]:
     """Return the ticket that the client shows, and its bytes.
 
     Raises:
@@ -92,6 +97,7 @@ async def _greet(node: Node, stream: Stream, connection: ServerConnection) -> tu
     ticket = node.admit(hello.ticket, stream.peer)
     if "put" in ticket.rights:
         node.check_room_for_flow()  # nothing waits between this and the count, or more flows could pass
+    admit(ticket)
     return ticket, hello.ticket
 
 

@@ -1,8 +1,9 @@
 """The control plane's client, on trio: one method for each call of the gateway's API (`transfer.api`).
 
 Every call is idempotent at the gateway, so what failed for a reason that may pass (the gateway restarts, is busy, or
-went away in mid-answer) is asked again with exponential back-off and jitter until the caller's patience ends; then the
-last error is raised. Answers are bounded. Refuses to do: the data plane, keeping state.
+went away in mid-answer) is asked again with exponential back-off and jitter, or when the gateway said to come back,
+until the caller's patience ends; then the last error is raised. Answers are bounded. Refuses to do: the data plane,
+keeping state.
 """
 
 import random
@@ -37,6 +38,7 @@ from transfer.api import (
     Studies,
     Wanted,
 )
+from transfer.comeback import spread_s
 from transfer.control import tcp_info
 from transfer.credentials import Credentials
 from transfer.errors import FascicleError, FullError, ProtocolError, UnauthorisedError, UnreachableError, from_code
@@ -49,10 +51,12 @@ _peer = lru_cache(maxsize=16)(peer_from_der)
 ANSWER_BYTES_MAX: Final = 64 << 20
 FIRST_PAUSE_S: Final = 0.1
 PAUSE_MAX_S: Final = 10.0
+BUSY_PATIENCE: Final = 10.0  # times as long, for a gateway that says when to come back
 FULL_PATIENCE_S: Final = 6.0  # room is made by people, who should hear of it; heartbeats may be some seconds old
 CONNECT_TIMEOUT_S: Final = 10.0
 ANSWER_TIMEOUT_S: Final = 60.0
 CONNECTIONS_MAX: Final = 8
+SECONDS_MAX: Final = 3600.0
 
 
 class GatewayClient:
@@ -186,6 +190,9 @@ class GatewayClient:
                 return await self._once(request, kind)
             except FascicleError as error:
                 wait_s = pause_s * (0.5 + self._jitter() / 2)
+                if error.retry_after_s:
+                    deadline_s = started_s + self._patience_s * BUSY_PATIENCE
+                    wait_s = spread_s(error.retry_after_s, self._jitter())
                 if isinstance(error, FullError):
                     deadline_s = min(deadline_s, started_s + FULL_PATIENCE_S)
                 if not error.retryable or trio.current_time() + wait_s > deadline_s:
@@ -206,7 +213,9 @@ class GatewayClient:
             raise UnreachableError(f"the gateway at {self._url} does not answer: {reason}{hint}") from error
         if response.status_code == httpx.codes.OK:
             return _decode(body, kind)
-        raise _problem(response.status_code, body)
+        problem = _problem(response.status_code, body)
+        problem.retry_after_s = problem.retry_after_s or _retry_after_s(response)
+        raise problem
 
 
 async def _bounded(response: httpx.Response) -> bytes:
@@ -252,6 +261,12 @@ def _problem(status: int, body: bytes) -> FascicleError:
     if problem.code == "internal" and problem.retryable:
         return UnreachableError(problem.message)
     return from_code(problem.code, problem.message)
+
+
+def _retry_after_s(response: httpx.Response) -> float:
+    """Return when to come back, 0.0 where the answer does not say (or says a date, which the gateway never does)."""
+    text = response.headers.get("Retry-After", "")
+    return min(float(text), SECONDS_MAX) if text.isdecimal() else 0.0
 
 
 def _transfer(transfer_id: str, step: str) -> str:

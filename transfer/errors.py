@@ -8,11 +8,14 @@ they enter, `from` their cause. Refuses to do: formatting for terminals, logging
 
 from typing import ClassVar
 
+from transfer.comeback import read_pause_s
+
 
 class FascicleError(Exception):
     """Root of the tree.
 
-    `message` says what happened, to which object, and what to do; it never holds patient data.
+    `message` says what happened, to which object, and what to do; it never holds patient data. `retry_after_s`: when to
+    come back, as whoever was too busy said (0.0: it did not).
     """
 
     code: ClassVar[str] = "internal"
@@ -21,9 +24,10 @@ class FascicleError(Exception):
     http_status: ClassVar[int] = 500
     dimse_status: ClassVar[int] = 0x0110  # processing failure
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, *, retry_after_s: float = 0.0) -> None:
         super().__init__(message)
         self.message = message
+        self.retry_after_s = retry_after_s
 
 
 class SettingsError(FascicleError):
@@ -152,4 +156,5 @@ def _tree(root: type[FascicleError]) -> dict[str, type[FascicleError]]:
 
 def from_code(code: str, message: str) -> FascicleError:
     """Return the error that a peer named by `code`; an unknown code becomes the root class."""
-    return _tree(FascicleError).get(code, FascicleError)(message)
+    pause_s = read_pause_s(message) if code == BusyError.code else 0.0
+    return _tree(FascicleError).get(code, FascicleError)(message, retry_after_s=pause_s)

@@ -5,6 +5,7 @@ ended early. Places are added and retired while the transfer runs (`transfer.ste
 for what it has under way, then ends. Refuses to do: the conversation (`transfer.sending`), deciding how many.
 """
 
+import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
@@ -12,6 +13,7 @@ from typing import Final
 import trio
 
 from transfer.api import Go, Node
+from transfer.comeback import spread_s
 from transfer.errors import FascicleError, SettingsError, UnauthorisedError, UnreachableError
 from transfer.flow import Flow
 from transfer.ledger import Ledger
@@ -48,10 +50,13 @@ class Fleet:
         converse: Converse,
         renew: Renew,
         patience_s: Callable[[int], float] = lambda _: 0.0,
+        jitter: Callable[[], float] = random.random,
     ) -> None:
         self._ledger, self._go = ledger, go
         self._converse, self._renew = converse, renew
         self.patience_s = patience_s  # how long a flow waits for an encoder before it takes an object as it is
+        self._jitter = jitter
+        self._free_at_s: dict[str, float] = {}  # when nodes that were busy are to be asked again
         self._routes = Routes(go.nodes)
         self._places: list[Place] = []
         self._renewing = trio.Lock()
@@ -117,7 +122,7 @@ class Fleet:
                 if left or trio.current_time() - started_s > RECONNECT_S_MAX:
                     pause_s = RECONNECT_S
                 if not left and not place.retired:
-                    with trio.move_on_after(pause_s):
+                    with trio.move_on_after(max(pause_s, self._told_s())):
                         await settled.wait()
                     pause_s = min(pause_s * 2, RECONNECT_S_MAX)
         finally:
@@ -139,12 +144,20 @@ class Fleet:
             raise  # such as a congestion control that this kernel has not: no other flow fares better
         except FascicleError as error:
             log.debug("flow_broke", node_id=node.node_id, code=error.code, reason=error.message)
+            if error.retry_after_s:
+                self._free_at_s[node.node_id] = trio.current_time() + spread_s(error.retry_after_s, self._jitter())
+                self._ledger.told_to_wait()
             await self._after_break(error)
             return False
         finally:
             place.flow = None
             self._routes.close(node.node_id, in_trouble=in_trouble)
         return True
+
+    def _told_s(self) -> float:
+        """Return how long every node that there is has said to wait, 0.0 when one has not."""
+        now_s = trio.current_time()
+        return max(0.0, min((self._free_at_s.get(each, 0.0) for each in self._routes.node_ids), default=0.0) - now_s)
 
     async def _after_break(self, error: FascicleError) -> None:
         """Give up when nothing at all has moved for too long; renew the ticket, which also names the live nodes.
@@ -159,7 +172,8 @@ class Fleet:
             self._ledger.moved()  # nothing was to be sent
         if not self._ledger.patient:
             raise error if isinstance(error, UnauthorisedError) else UnreachableError(error.message) from error
-        await self._renew_from(self._go.ticket)
+        if not error.retry_after_s:  # else the ticket is good, and the gateway need not be asked by the whole crowd
+            await self._renew_from(self._go.ticket)
 
     async def _renew_from(self, ticket: bytes) -> None:
         """Get a new ticket in place of `ticket`, unless another flow has got one already."""

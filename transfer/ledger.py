@@ -16,6 +16,7 @@ from transfer.refusals import Fate, judge
 from transfer.work import Budget, Encoded, Item, Work
 
 BODIES_BYTES_MAX: Final = 64 << 20
+BUSY_PATIENCE: Final = 10.0  # times as long, for nodes that say when to come back
 
 
 class Ledger:
@@ -32,7 +33,7 @@ class Ledger:
         self._items: dict[str, Item] = {}  # wanted, until they are settled
         self._settled: dict[str, FascicleError | None] = {}  # None: durable
         self._patience_s = patience_s
-        self._moved_s = trio.current_time()
+        self._moved_s = self._went_on_s = trio.current_time()
 
     @property
     def patient(self) -> bool:
@@ -46,7 +47,12 @@ class Ledger:
 
     def moved(self) -> None:
         """Note that something moves, so that patience begins anew."""
-        self._moved_s = trio.current_time()
+        self._moved_s = self._went_on_s = trio.current_time()
+
+    def told_to_wait(self) -> None:
+        """Note that a node said when to come back: patience begins anew, but not for ever."""
+        if trio.current_time() - self._went_on_s < self._patience_s * BUSY_PATIENCE:
+            self._moved_s = trio.current_time()
 
     def durable_ids(self) -> list[str]:
         """Return the ids of what is durable now, or was before."""

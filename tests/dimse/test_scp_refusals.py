@@ -239,23 +239,45 @@ async def may_associate(port):
         return (await receive_pdu(stream))[0] == 2
 
 
-async def test_connections_are_limited(tmp_path):
-    async with open_scp(tmp_path, max_associations=1) as (port, _), trio.open_nursery() as nursery:
-        streams = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(18)]
-        ended = trio.Event()
+async def test_one_address_does_not_get_every_association(tmp_path):
+    async with (
+        open_scp(tmp_path, max_associations=3, max_associations_per_address=1) as (port, _),
+        associated(port),
+        await trio.open_tcp_stream("127.0.0.1", port) as second,
+        await open_from("127.0.0.2", port) as other,
+    ):
+        await second.send_all(associate_request())
+        assert await receive_pdu(second) == (3, bytes((0, 2, 3, 2)))
+        await other.send_all(associate_request())
+        assert (await receive_pdu(other))[0] == 2
 
-        async def watch(stream):
-            with contextlib.suppress(trio.BrokenResourceError):
-                assert not await stream.receive_some(1)
-            ended.set()
 
-        for stream in streams:
-            nursery.start_soon(watch, stream)
+async def test_the_oldest_of_those_that_ask_for_nothing_gives_way(tmp_path, monkeypatch):
+    monkeypatch.setattr("agent.scp.STRANGERS_ADDRESS_MAX", 8)
+    async with open_scp(tmp_path, max_associations=1) as (port, _), associated(port) as good:
+        silent = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(20)]
         with trio.fail_after(4):
-            await ended.wait()
-        nursery.cancel_scope.cancel()
-    for stream in streams:
-        await stream.aclose()
+            for stream in silent[:12]:
+                with contextlib.suppress(trio.BrokenResourceError):
+                    assert not await stream.receive_some(1)
+        await good.send_all(data_pdu(pdv(echo_request(), context_id=3, is_command=True)))
+        assert status_of(await receive_pdu(good)) == 0
+        await good.send_all(RELEASE)
+        assert await receive_pdu(good) == (6, bytes(4))
+        await good.aclose()
+        with trio.fail_after(5):
+            while not await may_associate(port):
+                await trio.sleep(0.01)
+        for stream in silent:
+            await stream.aclose()
+
+
+async def open_from(address, port):
+    """Connect from another address of this machine."""
+    socket = trio.socket.socket()
+    await socket.bind((address, 0))
+    await socket.connect(("127.0.0.1", port))
+    return trio.SocketStream(socket)
 
 
 REQUEST = pdu.decode_associate_request(associate_request(called="FASCICLE", calling="CT1")[6:])
@@ -263,36 +285,34 @@ KNOWN = {"CT1": ["10.1.0.0/16", "::1"], "ANYWHERE": []}
 
 
 @pytest.mark.parametrize(
-    ("settings", "host", "is_full", "rejection"),
+    ("settings", "host", "rejection"),
     [
-        (ScpSettings(), "10.0.0.1", False, None),
-        (ScpSettings(), "10.0.0.1", True, pdu.LOCAL_LIMIT_EXCEEDED),
-        (ScpSettings(ae_title="OTHER"), "10.0.0.1", False, None),
+        (ScpSettings(), "10.0.0.1", None),
+        (ScpSettings(ae_title="OTHER"), "10.0.0.1", None),
         (
             ScpSettings(ae_title="OTHER", check_called_ae_title=True),
             "10.0.0.1",
-            False,
             pdu.CALLED_AE_TITLE_NOT_RECOGNISED,
         ),
-        (ScpSettings(check_called_ae_title=True), "10.0.0.1", False, None),
-        (ScpSettings(calling_ae_titles=KNOWN), "10.1.2.3", False, None),
-        (ScpSettings(calling_ae_titles=KNOWN), "::ffff:10.1.2.3", False, None),
-        (ScpSettings(calling_ae_titles=KNOWN), "::1", False, None),
-        (ScpSettings(calling_ae_titles=KNOWN), "10.2.0.1", False, pdu.CALLING_AE_TITLE_NOT_RECOGNISED),
-        (ScpSettings(calling_ae_titles={"CT1": []}), "10.2.0.1", False, None),
-        (ScpSettings(calling_ae_titles={"CT2": []}), "10.1.0.1", False, pdu.CALLING_AE_TITLE_NOT_RECOGNISED),
+        (ScpSettings(check_called_ae_title=True), "10.0.0.1", None),
+        (ScpSettings(calling_ae_titles=KNOWN), "10.1.2.3", None),
+        (ScpSettings(calling_ae_titles=KNOWN), "::ffff:10.1.2.3", None),
+        (ScpSettings(calling_ae_titles=KNOWN), "::1", None),
+        (ScpSettings(calling_ae_titles=KNOWN), "10.2.0.1", pdu.CALLING_AE_TITLE_NOT_RECOGNISED),
+        (ScpSettings(calling_ae_titles={"CT1": []}), "10.2.0.1", None),
+        (ScpSettings(calling_ae_titles={"CT2": []}), "10.1.0.1", pdu.CALLING_AE_TITLE_NOT_RECOGNISED),
     ],
 )
-def test_who_may_associate(settings, host, is_full, rejection):
-    assert judge(REQUEST, settings, host=host, is_full=is_full) == rejection
+def test_who_may_associate(settings, host, rejection):
+    assert judge(REQUEST, settings, host=host) == rejection
 
 
 def test_other_versions_and_application_contexts_are_rejected():
     body = associate_request()[6:]
     future = pdu.decode_associate_request(b"\0\x02" + body[2:])
-    assert judge(future, ScpSettings(), host="::1", is_full=False) == pdu.PROTOCOL_VERSION_NOT_SUPPORTED
+    assert judge(future, ScpSettings(), host="::1") == pdu.PROTOCOL_VERSION_NOT_SUPPORTED
     other = pdu.decode_associate_request(body.replace(b"10008.3.1.1.1", b"10008.3.1.1.9"))
-    assert judge(other, ScpSettings(), host="::1", is_full=False) == pdu.APPLICATION_CONTEXT_NOT_SUPPORTED
+    assert judge(other, ScpSettings(), host="::1") == pdu.APPLICATION_CONTEXT_NOT_SUPPORTED
 
 
 async def test_rejected_peer_reads_why(tmp_path):

@@ -1,0 +1,99 @@
+"""A listener's doors: everybody comes in as a stranger, and stays only who becomes known in time and finds a place.
+
+    accept -> `enter` (lobby) -> `admit` (places), or refused with the time to come back -> `leave`
+
+Works on either runtime: to turn somebody out it calls the function that came with the connection. Refuses to do:
+accepting, deciding who is known.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from transfer.comeback import Comeback, with_pause
+from transfer.errors import BusyError
+from transfer.lobby import Lobby
+from transfer.log import get_logger
+from transfer.places import Places
+
+log = get_logger()
+LOG_EVERY_S: Final = 10.0  # one line for all who were turned out since; each alone would fill the disk
+
+
+class Guest:
+    """One connection. `turn_out` ends it, at once and without waiting."""
+
+    def __init__(self, doors: "Doors", turn_out: Callable[[], object]) -> None:
+        self._doors = doors
+        self.turn_out = turn_out
+        self.is_known = False
+
+    def admit(self, party: str, *, ours: bool = False) -> None:
+        """Give a known one its place; it can no longer be turned out but while it rests.
+
+        Raises:
+            BusyError: there is no place for it now; says when to come back. It stays a stranger.
+        """
+        self._doors.admit(self, party, ours=ours)
+
+    def rest(self) -> None:
+        """Nothing is under way: may be turned out for another known one."""
+        self._doors.places.rest(self)
+
+    def wake(self) -> None:
+        """Something is under way again."""
+        self._doors.places.wake(self)
+
+    def leave(self) -> None:
+        """The connection has ended; may be said again."""
+        self._doors.lobby.leave(self)
+        self._doors.places.leave(self)
+
+
+class Doors:
+    """What the connections of one listener share."""
+
+    def __init__(
+        self,
+        lobby: Lobby[Guest],
+        places: Places[Guest],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        on_turned_out: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.lobby, self.places = lobby, places
+        self._comeback = Comeback()
+        self._clock, self._on_turned_out = clock, on_turned_out
+        self._turned_out, self._logged_s = 0, -LOG_EVERY_S
+
+    def enter(self, host: str, turn_out: Callable[[], object]) -> Guest:
+        """Take in a connection that was just accepted from `host`."""
+        guest = Guest(self, turn_out)
+        self._turn_out(self.lobby.enter(guest, host))
+        return guest
+
+    def admit(self, guest: Guest, party: str, *, ours: bool = False) -> None:
+        """See `Guest.admit`."""
+        if guest.is_known:
+            return
+        try:
+            self._turn_out(self.places.take(guest, party, ours=ours))
+        except BusyError as error:
+            raise self.refusal(error.message) from error
+        self.lobby.leave(guest)
+        guest.is_known = True
+
+    def refusal(self, message: str) -> BusyError:
+        """Return the error for somebody who is turned away for now, with the time to come back."""
+        pause_s = self._comeback.refuse(self._clock())
+        return BusyError(with_pause(message, pause_s), retry_after_s=pause_s)
+
+    def _turn_out(self, guest: Guest | None) -> None:
+        if guest is None:
+            return
+        guest.turn_out()
+        self._on_turned_out()
+        self._turned_out += 1
+        if (now_s := self._clock()) - self._logged_s >= LOG_EVERY_S:
+            log.warning("connections_turned_out", count=self._turned_out, strangers=len(self.lobby))
+            self._turned_out, self._logged_s = 0, now_s

@@ -1,0 +1,65 @@
+"""The places of those who are known: how many connections a party may have, and all parties together.
+
+Nobody who works is ever turned out. Who rests, such as between two requests of HTTP, gives way to a newcomer, the
+longest first. A few places are kept for the cluster's own parts, so that no crowd of senders stops what they wait for.
+Pure. Refuses to do: closing anything, knowing who is known.
+"""
+
+from typing import Generic, TypeVar
+
+from transfer.errors import BusyError
+
+G = TypeVar("G")
+
+
+class Places(Generic[G]):
+    """`places_max` for all, `party_max` for one party, `kept` of all for those who are `ours`."""
+
+    def __init__(self, places_max: int, party_max: int, *, kept: int = 0) -> None:
+        self._places_max, self._party_max, self._kept = places_max, party_max, kept
+        self._party_of: dict[G, str] = {}
+        self._counts: dict[str, int] = {}
+        self._resting: dict[G, None] = {}  # the longest first
+
+    def __len__(self) -> int:
+        return len(self._party_of)
+
+    def take(self, guest: G, party: str, *, ours: bool = False) -> G | None:
+        """Give a place to `guest`, who works; return who gave way to it, and has none any more.
+
+        Raises:
+            BusyError: there is none. (No matter how long to wait: `transfer.doors` knows.)
+        """
+        leaving = None
+        if not ours and self._counts.get(party, 0) >= self._party_max:
+            leaving = next((one for one in self._resting if self._party_of[one] == party), None)
+            if leaving is None:
+                raise BusyError(f"you have {self._party_max} connections here, as many as one party may")
+        elif len(self) >= self._places_max - (0 if ours else self._kept):
+            leaving = next(iter(self._resting), None)
+            if leaving is None:
+                raise BusyError(f"{len(self)} connections are open here, as many as may be")
+        if leaving is not None:
+            self.leave(leaving)
+        self._party_of[guest] = party
+        self._counts[party] = self._counts.get(party, 0) + 1
+        return leaving
+
+    def rest(self, guest: G) -> None:
+        """Note that one has nothing under way."""
+        if guest in self._party_of:
+            self._resting[guest] = None
+
+    def wake(self, guest: G) -> None:
+        """Note that one works again."""
+        self._resting.pop(guest, None)
+
+    def leave(self, guest: G) -> None:
+        """Take the place back; does nothing where there is none."""
+        party = self._party_of.pop(guest, None)
+        if party is None:
+            return
+        self._resting.pop(guest, None)
+        self._counts[party] -= 1
+        if not self._counts[party]:
+            del self._counts[party]
