@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final, cast
 
 import uvicorn
@@ -15,6 +15,7 @@ import uvicorn
 from gateway.acceptor import Acceptor
 from gateway.connections import connection_type
 from gateway.entrance import Entrance
+from gateway.metrics import Metrics
 from gateway.settings import GatewaySettings
 from transfer import descriptors
 from transfer.doors import Doors, Guest
@@ -25,11 +26,9 @@ GOODBYE_S: Final = 5  # requests that run get this long when the gateway is told
 KEPT_SHARE: Final = 16  # one place of so many is for nodes alone
 
 
-def make_server(
-    config: GatewaySettings, app: Any, context: ssl.SSLContext, *, on_turned_out: Callable[[], object]
-) -> uvicorn.Server:
+def make_server(config: GatewaySettings, app: Any, context: ssl.SSLContext, metrics: Metrics) -> uvicorn.Server:
     """Return the server; `serve(sockets=[listener])` runs it."""
-    doors = make_doors(config, descriptors.raise_limit(), on_turned_out)
+    doors = make_doors(config, descriptors.raise_limit(), metrics)
     made = connection_type(
         header_bytes_max=config.header_bytes_max,
         header_timeout_s=config.header_timeout_s,
@@ -38,14 +37,15 @@ def make_server(
     return _Server(_settings(config, Entrance(app, doors), made), context, doors)
 
 
-def make_doors(config: GatewaySettings, limit: int, on_turned_out: Callable[[], object]) -> Doors:
+def make_doors(config: GatewaySettings, limit: int, metrics: Metrics) -> Doors:
     """Return the doors that `config` asks for, smaller where `limit` descriptors are too few for them."""
     wished = config.connections_max + config.strangers_max
     share = descriptors.fit(wished, limit) / wished
     known, strangers = (max(1, int(each * min(share, 1.0))) for each in (config.connections_max, config.strangers_max))
     party_max = min(config.party_connections_max, known)
     lobby: Lobby[Guest] = Lobby(strangers, max(1, strangers // 2))
-    return Doors(lobby, Places(known, party_max, kept=known // KEPT_SHARE), on_turned_out=on_turned_out)
+    places: Places[Guest] = Places(known, party_max, kept=known // KEPT_SHARE)
+    return Doors(lobby, places, on_turned_out=metrics.turned_out.inc, on_refused=metrics.refused.inc)
 
 
 class _Server(uvicorn.Server):

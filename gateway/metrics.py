@@ -9,6 +9,7 @@
     fascicle_gateway_catalogue_waiting                      units that wait for the writer; healthy: near zero
     fascicle_gateway_copies_damaged_total                   healthy: does not grow
     fascicle_gateway_copies_repaired_total                  grows when something is repaired
+    fascicle_gateway_refused_total                          callers told to come back, no place; healthy: does not grow
     fascicle_gateway_turned_out_total                       connections that gave way to newer ones
     fascicle_gateway_objects_short                          fewer replicas than wished, by the last look; healthy: zero
 
@@ -42,6 +43,7 @@ class Metrics:
         self.heartbeats = Counter(f"{prefix}_heartbeats", "Heartbeats", ["outcome"], registry=registry)
         self.copies_damaged = Counter(f"{prefix}_copies_damaged", "Copies found gone", registry=registry)
         self.copies_repaired = Counter(f"{prefix}_copies_repaired", "Copies made to repair", registry=registry)
+        self.refused = Counter(f"{prefix}_refused", "Callers told to come back", registry=registry)
         self.turned_out = Counter(f"{prefix}_turned_out", "Connections that gave way", registry=registry)
         self.objects_short = Gauge(f"{prefix}_objects_short", "Fewer replicas than wished", registry=registry)
         self._nodes = Gauge(f"{prefix}_nodes", "Nodes by state", ["state"], registry=registry)

@@ -132,7 +132,7 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
         metrics.observe(
             count_nodes=lambda state: nodes.count(state, time.monotonic()), waiting=lambda: database.waiting_count
         )
-        server = make_server(config, counted(app, metrics), context, on_turned_out=metrics.turned_out.inc)
+        server = make_server(config, counted(app, metrics), context, metrics)
         running = Running(server, listener, datagrams.get_extra_info("sockname"))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         renewing = _start_renewal(config, [context, *([outgoing] if outgoing else [])], tickets)

@@ -1,37 +1,33 @@
 """When those who were turned away shall come back, and how that is said.
 
 To turn somebody away costs a handshake. If all came back every second, a crowd would eat up what the served ones need;
-so the pause grows with the crowd, to let about `RETURNS_PER_S` come in a second. Whoever waits adds a share of chance,
-or the crowd would stay in step. HTTP says it as Retry-After; a refused flow in the words of its text, because the
-frame's fields are fixed. Pure. Refuses to do: waiting, clocks, drawing numbers.
+if all waited long, places would stay empty. So each is told a moment of its own, `RETURNS_PER_S` in a second one after
+another, and adds a second of chance at most. HTTP says it as Retry-After; a refused flow in the words of its text,
+because the frame's fields are fixed. Pure. Refuses to do: waiting, clocks, drawing numbers.
 """
 
 import math
 import re
-from collections import deque
 from typing import Final
 
-RETURNS_PER_S: Final = 20.0  # a refusal costs 1 to 3 ms of a processor, so this is 2 to 6 % of one
+RETURNS_PER_S: Final = 25.0  # a refusal costs 1 to 3 ms of a processor, so this is 2 to 8 % of one
 PAUSE_S_MIN: Final = 1.0
 PAUSE_S_MAX: Final = 60.0
-REMEMBERED: Final = int(RETURNS_PER_S * PAUSE_S_MAX)  # more change nothing
+SPREAD_S: Final = 1.0  # what is said is whole seconds
 _TEXT: Final = re.compile(r"; try again in (\d{1,4}) s\Z")
 
 
 class Comeback:
-    """Counts the crowd: those turned away within the pause that they were told."""
+    """The moments that were given to those who were turned away, one after another."""
 
     def __init__(self) -> None:
-        self._refused_s: deque[float] = deque(maxlen=REMEMBERED)
-        self.pause_s = PAUSE_S_MIN
+        self._last_s = -math.inf
 
     def refuse(self, now_s: float) -> float:
-        """Note a refusal; return the seconds after which to come back, whole ones."""
-        self._refused_s.append(now_s)
-        while self._refused_s[0] < now_s - max(self.pause_s, PAUSE_S_MIN) * 1.5:  # all have come once in this time
-            self._refused_s.popleft()
-        self.pause_s = float(math.ceil(min(max(len(self._refused_s) / RETURNS_PER_S, PAUSE_S_MIN), PAUSE_S_MAX)))
-        return self.pause_s
+        """Give the next moment; return the seconds until then, whole ones."""
+        wished_s = max(now_s + PAUSE_S_MIN, self._last_s + 1 / RETURNS_PER_S)
+        self._last_s = min(wished_s, now_s + PAUSE_S_MAX)
+        return float(math.floor(self._last_s - now_s + 1e-6))
 
 
 def with_pause(message: str, pause_s: float) -> str:
@@ -46,5 +42,5 @@ def read_pause_s(message: str) -> float:
 
 
 def spread_s(pause_s: float, draw: float) -> float:
-    """Return how long to wait when told `pause_s`: never less, up to half as much again; `draw` is in [0, 1)."""
-    return min(pause_s, PAUSE_S_MAX) * (1 + draw / 2)
+    """Return how long to wait when told `pause_s`: never less, up to a second more; `draw` is in [0, 1)."""
+    return min(pause_s, PAUSE_S_MAX) + SPREAD_S * draw

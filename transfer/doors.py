@@ -60,10 +60,11 @@ class Doors:
         *,
         clock: Callable[[], float] = time.monotonic,
         on_turned_out: Callable[[], object] = lambda: None,
+        on_refused: Callable[[], object] = lambda: None,
     ) -> None:
         self.lobby, self.places = lobby, places
         self._comeback = Comeback()
-        self._clock, self._on_turned_out = clock, on_turned_out
+        self._clock, self._on_turned_out, self._on_refused = clock, on_turned_out, on_refused
         self._turned_out, self._logged_s = 0, -LOG_EVERY_S
 
     def enter(self, host: str, turn_out: Callable[[], object]) -> Guest:
@@ -85,6 +86,7 @@ class Doors:
 
     def refusal(self, message: str) -> BusyError:
         """Return the error for somebody who is turned away for now, with the time to come back."""
+        self._on_refused()
         pause_s = self._comeback.refuse(self._clock())
         return BusyError(with_pause(message, pause_s), retry_after_s=pause_s)
 
