@@ -24,8 +24,8 @@ from transfer.places import Places
 from transfer.stream import Stream
 from transfer.tickets import Ticket
 
-STRANGERS_MAX: Final = 512  # each with the memory of a handshake: 30 to 100 KiB
-STRANGERS_ADDRESS_MAX: Final = 256
+STRANGERS_MAX: Final = 256  # each with the memory of a handshake, a reader and what is left of them: 100 to 300 KiB
+STRANGERS_ADDRESS_MAX: Final = 128
 FLOWS_MAX: Final = 512  # those that send are far fewer (`nodes.credit`)
 PARTY_FLOWS_MAX: Final = 128
 KEPT: Final = 64  # for the gateway and other nodes

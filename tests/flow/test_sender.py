@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import trio
 
+from nodes import credit
 from tests.encodings.images import Image
 from tests.flow.kit import CONTEXT, Breaker, Cluster, noise, open_cluster
 from tests.gateway.kit import Gateway
@@ -95,6 +96,34 @@ async def test_object_that_the_only_node_with_a_flow_refuses_fails_instead_of_wa
         assert {type(outcome.error) for outcome in result.outcomes} == {FullError}
         assert len(result.outcomes) == 5
         assert result.receipt is None
+
+
+async def test_senders_without_a_place_come_when_they_were_told_and_end_well(
+    tmp_path: Path, gateway: Gateway, client: GatewayClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(credit, "FLOWS_MAX", 2)
+    async with open_cluster(tmp_path, "node-1", gateway=gateway) as cluster:
+        cluster.advertise("node-1")
+        await wait_live(client, 1)
+        renewed: list[str] = []
+        monkeypatch.setattr(client, "renew", renewed.append)  # nobody asks the gateway because a node is busy
+        files = [write(tmp_path / f"in-{number}", 3, 20_000 + number) for number in range(6)]
+        results: dict[int, SendResult] = {}
+
+        async def one(number: int) -> None:
+            results[number] = await send(client, files[number], flows=2, deadline_s=30, patience_s=1.0)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(6):
+                nursery.start_soon(one, number)
+        for number, result in results.items():
+            assert_all_sent(cluster, result, files[number])
+        refused = cluster.nodes["node-1"].node.metrics.registry.get_sample_value(
+            "fascicle_node_refusals_total", {"code": "busy"}
+        )
+    assert (len(results), renewed) == (6, [])
+    assert refused is not None
+    assert 1 <= refused <= 60
 
 
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <async_generator object ByteStream")  # httpx, cancelled

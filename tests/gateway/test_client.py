@@ -123,6 +123,37 @@ async def test_what_may_pass_is_asked_again(identities: Identities, nursery: tri
     nursery.cancel_scope.cancel()
 
 
+BUSY = b'{"code":"busy","message":"x","retryable":true}'
+
+
+def busy(retry_after: str) -> bytes:
+    head = f"HTTP/1.1 503 X\r\nRetry-After: {retry_after}\r\nContent-Length: {len(BUSY)}\r\n\r\n"
+    return head.encode() + BUSY
+
+
+async def test_who_is_told_when_to_come_back_comes_then_and_not_before(
+    identities: Identities, nursery: trio.Nursery
+) -> None:
+    port = await serve_answers(identities, [busy("1"), busy("1"), ok(STATUS)], nursery)
+    started_s = trio.current_time()
+    async with GatewayClient(identities.credentials("ws-1", port), patience_s=1, jitter=lambda: 0.0) as client:
+        assert (await client.status()).studies == 4  # also beyond the patience: the gateway is there, and said so
+    assert trio.current_time() - started_s >= 2
+    nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(("said", "understood_s"), [("7", 7.0), ("99999999", 3600.0), ("soon", 0.0), ("-1", 0.0)])
+async def test_when_to_come_back_is_kept_with_the_error(
+    identities: Identities, nursery: trio.Nursery, said: str, understood_s: float
+) -> None:
+    port = await serve_answers(identities, [busy(said)], nursery)
+    async with GatewayClient(identities.credentials("ws-1", port), patience_s=0) as client:
+        with pytest.raises(BusyError) as refused:
+            await client.status()
+    assert refused.value.retry_after_s == understood_s
+    nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize(
     "bad",
     [

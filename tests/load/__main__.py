@@ -23,13 +23,13 @@ from tests.load.results import Results
 
 LOADS: Final[dict[str, Callable[..., None]]] = {"idle": idle.run, "overload": overload.run, "restart": restart.run}
 LONG: Final[dict[str, dict[str, Any]]] = {
-    "idle": {"count": 10_000, "window_s": 15.0},
-    "overload": {"repeats": 3},
+    "idle": {"count": 10_000, "window_s": 15.0, "ports": "node+gateway+agent"},
+    "overload": {"repeats": 3, "ports": "node+gateway+agent"},
     "restart": {"restarts": 100, "objects": 100_000, "spooled": 500},
 }
 SHORT: Final[dict[str, dict[str, Any]]] = {
-    "idle": {"count": 800, "window_s": 0.5},
-    "overload": {"repeats": 1},
+    "idle": {"count": 300, "window_s": 0.3, "ports": "node+agent"},
+    "overload": {"repeats": 1, "ports": "gateway"},
     "restart": {"restarts": 2, "objects": 200, "spooled": 20},
 }
 
@@ -40,7 +40,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("name", choices=list(LOADS))
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--short", action="store_true", help="small and quick, to see that it works")
-    parser.add_argument("--with", dest="changed", action="append", default=[], metavar="KEY=NUMBER")
+    parser.add_argument("--with", dest="changed", action="append", default=[], metavar="SIZE=VALUE")
     parser.add_argument("--out", default="", help="keep a results file in this folder")
     chosen = parser.parse_args(words)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))

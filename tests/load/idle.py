@@ -37,12 +37,14 @@ class Target(NamedTuple):
     work: Work
 
 
-def run(results: Results, folder: Path, *, count: int, window_s: float) -> None:
-    """Measure; `window_s` seconds of work without the crowd, twice, and with it."""
+def run(results: Results, folder: Path, *, count: int, window_s: float, ports: str) -> None:
+    """Measure at `ports`; `window_s` seconds of work without the crowd, twice, and with it."""
     with open_parts(folder) as parts:
         kept = Done()
         stored = Done()
         for name, target in _targets(parts).items():
+            if name not in ports.split("+"):
+                continue
             measured = trio.run(partial(_measure, parts, target, count, window_s, f"{results.seed} {name}"))
             figures, done = measured
             results.figures[name] = figures
@@ -60,7 +62,7 @@ def run(results: Results, folder: Path, *, count: int, window_s: float) -> None:
 def _targets(parts: Parts) -> dict[str, Target]:
     send = Sender(parts, objects=8, size_bytes=64 << 10, flows=2)
     store = Storer(parts.agent_port, instances=8, size_bytes=64 << 10)
-    every = "tcp,hello,silent,half"
+    every = "tcp,hello,tcp,silent,hello,tcp,half,hello"  # handshakes cost processors, most of all here
     half_request = b"GET /health HTTP/1.1\r\nHost: x\r\nX-Slow: "
     return {
         "node": Target(parts.node, parts.node_port, every, b"\0\0\1\0\1", True, send),

@@ -40,10 +40,12 @@ class Target(NamedTuple):
     judge: Callable[[set[str]], list[str]]
 
 
-def run(results: Results, folder: Path, *, repeats: int) -> None:
-    """Measure each `repeats` times, the two ways in turn, and take the sums."""
+def run(results: Results, folder: Path, *, repeats: int, ports: str) -> None:
+    """Measure each of `ports` `repeats` times, the two ways in turn, and take the sums."""
     with open_parts(folder, connections_max=CALLERS, party_connections_max=CALLERS) as parts:
         for name, target in _targets(parts).items():
+            if name not in ports.split("+"):
+                continue
             figures, done = _measure(target, repeats, f"{results.seed} {name}")
             results.figures[name] = figures | {"acknowledged": len(done.names)}
             results.want(figures["goodput_ratio"] >= GOODPUT_MIN, f"{name}: goodput {figures['goodput_ratio']:.2f}")
