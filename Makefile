@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: setup packages demo test check fmt cov bench bench-micro experiments experiments-setup paper-table targets campaign faults histories fuzz test-large rebuild-million clean
+.PHONY: setup packages demo test check fmt cov bench bench-micro experiments experiments-setup paper-table targets campaign faults load histories fuzz test-large rebuild-million clean
 
 setup: packages $(INSTALLED)
 
@@ -129,6 +129,13 @@ SEED ?= 1
 faults: setup
 	@failed=0; for name in $(FAULTS); do $(BIN)/python -m tests.faults.real.campaign $$name --seed $(SEED) \
 		$(if $(COUNT),--long $(COUNT)) --out faults-results $(ARGS) || failed=1; done; exit $$failed
+
+# Idle crowds, ten times the senders, restarts (docs/reliability.md), half an hour of a machine that has nothing else to do;
+# LOADS="restart" does some. Results: faults-results/.
+LOADS ?= idle overload restart
+load: setup
+	@failed=0; for name in $(LOADS); do $(BIN)/python -m tests.load $$name --seed $(SEED) --out faults-results $(ARGS) \
+		|| failed=1; done; exit $$failed
 
 # 10 000 small files, and one object of 3 GB, under the memory limits.
 test-large: setup

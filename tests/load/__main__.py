@@ -10,6 +10,7 @@ Prints one JSON object and exits with 1 when something that is wanted is not so.
 import argparse
 import json
 import logging
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -45,8 +46,9 @@ def main(words: list[str]) -> int:
     chosen = parser.parse_args(words)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     sizes = dict((SHORT if chosen.short else LONG)[chosen.name])
-    for key, _, number in (each.partition("=") for each in chosen.changed):
-        sizes[key] = type(sizes[key])(number)
+    for key, _, value in (each.partition("=") for each in chosen.changed):
+        sizes[key] = type(sizes[key])(value)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the parts are stopped
     results = Results(chosen.name, chosen.seed, figures={"sizes": sizes})
     with tempfile.TemporaryDirectory(prefix="fascicle-load-") as folder:
         LOADS[chosen.name](results, Path(folder), **sizes)
