@@ -1,8 +1,8 @@
 """What the long campaign runs, and what each step must show for it to count.
 
 Each step is a command of its own whose last line of output is one JSON object. `wanted` are the least values of some
-of its fields, by their path, which a scale makes smaller, `least` those that it does not, and `none` the fields that must
-be 0 or empty. The figures are what is promised (docs/reliability.md). Refuses to do: running anything.
+of its fields, by their path, which a scale makes smaller, `least` those that it does not, and `none` the fields that
+must be 0 or empty. The figures are what is promised (docs/reliability.md). Refuses to do: running anything.
 """
 
 import sys
