@@ -20,6 +20,7 @@ import msgspec
 import trio
 
 from bench.rebuild import record_of, write_objects
+from experiments.processes import processor_s
 from gateway import rebuilding
 from gateway.database import Database
 from gateway.merging import Round
@@ -69,8 +70,9 @@ def _restart_all(results: Results, parts: Parts, restarts: int, spooled: int) ->
         (parts.node, sender, sent, reading.works),
         (parts.agent, storer, stored, partial(_stores, parts, stored, chance)),
     ):
-        took_s = [_restart(part, serves, work, done, chance) for _ in range(restarts)]
-        results.figures[part.name] = percentiles(took_s)
+        found = [_restart(part, serves, work, done, chance) for _ in range(restarts)]
+        results.figures[part.name] = percentiles([took_s for took_s, _ in found])
+        results.figures[f"{part.name}_processor_s"] = percentiles([used_s for _, used_s in found])
         results.want(results.figures[part.name]["p99"] < WANTED_S, f"{part.name}: {results.figures[part.name]}")
         if part is not parts.agent:  # a C-STORE that was cut is the device's to repeat
             results.want(not done.failures, f"{part.name}: {done.failures[:3]}")
@@ -79,17 +81,23 @@ def _restart_all(results: Results, parts: Parts, restarts: int, spooled: int) ->
     results.problems += judge_spool(parts, stored.names)
 
 
-def _restart(part: Part, serves: Callable[[], bool], work: Work, done: Done, chance: random.Random) -> float:
-    """Kill and start one part in the middle of work; return the seconds until it served."""
+def _restart(
+    part: Part, serves: Callable[[], bool], work: Work, done: Done, chance: random.Random
+) -> tuple[float, float]:
+    """Kill and start one part in the middle of work.
+
+    Returns the seconds until it served, and those of a processor that it used for it: what a machine with nothing else
+    to do would need, but for what it waits for.
+    """
     seed = chance.random()
     working = threading.Thread(target=trio.run, args=(attempt, work, done, random.Random(seed)))
     working.start()
     time.sleep(chance.uniform(0, KILL_WITHIN_S))
     part.stop(signal.SIGKILL)
     part.start()
-    took_s = wait_for(serves, part)
+    took_s, used_s = wait_for(serves, part), processor_s([part.pid])
     working.join()
-    return took_s
+    return took_s, used_s
 
 
 class _Reading:
