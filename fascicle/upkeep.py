@@ -15,10 +15,10 @@ from agent.status import drain_text
 from transfer import credentials
 from transfer.errors import SettingsError
 from transfer.joining import JoiningClient
-from transfer.protocol.messages import TRASH_OBJECTS_MAX
 from transfer.upkeep import Drain, SomeTrash, TrashEntry
 
 PATIENCE_S: Final = 10.0
+PIECE: Final = 64  # ids in a request: all of them are read before they come back
 SHOWN_MAX: Final = 1000  # entries that are listed for people; `--json` has all
 Held = dict[str, list[TrashEntry]]
 
@@ -92,7 +92,7 @@ async def _held(client: JoiningClient, arguments: argparse.Namespace) -> Held:
 
 
 def _pieces(ids: Sequence[str]) -> list[list[str]]:
-    return [list(ids[start : start + TRASH_OBJECTS_MAX]) for start in range(0, len(ids), TRASH_OBJECTS_MAX)]
+    return [list(ids[start : start + PIECE]) for start in range(0, len(ids), PIECE)]
 
 
 def _due_text(due_s: int) -> str:

@@ -14,7 +14,7 @@ from gateway.database import Database
 from gateway.discards import Discards
 from gateway.extraplan import choose
 from gateway.extras import held_of, read_held
-from gateway.fill import Fill, fill_of, spread
+from gateway.fill import Fill, spread
 from gateway.repairplan import JOB_BYTES, JOB_OBJECTS, Job
 from transfer.heartbeat import Heartbeat
 from transfer.log import get_logger
@@ -43,16 +43,15 @@ class Balance:
         self._job_bytes = int(min(JOB_BYTES, bytes_per_s * 4))
         self.is_moving = False
 
-    async def run(self, counted: Callable[[], Live], budget_bytes: int) -> int:
-        """Move about so much where it is due; return how many copies were moved."""
-        fills = [fill_of(beat) for beat in counted().values()]
+    async def run(self, fills: list[Fill], counted: Callable[[], Live], budget_bytes: int) -> int:
+        """Move about so much where it is due; return how many copies were moved. `fills`: of the nodes `counted`."""
         differ = spread(fills)
         threshold = self._begin_spread * END_RATIO if self.is_moving else self._begin_spread
         self.is_moving = len(fills) > 1 and differ > threshold
         if not self.is_moving:
             return 0
-        began_s, moved, after = time.monotonic(), 0, b""
-        rest: bytes | None = after
+        began_s, moved = time.monotonic(), 0
+        rest: bytes | None = b""
         while rest is not None and budget_bytes > 0 and self._is_calm():
             held, rest = await self._database.read(partial(read_held, after=rest))
             least = self._begin_spread * END_RATIO

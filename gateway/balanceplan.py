@@ -43,8 +43,8 @@ def plan_moves(
         move = _move(one, now, least_spread)
         if move is not None:
             moves.append(move)
-            now[move.source] = now[move.source].plus(-one.stored_bytes)
-            now[move.target] = now[move.target].plus(one.stored_bytes)
+            now[move.source] = now[move.source].with_less(one.stored_bytes)
+            now[move.target] = now[move.target].with_more(one.stored_bytes)
             budget_bytes -= one.stored_bytes
     return MovePlan(moves, [now[node_id] for node_id in sorted(now)])
 
@@ -54,7 +54,7 @@ def _move(one: Held, now: dict[str, Fill], least_spread: float) -> Move | None:
         return None
     source = max((now[node_id] for node_id in one.holders), key=_fullness)
     staying = {now[node_id].failure_domain for node_id in one.holders - {source.node_id}}
-    lighter = source.plus(-one.stored_bytes)
+    lighter = source.with_less(one.stored_bytes)
     fitting = [
         fill
         for fill in now.values()
@@ -62,7 +62,7 @@ def _move(one: Held, now: dict[str, Fill], least_spread: float) -> Move | None:
         and fill.failure_domain not in staying
         and fill.free_bytes >= one.stored_bytes + OVERHEAD_BYTES
         and fill.ratio + least_spread < source.ratio
-        and fill.plus(one.stored_bytes).ratio < lighter.ratio
+        and fill.with_more(one.stored_bytes).ratio < lighter.ratio
     ]
     if not fitting:
         return None

@@ -7,6 +7,7 @@ do: putting aside (`gateway.discards`), deciding (`gateway.trashplan`).
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import Final
 
@@ -38,7 +39,7 @@ Live = Mapping[str, Heartbeat]
 
 
 class TrashKeeper:
-    """`counted` returns the nodes whose copies count: live, not draining, and nothing odd about them."""
+    """`live` returns the nodes that are heard; `counted` those of them whose copies count, `relied_on` also silent ones."""
 
     def __init__(
         self,
@@ -49,10 +50,11 @@ class TrashKeeper:
         audit: Audit,
         verifier: Verifier,
         counted: Callable[[], Live],
+        relied_on: Callable[[], AbstractSet[str]],
         live: Callable[[], Live],
     ) -> None:
         self._database, self._links, self._watch, self._audit = database, links, watch, audit
-        self._verifier, self._counted, self.live = verifier, counted, live
+        self._verifier, self._counted, self._relied_on, self._live = verifier, counted, relied_on, live
         self._sums: dict[str, tuple[int, int]] = {}
 
     @property
@@ -60,21 +62,28 @@ class TrashKeeper:
         """How many copies are put aside, and their bytes, by the last look at each node."""
         return sum(count for count, _ in self._sums.values()), sum(size for _, size in self._sums.values())
 
-    async def look(self) -> None:
-        """Go through what every live node put aside, once.
+    def bytes_of(self, node_id: str) -> int:
+        """Return the bytes that a node put aside, by the last look."""
+        return self._sums.get(node_id, (0, 0))[1]
 
-        Raises:
-            FascicleError: a node or the catalogue does not answer.
-        """
-        for node in self.live().values():
-            after, complete, count, size_bytes = b"", False, 0, 0
-            while not complete:
-                page = await self.page(node, after)
-                await self._settle(node, page.entries, by="gateway", at_once=False)
-                count, size_bytes = count + len(page.entries), size_bytes + _sum(page.entries)
-                complete, after = page.complete, page.entries[-1].object_id if page.entries else after
-                await asyncio.sleep(PAUSE_S if page.entries else 0)
-            self._sums[node.node_id] = (count, size_bytes)
+    async def look(self) -> None:
+        """Go through what every live node put aside, once; one that does not answer is looked at the next time."""
+        for node in self._live().values():
+            try:
+                await self._look(node)
+            except FascicleError as error:
+                log.warning("trash_not_looked_at", node_id=node.node_id, code=error.code, reason=error.message)
+
+    async def _look(self, node: Heartbeat) -> None:
+        after, complete, count, size_bytes = b"", False, 0, 0
+        while not complete:
+            page = await self.page(node, after)
+            settled = await self._settle(node, page.entries, by="gateway", at_once=False)
+            left = [entry for entry in page.entries if entry.object_id not in settled]
+            count, size_bytes = count + len(left), size_bytes + _sum(left)
+            complete, after = page.complete, page.entries[-1].object_id if page.entries else after
+            await asyncio.sleep(PAUSE_S if page.entries else 0)
+        self._sums[node.node_id] = (count, size_bytes)
 
     async def page(self, node: Heartbeat, after: bytes) -> "Page":
         """Return the next of what a node put aside.
@@ -105,35 +114,35 @@ class TrashKeeper:
         while not complete and after < max(wanted):
             page = await self.page(node, after)
             entries = [entry for entry in page.entries if entry.object_id in wanted]
-            deleted += await self._settle(node, entries, by=by, at_once=True)
+            deleted += len(await self._settle(node, entries, by=by, at_once=True))
             complete, after = page.complete, page.entries[-1].object_id if page.entries else after
         return deleted
 
     async def recall(self, doubts: Mapping[str, Sequence[bytes]]) -> None:
         """Ask nodes about copies that a receipt names and that were put aside: they are put back, if they are there."""
-        live = self.live()
+        live = self._live()
         for node_id in sorted(doubts.keys() & live.keys()):
             try:
                 await self._put_back(live[node_id], doubts[node_id], SIZE_UNKNOWN_BYTES, "gateway")
             except FascicleError as error:
                 log.warning("copies_not_recalled", node_id=node_id, code=error.code, reason=error.message)
 
-    async def _settle(self, node: Heartbeat, entries: list[Discarded], *, by: str, at_once: bool) -> int:
-        """Do with these what is to be done; return how many were deleted."""
+    async def _settle(self, node: Heartbeat, entries: list[Discarded], *, by: str, at_once: bool) -> set[bytes]:
+        """Do with these what is to be done; return those that were deleted."""
         if not entries:
-            return 0
+            return set()
         facts = await self._database.read(partial(_facts, node_id=node.node_id, entries=entries))
-        verdict = judge(entries, facts, self._counted().keys(), at_once=at_once)
+        verdict = judge(entries, facts, self._relied_on(), self._counted().keys(), at_once=at_once)
         if verdict.restore:
             await self._put_back(node, _ids(verdict.restore), _sum(verdict.restore), by)
         going = [*verdict.purge, *await self._proved(verdict, facts)]
         if not going:
-            return 0
+            return set()
         await self._audit.note("copies_deleted", by, about=node.node_id, objects=len(going), bytes=_sum(going))
         async with self._watch.telling:
             done = await self._links.purge(node, _ids(going), at_once=at_once)
         log.info("copies_deleted", node_id=node.node_id, objects=len(done.object_ids), bytes=_sum(going))
-        return len(done.object_ids)
+        return set(done.object_ids)
 
     async def _proved(self, verdict: Verdict, facts: Facts) -> list[Discarded]:
         """Return what may go because as many copies as are wished were read again just now."""

@@ -35,8 +35,17 @@ class Verdict(msgspec.Struct, frozen=True):
     verify: list[Discarded]
 
 
-def judge(entries: Iterable[Discarded], facts: Facts, counted: AbstractSet[str], *, at_once: bool) -> Verdict:
-    """Return what becomes of the entries of one node; copies count on the nodes `counted` alone.
+def judge(
+    entries: Iterable[Discarded],
+    facts: Facts,
+    relied_on: AbstractSet[str],
+    counted: AbstractSet[str],
+    *,
+    at_once: bool,
+) -> Verdict:
+    """Return what becomes of the entries of one node.
+
+    Copies count on the nodes `relied_on`; they can be read again, so that others may go, on the nodes `counted`.
 
     `at_once`: an operator wants them deleted, so time and who had them put aside do not matter.
     """
@@ -45,9 +54,9 @@ def judge(entries: Iterable[Discarded], facts: Facts, counted: AbstractSet[str],
         held = facts.shown.get(entry.object_id)
         is_due = at_once or entry.due_s == 0
         if held is not None:
-            if len(held.holders & counted) < held.wished:
+            if len(held.holders & relied_on) < held.wished:
                 verdict.restore.append(entry)
-            elif is_due:
+            elif is_due and len(held.holders & counted) >= held.wished:
                 verdict.verify.append(entry)
         elif is_due and entry.reason == "orphan" and entry.object_id in facts.nobodys:
             if at_once or entry.object_id in facts.put_aside:

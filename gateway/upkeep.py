@@ -24,7 +24,7 @@ from gateway.database import Database
 from gateway.discards import BY_ITSELF, Discards
 from gateway.extraplan import choose
 from gateway.extras import read_held
-from gateway.fill import fill_of
+from gateway.fill import Fill, fill_of
 from gateway.liveness import Nodes
 from gateway.repairer import Repairer
 from gateway.repairlink import RepairLinks
@@ -76,6 +76,7 @@ class Upkeep:
             audit=audit,
             verifier=verifier,
             counted=self.counted,
+            relied_on=self.relied_on,
             live=self.live,
         )
         self.balance = Balance(
@@ -97,8 +98,13 @@ class Upkeep:
 
     def counted(self) -> Mapping[str, Heartbeat]:
         """Return the nodes whose copies are relied on when another is to go."""
+        relied_on = self.relied_on()
+        return {node_id: beat for node_id, beat in self.live().items() if node_id in relied_on}
+
+    def relied_on(self) -> frozenset[str]:
+        """Return the nodes whose copies count for repair: those that are counted, or silent for a moment only."""
         out = self._repairer.draining.node_ids | self._repairer.watch.gone | self._nodes.twins(time.monotonic())
-        return {node_id: beat for node_id, beat in self.live().items() if node_id not in out}
+        return self._nodes.node_ids - out
 
     async def serve(self) -> Never:
         """Turn until cancelled."""
@@ -135,9 +141,8 @@ class Upkeep:
 
     async def _tidy(self) -> None:
         put = await self._put_few_orphans_aside() + await self._put_extras_aside()
-        moved = await self.balance.run(
-            self.counted, int(self._settings.upkeep_bytes_per_s * max(60.0, self._settings.upkeep_every_s))
-        )
+        budget_bytes = int(self._settings.upkeep_bytes_per_s * max(60.0, self._settings.upkeep_every_s))
+        moved = await self.balance.run(self._fills(), self.counted, budget_bytes)
         if put or moved:
             await self.trash.look()
 
@@ -158,15 +163,17 @@ class Upkeep:
         return put
 
     async def _put_extras_aside(self) -> int:
-        put, after = 0, b""
-        rest: bytes | None = after
+        put = 0
+        rest: bytes | None = b""
         while rest is not None and self._is_quiet():
             held, rest = await self._database.read(partial(read_held, after=rest))
-            counted = self.counted()
-            drops = choose(held, [fill_of(beat) for beat in counted.values()])
+            drops = choose(held, self._fills())
             if drops:
-                put += await self.discards.extras(drops, counted)
+                put += await self.discards.extras(drops, self.counted())
         return put
+
+    def _fills(self) -> list[Fill]:
+        return [fill_of(beat, self.trash.bytes_of(node_id)) for node_id, beat in self.counted().items()]
 
     async def _copy(self, job: Job) -> int:
         await self._verifier.pace(job.bytes)

@@ -252,21 +252,24 @@ class Session:
     async def _answer_keeper(
         self, request: Check | List | Copy | Discard | Restore | Purge | Trash
     ) -> Checked | Listed | Copied | Done | Trashed:
+        node, name = self._node, self._ticket.transfer_id
+        answer: Checked | Listed | Copied | Done | Trashed
         match request:
             case Check():
-                return await answer_check(self._node, request, self._ticket.transfer_id)
+                answer = await answer_check(node, request, name)
             case List():
-                return await answer_list(self._node, request)
+                answer = await answer_list(node, request)
             case Copy():
-                return await answer_copy(self._node, request)
+                answer = await answer_copy(node, request)
             case Discard():
-                return await answer_discard(self._node, request)
+                answer = await answer_discard(node, request)
             case Restore():
-                return await answer_restore(self._node, request, self._ticket.transfer_id)
+                answer = await answer_restore(node, request, name)
             case Purge():
-                return await answer_purge(self._node, request)
+                answer = await answer_purge(node, request)
             case Trash():
-                return await answer_trash(self._node, request)
+                answer = await answer_trash(node, request)
+        return answer
 
     async def _give(self, request: Get) -> None:
         try:
