@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: setup packages demo test check fmt cov bench bench-micro experiments experiments-setup paper-table targets campaign faults histories fuzz test-large rebuild-million clean
+.PHONY: setup packages demo test check fmt cov bench bench-micro experiments experiments-setup paper-table targets campaign test-kills faults histories fuzz test-large rebuild-million clean
 
 setup: packages $(INSTALLED)
 
@@ -108,8 +108,13 @@ rebuild-million: setup
 experiments-setup: setup
 	@.ci/packages experiments
 
-# 20 random kills at a time, seeds printed; the short form of it is part of `make test`.
+# Everything that tries to break what was acknowledged, at length: hours; short forms are part of `make test`. Totals with
+# seed, commit and machine: campaign-results/. Run again it goes on; ARGS="--only kills,cuts --scale 0.1" does less.
 campaign: setup
+	@$(BIN)/python -m tests.campaign $(ARGS)
+
+# 20 random kills of every party at a time, seeds printed; the short form of it is part of `make test`.
+test-kills: setup
 	$(BIN)/pytest -m campaign -k kill --timeout 3600 $(ARGS)
 
 # Hostile inputs of every kind, from one seed; what goes wrong is kept in tests/fuzz/corpus. 50 000 are part of `make test`.
