@@ -8,8 +8,8 @@
          +- copies beyond those that are wished                  (gateway.extraplan)
          `- full nodes to emptier ones                           (gateway.balance)
 
-Calm is: every node is heard, none is gone, nothing is short of replicas, no node runs twice. Repair comes first, always.
-Refuses to do: repair.
+Calm is: every node is heard, none is gone, nothing is short of replicas, no node runs twice. Repair comes first,
+always. Refuses to do: repair.
 """
 
 import asyncio

@@ -51,9 +51,7 @@ def upkeep_routes(repairer: Repairer, upkeep: Upkeep, nodes: Nodes, audit: Audit
     async def list_trash(node: Name, after: Name = "") -> TrashPage:
         page = await upkeep.trash.page(_live(upkeep, node), _id(after) if after else b"")
         entries = [
-            TrashEntry(
-                object_id=one.object_id.hex(), reason=one.reason, stored_bytes=one.stored_bytes, due_s=one.due_s
-            )
+            TrashEntry(object_id=one.object_id.hex(), reason=one.reason, stored_bytes=one.stored_bytes, due_s=one.due_s)
             for one in page.entries
         ]
         return TrashPage(entries=entries, next=None if page.complete else entries[-1].object_id)

@@ -1,4 +1,4 @@
-"""Real clusters whose copies move, whose nodes are taken away, cloned or put back: nothing is lost, all of it is said."""
+"""Real clusters whose copies move, whose nodes are taken away, cloned or put back: nothing is lost, all is said."""
 
 import os
 import shutil
@@ -82,7 +82,9 @@ def test_a_cloned_disk_is_said_and_nothing_is_lost(fresh: Opener, tmp_path: Path
         shutil.copytree(home, clone, ignore=shutil.ignore_patterns("lock", "*.log"))
         config = clone / "node.toml"
         lines = config.read_text().replace(str(home), str(clone)).splitlines()
-        config.write_text("\n".join('listen = "127.0.0.1:0"' if line.startswith("listen =") else line for line in lines))
+        config.write_text(
+            "\n".join('listen = "127.0.0.1:0"' if line.startswith("listen =") else line for line in lines)
+        )
         with node_alone(config):
             eventually(lambda: repairs(cluster)["twin_nodes"] == ["node-2"], within_s=40)
             assert cluster.run("status").summary["repairs"]["twin_nodes"] == ["node-2"]
