@@ -57,9 +57,9 @@ def orphans_of(connection: Connection, node_id: str, *, until_s: int, known: boo
     return [row.object_id for row in connection.execute(_orphans(node_id, until_s, known=known).limit(limit))]
 
 
-def count_orphans(connection: Connection, *, until_s: int) -> int:
-    """Return how many copies are orphans since `until_s` or before."""
-    query = _orphans(None, until_s, known=False).order_by(None).subquery()
+def count_orphans(connection: Connection) -> int:
+    """Return how many copies are orphans, however new."""
+    query = _orphans(None, None, known=False).order_by(None).subquery()
     return connection.execute(select(func.count()).select_from(query)).scalar_one()
 
 
@@ -113,13 +113,14 @@ def _open() -> Select[tuple[int]]:
     return select(transfer.c.transfer_key).where(transfer.c.state == "open")
 
 
-def _orphans(node_id: str | None, until_s: int, *, known: bool) -> Select[tuple[bytes, int]]:
+def _orphans(node_id: str | None, until_s: int | None, *, known: bool) -> Select[tuple[bytes, int]]:
     there = spare.join(object_, object_.c.object_id == spare.c.object_id, isouter=not known)
     claimed = select(offered.c.object_id).where(offered.c.object_id == spare.c.object_id)
     query = (
         select(spare.c.object_id, spare.c.stored_bytes)
         .select_from(there)
-        .where(spare.c.reason == "orphan", spare.c.since_s <= until_s, ~claimed.exists(), object_.c.visible.is_not(True))
+        .where(spare.c.reason == "orphan", ~claimed.exists(), object_.c.visible.is_not(True))
         .order_by(spare.c.node_id, spare.c.object_id)
     )
+    query = query if until_s is None else query.where(spare.c.since_s <= until_s)
     return query if node_id is None else query.where(spare.c.node_id == node_id)

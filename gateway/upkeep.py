@@ -147,9 +147,8 @@ class Upkeep:
             await self.trash.look()
 
     async def _put_few_orphans_aside(self) -> int:
-        """Orphans that the catalogue heard of, where all that are old enough are few."""
-        until_s = await self._database.read(running_s) - self.discards.grace_s
-        count = await self._database.read(partial(count_orphans, until_s=until_s))
+        """Put aside old orphans that the catalogue heard of, where all of them, however new, are few."""
+        count = await self._database.read(count_orphans)
         listed = self._repairer.stocktake.listed
         self.orphans_wait = count > self._settings.orphan_share_max * listed
         if self.orphans_wait:
