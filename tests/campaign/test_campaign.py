@@ -61,7 +61,7 @@ def test_a_step_that_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) ->
     assert "no such step: nonsense" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["mutants", "corruption"])
+@pytest.mark.parametrize("name", ["histories", "corruption"])
 def test_real_steps_speak_so_that_they_are_understood(name: str) -> None:
     (step,) = (step for step in STEPS if step.name == name)
     assert command.run_step(step, 0.002)["lacking"] == []
