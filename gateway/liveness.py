@@ -6,7 +6,7 @@ one, changes nothing. Refuses to do: sockets (`gateway.heartbeats`), clocks (cal
 """
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -15,12 +15,22 @@ from transfer.api import NodeStatus
 from transfer.heartbeat import Heartbeat
 
 State = Literal["live", "silent", "unknown"]
+TWIN_BEATS: Final = 3  # each newer than the one before: a restarted node's last datagram may come late, but not three
 
 
 class Seen(msgspec.Struct, frozen=True):
     """The last heartbeat of a node, and when it came (monotonic seconds)."""
 
     beat: Heartbeat
+    at_s: float
+
+
+class OtherLife(msgspec.Struct, frozen=True):
+    """A life of a node beside its newest one: how often it was heard since that began, and when last."""
+
+    started_ns: int
+    sequence: int
+    beats: int
     at_s: float
 
 
@@ -32,6 +42,7 @@ class Nodes:
         self._silent_after_s = silent_after_s
         self._seen: dict[str, Seen] = {}
         self._since_s: float | None = None
+        self._others: dict[str, OtherLife] = {}
 
     @property
     def node_ids(self) -> frozenset[str]:
@@ -51,8 +62,10 @@ class Nodes:
     def record(self, beat: Heartbeat, now_s: float) -> bool:
         """Take a verified heartbeat; False if it is not newer than the last one."""
         last = self._seen.get(beat.node_id)
-        if last is not None and not is_newer(beat, last.beat):
+        if last is not None and not is_newer(beat, last.beat) and not self._is_only_life(beat, last, now_s):
             return False
+        if last is not None and beat.started_ns != last.beat.started_ns:
+            self._others[beat.node_id] = OtherLife(last.beat.started_ns, last.beat.sequence, 0, now_s)
         self._seen[beat.node_id] = Seen(beat, now_s)
         return True
 
@@ -77,6 +90,24 @@ class Nodes:
         since_s = self._since_s = now_s if self._since_s is None else self._since_s
         heard = {key: self._seen[key].at_s if key in self._seen else since_s for key in self._node_ids}
         return {key for key, at_s in heard.items() if now_s - at_s >= grace_s + self._silent_after_s}
+
+    def twins(self, now_s: float) -> frozenset[str]:
+        """Return the nodes that run twice: a disk was cloned, or one identity is used by two machines."""
+        enough = (key for key, other in self._others.items() if other.beats >= TWIN_BEATS)
+        return frozenset(key for key in enough if now_s - self._others[key].at_s <= self._silent_after_s)
+
+    def _is_only_life(self, beat: Heartbeat, newest: Seen, now_s: float) -> bool:
+        """Take in an older heartbeat: late, sent again, or of a life that goes on beside the newest one or after it."""
+        known = self._others.get(beat.node_id) or OtherLife(beat.started_ns, -1, 0, now_s)
+        if beat.started_ns == newest.beat.started_ns:
+            if beat.sequence < newest.beat.sequence or beat == newest.beat:
+                return False
+            known = known if known.started_ns == beat.started_ns else OtherLife(beat.started_ns, -1, 0, now_s)
+        if beat.started_ns < known.started_ns or (beat.started_ns, beat.sequence) <= (known.started_ns, known.sequence):
+            return False
+        beats = known.beats + 1 if beat.started_ns == known.started_ns else 1
+        self._others[beat.node_id] = OtherLife(beat.started_ns, beat.sequence, beats, now_s)
+        return beats >= TWIN_BEATS and now_s - newest.at_s > self._silent_after_s
 
     def count(self, state: State, now_s: float) -> int:
         """Return the number of nodes in a state."""
