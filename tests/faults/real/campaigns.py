@@ -8,6 +8,7 @@
 | `corruption` | changes to stored objects (`corruption.py`) | 1000 | 10 |
 | `full` | disks without room (`full.py`) | 60 | 1/10 |
 | `whole` | power cuts of a whole cluster (`whole.py`) | 1 | 1/100 |
+| `cluster-kills` | kill -9 of every role of a running cluster under load (`cluster/kills.py`) | 20 | 1 |
 """
 
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from nodes.store import Store
+from tests.faults.real.cluster.campaigns import cluster_kills
 from tests.faults.real.corruption import Corruption
 from tests.faults.real.full import Full
 from tests.faults.real.journal import Journal
@@ -120,6 +122,7 @@ CAMPAIGNS: Final = {
     "corruption": Campaign(corruption, 1000, 10),
     "full": Campaign(full, 60, 0.1),
     "whole": Campaign(whole, 1, 0.01),
+    "cluster-kills": Campaign(cluster_kills, 20, 1),
 }
 
 

@@ -1,0 +1,36 @@
+"""The campaigns on a whole running cluster, by name; their table is in `tests.faults.real.campaigns`.
+
+Refuses to do: the faults themselves.
+"""
+
+from typing import TYPE_CHECKING
+
+from tests.faults.real.cluster.kills import Kills
+from tests.faults.real.cluster.running import open_running
+from tests.faults.real.cluster.site import Site
+
+if TYPE_CHECKING:
+    from tests.faults.real.campaigns import Task
+
+JUDGED_EVERY = 250
+
+
+def cluster_kills(task: "Task") -> None:
+    """Until as many processes were killed as there are numbers."""
+    seed = task.totals.seed
+    site = Site(task.work / "data", nodes=4, replicas=2)
+    with open_running(site, task.work, task.journal, task.totals, at_once=3, count=150, first=task.numbers.start) as now:
+        now.load.begin()
+        kills, number, judged = Kills(now, seed), task.numbers.start, 0
+        while task.totals.fired < len(task.numbers):
+            task.totals.fired += kills.kill(number)
+            task.totals.runs += 1
+            number += 1
+            if task.totals.fired - judged >= JUDGED_EVERY:
+                judged = task.totals.fired
+                kills.rest()
+                now.judge(f"up to kill {number}", whole=False)
+                now.go_on_after_judgement()
+        kills.rest()
+        now.judge("at the end", whole=True)
+    task.totals.more |= {"killed": kills.counts, "pauses": kills.pauses}
