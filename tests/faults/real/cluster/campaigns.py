@@ -13,16 +13,17 @@ if TYPE_CHECKING:
     from tests.faults.real.campaigns import Task
 
 JUDGED_EVERY = 250
+KILLS_SHARE = 4  # of a life's promises there is one kill in a cluster: 100 objects a kill in the long form
 
 
 def cluster_kills(task: "Task") -> None:
-    """Until as many processes were killed as there are numbers."""
-    seed = task.totals.seed
+    """Until as many processes were killed as there are numbers, and enough was acknowledged meanwhile."""
+    seed, objects = task.totals.seed, len(task.numbers) * task.promises_max // KILLS_SHARE
     site = Site(task.work / "data", nodes=4, replicas=2)
-    with open_running(site, task.work, task.journal, task.totals, at_once=3, count=150, first=task.numbers.start) as now:
+    with open_running(site, task.work, task.journal, task.totals, at_once=4, count=250, first=task.numbers.start) as now:
         now.load.begin()
         kills, number, judged = Kills(now, seed), task.numbers.start, 0
-        while task.totals.fired < len(task.numbers):
+        while task.totals.fired < len(task.numbers) or task.totals.acknowledged < objects:
             task.totals.fired += kills.kill(number)
             task.totals.runs += 1
             number += 1

@@ -102,13 +102,15 @@ class Judge:
         """Fetch everything, and look for what was promised in it."""
         out = self._work / "out"
         code, words = self._run("get", "--all", out)
-        found: Counter[str] = Counter()
+        files: Counter[str] = Counter()
+        objects: dict[str, set[str]] = {}  # by data set: one that came twice is one object, perhaps with two names
         for path in out.rglob("*"):
             if path.is_file():
                 data = path.read_bytes()
-                found[images.file_name(data)] += 1
-                found[images.data_set_name(images.data_set(data))] += 1
+                files[images.file_name(data)] += 1
+                objects.setdefault(images.data_set_name(images.data_set(data)), set()).add(images.file_name(data))
         shutil.rmtree(out, ignore_errors=True)
+        found = files | Counter({name: len(each) for name, each in objects.items()})
         problems = [f"get: {code} {words}"] if code and acknowledged else []
         return [
             *problems,

@@ -12,11 +12,11 @@ from typing import Final, NamedTuple
 from tests.faults.real.cluster.parts import Part
 from tests.faults.real.cluster.running import Running
 
-WAIT_S: Final = (0.05, 1.2)
+WAIT_S: Final = (0.05, 1.8)
 SEVERAL: Final = 0.15  # of the moments have more than one victim
 PAUSES: Final = 0.1
 PAUSE_S: Final = (0.1, 2.0)
-WEIGHTS: Final = {"gateway": 2, "node": 4, "agent": 2, "send": 4}
+WEIGHTS: Final = {"gateway": 2, "node": 5, "agent": 2, "send": 3}
 
 
 class Moment(NamedTuple):
