@@ -9,6 +9,7 @@
 | `full` | disks without room (`full.py`) | 60 | 1/10 |
 | `whole` | power cuts of a whole cluster (`whole.py`) | 1 | 1/100 |
 | `cluster-kills` | kill -9 of every role of a running cluster under load (`cluster/kills.py`) | 20 | 1 |
+| `cluster-cuts` | the power of a node, all nodes, gateway, agent, or all at once, under load (`cluster/cuts.py`) | 8 | 1 |
 """
 
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from nodes.store import Store
-from tests.faults.real.cluster.campaigns import cluster_kills
+from tests.faults.real.cluster.campaigns import cluster_cuts, cluster_kills
 from tests.faults.real.corruption import Corruption
 from tests.faults.real.full import Full
 from tests.faults.real.journal import Journal
@@ -123,6 +124,7 @@ CAMPAIGNS: Final = {
     "full": Campaign(full, 60, 0.1),
     "whole": Campaign(whole, 1, 0.01),
     "cluster-kills": Campaign(cluster_kills, 20, 1),
+    "cluster-cuts": Campaign(cluster_cuts, 8, 1),
 }
 
 

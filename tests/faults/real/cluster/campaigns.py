@@ -3,8 +3,10 @@
 Refuses to do: the faults themselves.
 """
 
+import contextlib
 from typing import TYPE_CHECKING
 
+from tests.faults.real.cluster.cuts import Cuts, open_disks
 from tests.faults.real.cluster.kills import Kills
 from tests.faults.real.cluster.running import open_running
 from tests.faults.real.cluster.site import Site
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from tests.faults.real.campaigns import Task
 
 JUDGED_EVERY = 250
+CUT_OBJECTS = 150  # that are stored between two cuts, at most
 KILLS_SHARE = 4  # of a life's promises there is one kill in a cluster: 100 objects a kill in the long form
 
 
@@ -35,3 +38,28 @@ def cluster_kills(task: "Task") -> None:
         kills.rest()
         now.judge("at the end", whole=True)
     task.totals.more |= {"killed": kills.counts, "pauses": kills.pauses}
+
+
+def cluster_cuts(task: "Task") -> None:
+    """One cut for each number; a node's disk has room for what a long campaign leaves on it."""
+    seed, first = task.totals.seed, task.numbers.start
+    folders = ["gateway", "agent", *(f"nodes/node-{number + 1}" for number in range(3))]
+    data = task.work / "data"
+    with contextlib.ExitStack() as stack:
+        disks = stack.enter_context(open_disks(task.work, data, folders, objects=len(task.numbers) * CUT_OBJECTS))
+        site = Site(data, nodes=3, replicas=2)
+        for disk in disks.values():
+            disk.sync()
+        now = stack.enter_context(
+            open_running(site, task.work, task.journal, task.totals, at_once=2, count=60, first=first)
+        )
+        now.load.begin()
+        cuts = Cuts(now, disks, seed)
+        for number in task.numbers:
+            task.totals.fired += cuts.cut(number)
+            task.totals.runs += 1
+            if (number + 1 - first) % JUDGED_EVERY == 0:
+                now.judge(f"up to cut {number}", whole=False)
+                now.go_on_after_judgement()
+        now.judge("at the end", whole=True)
+        task.totals.more |= {"cut": cuts.counts}
