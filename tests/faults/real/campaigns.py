@@ -9,7 +9,8 @@
 | `full` | disks without room (`full.py`) | 60 | 1/10 |
 | `whole` | power cuts of a whole cluster (`whole.py`) | 1 | 1/100 |
 | `cluster-kills` | kill -9 of every role of a running cluster under load (`cluster/kills.py`) | 20 | 1 |
-| `cluster-cuts` | the power of a node, all nodes, gateway, agent, or all at once, under load (`cluster/cuts.py`) | 8 | 1 |
+| `cluster-cuts` | the power of a node, all nodes, gateway, agent, or all at once (`cluster/cuts.py`) | 8 | 1 |
+| `catalogue` | a catalogue lost, or an old copy put back, under load (`cluster/catalogue.py`) | 2 | 1/50 |
 """
 
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from nodes.store import Store
-from tests.faults.real.cluster.campaigns import cluster_cuts, cluster_kills
+from tests.faults.real.cluster.campaigns import catalogue, cluster_cuts, cluster_kills
 from tests.faults.real.corruption import Corruption
 from tests.faults.real.full import Full
 from tests.faults.real.journal import Journal
@@ -125,6 +126,7 @@ CAMPAIGNS: Final = {
     "whole": Campaign(whole, 1, 0.01),
     "cluster-kills": Campaign(cluster_kills, 20, 1),
     "cluster-cuts": Campaign(cluster_cuts, 8, 1),
+    "catalogue": Campaign(catalogue, 2, 0.02),
 }
 
 

@@ -88,9 +88,7 @@ def reason_against() -> str:
 
 
 @contextlib.contextmanager
-def open_disk(
-    folder: Path, size_mib: int = 256, *, mount: Path | None = None, inodes: int = INODES
-) -> Iterator[Disk]:
+def open_disk(folder: Path, size_mib: int = 256, *, mount: Path | None = None, inodes: int = INODES) -> Iterator[Disk]:
     """Make an ext4 in a file in `folder`, mounted at `mount` (`folder`/mount); all of it is gone afterwards."""
     image, mount = folder / "disk.img", mount or folder / "mount"
     for each in (folder, mount):

@@ -6,6 +6,7 @@ Refuses to do: the faults themselves.
 import contextlib
 from typing import TYPE_CHECKING
 
+from tests.faults.real.cluster.catalogue import Catalogue
 from tests.faults.real.cluster.cuts import Cuts, open_disks
 from tests.faults.real.cluster.kills import Kills
 from tests.faults.real.cluster.running import open_running
@@ -23,7 +24,9 @@ def cluster_kills(task: "Task") -> None:
     """Until as many processes were killed as there are numbers, and enough was acknowledged meanwhile."""
     seed, objects = task.totals.seed, len(task.numbers) * task.promises_max // KILLS_SHARE
     site = Site(task.work / "data", nodes=4, replicas=2)
-    with open_running(site, task.work, task.journal, task.totals, at_once=4, count=250, first=task.numbers.start) as now:
+    with open_running(
+        site, task.work, task.journal, task.totals, at_once=4, count=250, first=task.numbers.start
+    ) as now:
         now.load.begin()
         kills, number, judged = Kills(now, seed), task.numbers.start, 0
         while task.totals.fired < len(task.numbers) or task.totals.acknowledged < objects:
@@ -63,3 +66,18 @@ def cluster_cuts(task: "Task") -> None:
                 now.go_on_after_judgement()
         now.judge("at the end", whole=True)
         task.totals.more |= {"cut": cuts.counts}
+
+
+def catalogue(task: "Task") -> None:
+    """One loss for each number."""
+    site = Site(task.work / "data", nodes=3, replicas=2)
+    first = task.numbers.start
+    with open_running(site, task.work, task.journal, task.totals, at_once=2, count=60, first=first) as now:
+        now.load.begin()
+        losses = Catalogue(now, task.work, task.totals.seed)
+        for number in task.numbers:
+            losses.lose(number)
+            task.totals.runs += 1
+            task.totals.fired += 1
+        now.judge("at the end", whole=True)
+    task.totals.more |= {"losses": losses.counts, "rebuilt_s_max": losses.rebuilt_s_max}

@@ -1,7 +1,7 @@
 """Small images, the same for the same number, and the names by which they are known again.
 
-What is sent as a file comes back byte for byte: its name is its object id. What is sent by C-STORE is a data set that the
-agent wraps in a file: its name is made of the data set alone. Refuses to do: sending.
+What is sent as a file comes back byte for byte: its name is its object id. What is sent by C-STORE is a data set that
+the agent wraps in a file: its name is made of the data set alone. Refuses to do: sending.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a cluster must be after faults: everything acknowledged is listed once, held by R nodes, and comes back bit for bit.
+"""What a cluster must be after faults: all that was acknowledged is listed once, on R nodes, and comes back whole.
 
 Three witnesses that do not ask each other: the gateway's listing, the nodes' folders as they lie on the disk, and what
 `fascicle get` writes. Then `fascicle verify --deep`, and SQLite's own check of the catalogue. Refuses to do: repairing.

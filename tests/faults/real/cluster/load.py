@@ -1,8 +1,8 @@
-"""The load of a campaign: `fascicle send` of one folder after the other, some at once, and a modality at the agent's port.
+"""The load of a campaign: `fascicle send` of one folder after the other, some at once, and a modality at the agent.
 
 What is acknowledged (exit code 0 and the receipt of a `send`, status 0000 of a C-STORE) is in the journal, flushed,
-before anything else happens. A command that failed is given again, as its user would; how often one may fail that nobody
-killed is limited. Refuses to do: faults.
+before anything else happens. A command that failed is given again, as its user would; how often one may fail that
+nobody killed is limited. Refuses to do: faults.
 """
 
 import json

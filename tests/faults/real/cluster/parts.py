@@ -1,4 +1,4 @@
-"""The processes of a cluster under a campaign: each runs a `fascicle` command, forked from a process that has imported it.
+"""The processes of a cluster under a campaign: `fascicle` commands, forked from a process that has imported them.
 
 A fork starts in the time that the part itself takes, where a Python of its own costs a second of a processor: kills
 every second leave time for work. What runs is the command itself, in a process of its own that dies with the campaign.
@@ -79,7 +79,7 @@ class Part:
         return False
 
     def end(self, number: signal.Signals = signal.SIGKILL, within_s: float = 15.0) -> int | None:
-        """Send a signal and wait; one that does not end by it is killed. Returns the exit code, None if it did not run."""
+        """Send a signal and wait; one that stays is killed. Returns the exit code, None where it did not run."""
         if not self.send(number):
             return None
         deadline_s = time.monotonic() + within_s

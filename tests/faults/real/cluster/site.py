@@ -40,7 +40,10 @@ class Site:
     def __init__(self, data: Path, *, nodes: int, replicas: int, plain: bool = False, **gateway: Any) -> None:
         """Prepare everything; `gateway` overrides keys of its configuration."""
         self.data, self.replicas = data, replicas
-        for folder, keys in {"gateway": GATEWAY | gateway, **{f"nodes/node-{n + 1}": NODE for n in range(nodes)}}.items():
+        for folder, keys in {
+            "gateway": GATEWAY | gateway,
+            **{f"nodes/node-{n + 1}": NODE for n in range(nodes)},
+        }.items():
             (data / folder).mkdir(parents=True, exist_ok=True)
             name = "gateway" if folder == "gateway" else "node"
             (data / folder / f"{name}.toml").write_text(layout.to_toml(keys))
