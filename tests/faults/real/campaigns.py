@@ -11,6 +11,7 @@
 | `cluster-kills` | kill -9 of every role of a running cluster under load (`cluster/kills.py`) | 20 | 1 |
 | `cluster-cuts` | the power of a node, all nodes, gateway, agent, or all at once (`cluster/cuts.py`) | 8 | 1 |
 | `catalogue` | a catalogue lost, or an old copy put back, under load (`cluster/catalogue.py`) | 2 | 1/50 |
+| `partitions` | parties that do not hear each other for a while (`cluster/partitions.py`) | 3 | 1/20 |
 """
 
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from nodes.store import Store
-from tests.faults.real.cluster.campaigns import catalogue, cluster_cuts, cluster_kills
+from tests.faults.real.cluster.campaigns import catalogue, cluster_cuts, cluster_kills, partitions
 from tests.faults.real.corruption import Corruption
 from tests.faults.real.full import Full
 from tests.faults.real.journal import Journal
@@ -127,6 +128,7 @@ CAMPAIGNS: Final = {
     "cluster-kills": Campaign(cluster_kills, 20, 1),
     "cluster-cuts": Campaign(cluster_cuts, 8, 1),
     "catalogue": Campaign(catalogue, 2, 0.02),
+    "partitions": Campaign(partitions, 3, 0.05),
 }
 
 

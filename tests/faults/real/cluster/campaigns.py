@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING
 from tests.faults.real.cluster.catalogue import Catalogue
 from tests.faults.real.cluster.cuts import Cuts, open_disks
 from tests.faults.real.cluster.kills import Kills
+from tests.faults.real.cluster.nets import open_nets
+from tests.faults.real.cluster.partitions import Partitions
 from tests.faults.real.cluster.running import open_running
 from tests.faults.real.cluster.site import Site
+from tests.faults.real.cluster.spread import WORKSTATION
 
 if TYPE_CHECKING:
     from tests.faults.real.campaigns import Task
 
 JUDGED_EVERY = 250
 CUT_OBJECTS = 150  # that are stored between two cuts, at most
+LONG = 20  # partitions, of which some last long
 KILLS_SHARE = 4  # of a life's promises there is one kill in a cluster: 100 objects a kill in the long form
 
 
@@ -81,3 +85,23 @@ def catalogue(task: "Task") -> None:
             task.totals.fired += 1
         now.judge("at the end", whole=True)
     task.totals.more |= {"losses": losses.counts, "rebuilt_s_max": losses.rebuilt_s_max}
+
+
+def partitions(task: "Task") -> None:
+    """One partition for each number."""
+    seed, first = task.totals.seed, task.numbers.start
+    machines = ["gateway", WORKSTATION, *(f"node-{number + 1}" for number in range(3))]
+    with contextlib.ExitStack() as stack:
+        nets = stack.enter_context(open_nets(machines))
+        site = Site(task.work / "data", nodes=3, replicas=2, nets=nets, silent_after_s=5.0, replica_grace_s=1.0)
+        now = stack.enter_context(
+            open_running(site, task.work, task.journal, task.totals, at_once=2, count=60, first=first)
+        )
+        now.load.begin()
+        cuts = Partitions(now, nets, seed, is_short=len(task.numbers) < LONG)
+        for number in task.numbers:
+            cuts.part(number)
+            task.totals.runs += 1
+            task.totals.fired += 1
+        now.judge("at the end", whole=True)
+        task.totals.more |= {"partitions": cuts.counts, "acknowledged_meanwhile": cuts.during}

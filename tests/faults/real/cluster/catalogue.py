@@ -5,6 +5,7 @@ with the nodes running, is the one step that is documented (docs/operations.md),
 everything that was ever acknowledged is listed again. Refuses to do: losing what nodes hold.
 """
 
+import contextlib
 import random
 import signal
 import sqlite3
@@ -39,8 +40,7 @@ class Catalogue:
         if kind == "old":
             self._running.go_on(chance.uniform(*WAIT_S))
             _copy(self._file, old)
-        before = len(self._running.load.acknowledged)
-        self._go_on_until(before + 1, chance.uniform(*WAIT_S))
+        self._go_on_until(_commits(old) + 1 if kind == "old" else 1, chance.uniform(*WAIT_S))
         gateway = self._running.site.gateway
         self._running.held.add(gateway.name)
         self._running.excused.add(gateway.name)
@@ -57,11 +57,11 @@ class Catalogue:
         self.counts[kind] += 1
         self._running.totals.note(f"catalogue {kind}, {number}", problems)
 
-    def _go_on_until(self, acknowledged: int, seconds: float) -> None:
-        """Let at least one more be acknowledged by `send`, which an old copy then lacks."""
+    def _go_on_until(self, commits: int, seconds: float) -> None:
+        """Let there be so many commits, of which an old copy lacks the last."""
         deadline_s = time.monotonic() + ENDED_S
         self._running.go_on(seconds)
-        while len(self._running.load.acknowledged) < acknowledged and time.monotonic() < deadline_s:
+        while _commits(self._file) < commits and time.monotonic() < deadline_s:
             self._running.go_on(0.05)
 
     def _problems_of_start(self, kind: str) -> list[str]:
@@ -91,6 +91,11 @@ class Catalogue:
             self._running.tend()
             time.sleep(0.01)
         return code
+
+
+def _commits(database: Path) -> int:
+    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as link:
+        return int(link.execute("SELECT count(*) FROM \"transfer\" WHERE state = 'committed'").fetchone()[0])
 
 
 def _copy(database: Path, target: Path) -> None:

@@ -8,7 +8,6 @@ nobody killed is limited. Refuses to do: faults.
 import json
 import shutil
 import time
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +15,7 @@ from tests.faults.real.cluster import images
 from tests.faults.real.cluster.modality import send_for_ever
 from tests.faults.real.cluster.parts import Part, command
 from tests.faults.real.cluster.site import Site
-from tests.faults.real.forks import Child, fork
+from tests.faults.real.forks import Child, Say, fork
 from tests.faults.real.journal import Acknowledged, Journal
 from tests.faults.real.totals import Totals
 
@@ -34,7 +33,7 @@ class Sending:
         self.names = images.write(self.source, number, count)
         self.out = work / f"send-{number}.log"
         send = command("send", self.source, "--to", site.credentials, "--json", *words)
-        self.part = Part(f"send {number}", send, self.out)
+        self.part = Part(f"send {number}", send, self.out, prepare=site.enter("send"))
         self.failures = 0
         self.began_s = time.monotonic()
 
@@ -113,7 +112,13 @@ class Load:
             self._modality = None
 
     def _start_modality(self) -> None:
-        work = partial(send_for_ever, self._site.scp_port, self._modality_series, self._modality_pause_s)
+        enter = self._site.enter("modality")
+
+        def work(say: Say) -> None:
+            if enter is not None:
+                enter()
+            send_for_ever(self._site.scp_port, self._modality_series, self._modality_pause_s, say)
+
         self._modality = fork(work)
 
     def _take(self, sending: Sending, code: int) -> None:

@@ -6,12 +6,15 @@ Refuses to do: starting them.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from fascicle import layout
 from fascicle.ports import Ports
+from tests.faults.real.cluster.nets import Nets
 from tests.faults.real.cluster.parts import Part, command
+from tests.faults.real.cluster.spread import WORKSTATION, certify, spread
 
 GATEWAY: Final[dict[str, Any]] = {
     "silent_after_s": 6.0,  # three heartbeats
@@ -37,9 +40,18 @@ idle_timeout_s = 20.0
 class Site:
     """The folder below `data`, and its parts: `gateway`, `nodes`, `agent`."""
 
-    def __init__(self, data: Path, *, nodes: int, replicas: int, plain: bool = False, **gateway: Any) -> None:
-        """Prepare everything; `gateway` overrides keys of its configuration."""
-        self.data, self.replicas = data, replicas
+    def __init__(
+        self,
+        data: Path,
+        *,
+        nodes: int,
+        replicas: int,
+        plain: bool = False,
+        nets: Nets | None = None,
+        **gateway: Any,
+    ) -> None:
+        """Prepare everything; `gateway` overrides keys of its configuration, `nets` has a network for each machine."""
+        self.data, self.replicas, self.nets = data, replicas, nets
         for folder, keys in {
             "gateway": GATEWAY | gateway,
             **{f"nodes/node-{n + 1}": NODE for n in range(nodes)},
@@ -47,8 +59,12 @@ class Site:
             (data / folder).mkdir(parents=True, exist_ok=True)
             name = "gateway" if folder == "gateway" else "node"
             (data / folder / f"{name}.toml").write_text(layout.to_toml(keys))
+        if nets is not None:
+            certify(data, nets.addresses)
         made = layout.prepare(layout.Options(data=data, nodes=nodes, port=0, replicas=replicas, plain=plain))
-        self.credentials, self.url = made.credentials, made.url
+        if nets is not None:
+            spread(data, nets.addresses)
+        self.credentials = made.credentials
         self.gateway_config = made.gateway_config
         self.scp_port = Ports("127.0.0.1").keep_or_choose(None)
         self.logs = data / "logs"
@@ -63,8 +79,14 @@ class Site:
         return [self.gateway, *self.nodes, self.agent]
 
     def part(self, name: str, *words: object) -> Part:
-        """Return the part that runs a command."""
-        return Part(name, command(*words), self.logs / f"{name}.log")
+        """Return the part that runs a command; what is not a gateway or node runs on the workstation."""
+        return Part(name, command(*words), self.logs / f"{name}.log", prepare=self.enter(name))
+
+    def enter(self, name: str) -> Callable[[], None] | None:
+        """Return what takes a process to the machine on which `name` runs; None where all is one."""
+        if self.nets is None:
+            return None
+        return self.nets.enter(name if name in self.nets.addresses else WORKSTATION)
 
     def node_folder(self, node: Part) -> Path:
         """Return what is a node's disk."""
