@@ -12,6 +12,7 @@
 | `cluster-cuts` | the power of a node, all nodes, gateway, agent, or all at once (`cluster/cuts.py`) | 8 | 1 |
 | `catalogue` | a catalogue lost, or an old copy put back, under load (`cluster/catalogue.py`) | 2 | 1/50 |
 | `partitions` | parties that do not hear each other for a while (`cluster/partitions.py`) | 3 | 1/20 |
+| `upgrades` | graceful restarts of all parts in turn, and a second gateway (`cluster/upgrades.py`) | 1 | 1/100 |
 """
 
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from nodes.store import Store
-from tests.faults.real.cluster.campaigns import catalogue, cluster_cuts, cluster_kills, partitions
+from tests.faults.real.cluster.campaigns import catalogue, cluster_cuts, cluster_kills, partitions, upgrades
 from tests.faults.real.corruption import Corruption
 from tests.faults.real.full import Full
 from tests.faults.real.journal import Journal
@@ -129,6 +130,7 @@ CAMPAIGNS: Final = {
     "cluster-cuts": Campaign(cluster_cuts, 8, 1),
     "catalogue": Campaign(catalogue, 2, 0.02),
     "partitions": Campaign(partitions, 3, 0.05),
+    "upgrades": Campaign(upgrades, 1, 0.01),
 }
 
 

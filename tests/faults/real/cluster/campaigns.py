@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 from tests.faults.real.cluster.catalogue import Catalogue
 from tests.faults.real.cluster.cuts import Cuts, open_disks
+from tests.faults.real.cluster.gateways import Gateways
 from tests.faults.real.cluster.kills import Kills
 from tests.faults.real.cluster.nets import open_nets
 from tests.faults.real.cluster.partitions import Partitions
 from tests.faults.real.cluster.running import open_running
 from tests.faults.real.cluster.site import Site
 from tests.faults.real.cluster.spread import WORKSTATION
+from tests.faults.real.cluster.upgrades import Upgrades
 
 if TYPE_CHECKING:
     from tests.faults.real.campaigns import Task
@@ -105,3 +107,24 @@ def partitions(task: "Task") -> None:
             task.totals.fired += 1
         now.judge("at the end", whole=True)
         task.totals.more |= {"partitions": cuts.counts, "acknowledged_meanwhile": cuts.during}
+
+
+def upgrades(task: "Task") -> None:
+    """One rolling upgrade for each number, and a second gateway before it."""
+    first = task.numbers.start
+    site = Site(task.work / "data", nodes=3, replicas=2)
+    with open_running(site, task.work, task.journal, task.totals, at_once=2, count=300, first=first) as now:
+        now.load.begin()
+        gateways, rolling = Gateways(now, task.totals.seed), Upgrades(now, task.totals.seed)
+        for number in task.numbers:
+            gateways.try_second(number)
+            rolling.upgrade(number)
+            task.totals.runs += 1
+            task.totals.fired += 1
+        now.judge("at the end", whole=True)
+    task.totals.more |= {
+        "restarts": rolling.restarts,
+        "second_gateways": len(task.numbers),
+        "stopped_s_max": rolling.stopped_s_max,
+        "served_again_s_max": rolling.served_s_max,
+    }

@@ -31,7 +31,7 @@ class Running:
         self._judge = Judge(site, work, self.tend_parts)
         self._due_s: dict[str, float] = {}
         self.excused: set[str] = set()  # names of parts that something was done to, until they have started again
-        self.held: set[str] = set()  # names of parts that are not started again for now
+        self.held: set[str] = set()  # names of parts that somebody else looks after for now
 
     def tend(self) -> None:
         """Start again what has ended, and tend the load."""
@@ -42,12 +42,14 @@ class Running:
         """Start again the parts that have ended."""
         now_s = time.monotonic()
         for part in self.site.parts:
+            if part.name in self.held:
+                continue
             code = part.ended()
             if code is not None:
                 self._due_s[part.name] = now_s + PAUSE_S
                 if part.name not in self.excused:
                     self.totals.note(part.name, [f"ended by itself with {code}: {part.tail()}"])
-            if not part.pid and part.name not in self.held and now_s >= self._due_s.get(part.name, 0.0):
+            if not part.pid and now_s >= self._due_s.get(part.name, 0.0):
                 self.excused.discard(part.name)
                 part.start()
 
