@@ -13,6 +13,8 @@
 | `catalogue` | a catalogue lost, or an old copy put back, under load (`cluster/catalogue.py`) | 2 | 1/50 |
 | `partitions` | parties that do not hear each other for a while (`cluster/partitions.py`) | 3 | 1/20 |
 | `upgrades` | graceful restarts of all parts in turn, and a second gateway (`cluster/upgrades.py`) | 1 | 1/100 |
+| `clocks` | clocks of single parties that jump by hours and days (`cluster/clocksteps.py`) | 2 | 1/50 |
+| `damage` | transfers over links that damage what passes, with and without TLS (`cluster/proxies.py`) | 6 | 1/10 |
 """
 
 from collections.abc import Callable
@@ -21,7 +23,15 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from nodes.store import Store
-from tests.faults.real.cluster.campaigns import catalogue, cluster_cuts, cluster_kills, partitions, upgrades
+from tests.faults.real.cluster.campaigns import (
+    catalogue,
+    clocks,
+    cluster_cuts,
+    cluster_kills,
+    damage,
+    partitions,
+    upgrades,
+)
 from tests.faults.real.corruption import Corruption
 from tests.faults.real.full import Full
 from tests.faults.real.journal import Journal
@@ -131,6 +141,8 @@ CAMPAIGNS: Final = {
     "catalogue": Campaign(catalogue, 2, 0.02),
     "partitions": Campaign(partitions, 3, 0.05),
     "upgrades": Campaign(upgrades, 1, 0.01),
+    "clocks": Campaign(clocks, 2, 0.02),
+    "damage": Campaign(damage, 6, 0.1),
 }
 
 

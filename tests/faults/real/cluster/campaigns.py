@@ -4,14 +4,19 @@ Refuses to do: the faults themselves.
 """
 
 import contextlib
+import time
 from typing import TYPE_CHECKING
 
+from fascicle.ports import Ports
 from tests.faults.real.cluster.catalogue import Catalogue
+from tests.faults.real.cluster.clocks import Clocks
+from tests.faults.real.cluster.clocksteps import Steps
 from tests.faults.real.cluster.cuts import Cuts, open_disks
 from tests.faults.real.cluster.gateways import Gateways
 from tests.faults.real.cluster.kills import Kills
 from tests.faults.real.cluster.nets import open_nets
 from tests.faults.real.cluster.partitions import Partitions
+from tests.faults.real.cluster.proxies import Proxies
 from tests.faults.real.cluster.running import open_running
 from tests.faults.real.cluster.site import Site
 from tests.faults.real.cluster.spread import WORKSTATION
@@ -128,3 +133,57 @@ def upgrades(task: "Task") -> None:
         "stopped_s_max": rolling.stopped_s_max,
         "served_again_s_max": rolling.served_s_max,
     }
+
+
+def clocks(task: "Task") -> None:
+    """One step for each number."""
+    first = task.numbers.start
+    machines = Clocks()
+    site = Site(task.work / "data", nodes=3, replicas=2, clocks=machines)
+    with open_running(site, task.work, task.journal, task.totals, at_once=2, count=60, first=first) as now:
+        now.load.begin()
+        steps = Steps(now, machines, task.totals.seed)
+        for number in task.numbers:
+            steps.step(number)
+            task.totals.runs += 1
+            task.totals.fired += 1
+        task.totals.note("commands", steps.unclear())
+        now.judge("at the end", whole=True)
+    task.totals.more |= {"steps": steps.counts, "restarts": steps.restarts}
+
+
+def damage(task: "Task") -> None:
+    """As many transfers as there are numbers over links that damage what passes: half of them without TLS."""
+    numbers = len(task.numbers)
+    for plain, count in ((True, numbers - numbers // 2), (False, numbers // 2)):
+        if count:
+            _damage(task, plain=plain, count=count)
+
+
+def _damage(task: "Task", *, plain: bool, count: int) -> None:
+    work = task.work / ("plain" if plain else "tls")
+    work.mkdir()
+    first = task.numbers.start + 100_000 * plain
+    site = Site(work / "data", nodes=3, replicas=2, plain=plain)
+    ports = Ports("127.0.0.1")
+    listeners = {name: ports.keep_or_choose(None) for name in site.node_ports}
+    for name, port in listeners.items():
+        site.advertise(name, port)
+    proxies = Proxies(list(site.node_ports.values()), list(listeners.values()), task.totals.seed)
+    with (
+        contextlib.closing(proxies),
+        open_running(site, work, task.journal, task.totals, at_once=3, count=30, first=first) as now,
+    ):
+        now.load.begin()
+        proxies.damage(on=True)
+        deadline_s = time.monotonic() + 60 + 10 * count
+        while now.load.done < count and time.monotonic() < deadline_s:
+            now.go_on(0.05)
+        if now.load.done < count:
+            task.totals.note("damage", [f"{now.load.done} of {count} transfers ended"])
+        proxies.damage(on=False)
+        now.judge("at the end, plain" if plain else "at the end", whole=True)
+    counts = proxies.counts()
+    task.totals.runs += now.load.done
+    task.totals.fired += sum(counts.values())
+    task.totals.more["damaged_plain" if plain else "damaged_tls"] = counts

@@ -81,6 +81,7 @@ class Load:
         self.acknowledged: set[str] = set()
         self.by_modality: set[str] = set()
         self.slowest_s = 0.0
+        self.done = 0
         self.failed: dict[str, int] = {}
         self.flowing = True
 
@@ -125,6 +126,7 @@ class Load:
         if sending.is_done(code):
             self._promise(sending.names, sending.number)
             self.slowest_s = max(self.slowest_s, time.monotonic() - sending.began_s)
+            self.done += 1
             self.running.remove(sending)
             sending.remove()
             return

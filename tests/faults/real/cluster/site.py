@@ -6,12 +6,14 @@ Refuses to do: starting them.
 """
 
 import json
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from fascicle import layout
-from fascicle.ports import Ports
+from fascicle.ports import Ports, port_of
+from tests.faults.real.cluster.clocks import Clocks
 from tests.faults.real.cluster.nets import Nets
 from tests.faults.real.cluster.parts import Part, command
 from tests.faults.real.cluster.spread import WORKSTATION, certify, spread
@@ -48,10 +50,11 @@ class Site:
         replicas: int,
         plain: bool = False,
         nets: Nets | None = None,
+        clocks: Clocks | None = None,
         **gateway: Any,
     ) -> None:
-        """Prepare everything; `gateway` overrides keys of its configuration, `nets` has a network for each machine."""
-        self.data, self.replicas, self.nets = data, replicas, nets
+        """Prepare everything; `gateway`: keys of its configuration; `nets` and `clocks` give each machine its own."""
+        self.data, self.replicas, self.nets, self.clocks = data, replicas, nets, clocks
         for folder, keys in {
             "gateway": GATEWAY | gateway,
             **{f"nodes/node-{n + 1}": NODE for n in range(nodes)},
@@ -65,6 +68,7 @@ class Site:
         if nets is not None:
             spread(data, nets.addresses)
         self.credentials = made.credentials
+        self.node_ports = {one.node_id: port_of(one.address) for one in made.places}
         self.gateway_config = made.gateway_config
         self.scp_port = Ports("127.0.0.1").keep_or_choose(None)
         self.logs = data / "logs"
@@ -72,6 +76,12 @@ class Site:
         self.gateway = self.part("gateway", "gateway", "serve", "--config", made.gateway_config)
         self.nodes = [self.part(one.node_id, "node", "serve", "--config", one.config) for one in made.places]
         self.agent = self._agent()
+
+    def advertise(self, node_id: str, port: int) -> None:
+        """Have a node say that it is reached at another port."""
+        config = self.node_folder_of(node_id) / "node.toml"
+        told = tomllib.loads(config.read_text()) | {"advertise": f"127.0.0.1:{port}"}
+        config.write_text(layout.to_toml(told))
 
     @property
     def parts(self) -> list[Part]:
@@ -84,13 +94,19 @@ class Site:
 
     def enter(self, name: str) -> Callable[[], None] | None:
         """Return what takes a process to the machine on which `name` runs; None where all is one."""
+        if self.clocks is not None:
+            return self.clocks.enter(name)
         if self.nets is None:
             return None
         return self.nets.enter(name if name in self.nets.addresses else WORKSTATION)
 
     def node_folder(self, node: Part) -> Path:
         """Return what is a node's disk."""
-        return self.data / "nodes" / node.name
+        return self.node_folder_of(node.name)
+
+    def node_folder_of(self, node_id: str) -> Path:
+        """Return what is the disk of a node."""
+        return self.data / "nodes" / node_id
 
     def backlog(self) -> int | None:
         """Return how many images the agent has not delivered, as its report says; None before there is one."""
