@@ -118,7 +118,7 @@ def upgrades(task: "Task") -> None:
     """One rolling upgrade for each number, and a second gateway before it."""
     first = task.numbers.start
     site = Site(task.work / "data", nodes=3, replicas=2)
-    with open_running(site, task.work, task.journal, task.totals, at_once=2, count=300, first=first) as now:
+    with open_running(site, task.work, task.journal, task.totals, at_once=2, count=150, first=first) as now:
         now.load.begin()
         gateways, rolling = Gateways(now, task.totals.seed), Upgrades(now, task.totals.seed)
         for number in task.numbers:

@@ -1,7 +1,8 @@
 """Clocks of single parties of a running cluster that jump by hours and days, forwards and back, in mid-transfer.
 
 Parties are also started anew while their clock is wrong. Meanwhile commands end well, or with a reason that names the
-time or too few nodes; after the clocks are right again the same commands end well. Refuses to do: clocks that run at another speed.
+time or too few nodes; after the clocks are right again the same commands end well. Refuses to do: clocks that run at
+another speed.
 """
 
 import random

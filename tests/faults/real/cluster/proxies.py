@@ -1,7 +1,7 @@
 """A proxy before each node that damages what passes: a bit flipped, bytes left out, bytes said twice, a link cut.
 
-One connection in some has one fault, in either direction, after a drawn number of bytes. The proxies of a cluster are one
-process; whether they do damage at all is in memory that it shares with the campaign. Refuses to do: packets (a TCP
+One connection in some has one fault, in either direction, after a drawn number of bytes. The proxies of a cluster are
+one process; whether they do damage at all is in memory that it shares with the campaign. Refuses to do: packets (a TCP
 checksum would notice); what is damaged here is what no checksum of the network notices.
 """
 

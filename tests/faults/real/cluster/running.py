@@ -103,9 +103,9 @@ def open_running(site: Site, work: Path, journal: Journal, totals: Totals, **loa
         yield running
     finally:
         running.stop()
-    totals.more |= {
-        "acknowledged_by_send": len(running.load.acknowledged) - len(running.load.by_modality),
-        "acknowledged_by_c_store": len(running.load.by_modality),
-        "slowest_send_s": round(running.load.slowest_s, 1),
-        "commands_that_failed": running.load.failed,
-    }
+    more, by_modality = totals.more, len(running.load.by_modality)
+    sent = len(running.load.acknowledged) - by_modality
+    more["acknowledged_by_send"] = more.get("acknowledged_by_send", 0) + sent
+    more["acknowledged_by_c_store"] = more.get("acknowledged_by_c_store", 0) + by_modality
+    more["slowest_send_s"] = max(more.get("slowest_send_s", 0.0), round(running.load.slowest_s, 1))
+    more["commands_that_failed"] = more.get("commands_that_failed", {}) | running.load.failed
