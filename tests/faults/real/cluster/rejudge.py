@@ -1,7 +1,7 @@
 """Judges a cluster that an interrupted campaign left, by its journal alone.
 
-`python -m tests.faults.real.cluster.rejudge WORK`; WORK is what the campaign was given as `--work`. The cluster is started on what is there, is given the time that any
-judgement gives it, and everything in the journal must be there. Prints the totals. Refuses to do: more faults.
+`python -m tests.faults.real.cluster.rejudge WORK`; WORK is what the campaign was given as `--work`. The cluster is
+started on what is there, and everything in the journal must be there. Prints the totals. Refuses to do: more faults.
 """
 
 import json
