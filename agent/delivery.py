@@ -21,7 +21,7 @@ import trio
 
 from agent.items import Item, Outcome, Priority
 from agent.queue import Queue
-from agent.retry import back_off_s, unusable_s
+from agent.retry import back_off_s, is_retryable, unusable_s
 from transfer.errors import FascicleError, NotDicomError, StorageError, TruncatedError, UnusableFileError
 from transfer.groups import first_error_only
 from transfer.log import get_logger
@@ -182,7 +182,7 @@ class _Lane:
 
     async def _back_off(self, error: FascicleError) -> None:
         self._failures += 1
-        wait_s = back_off_s(self._failures, random.random(), retryable=error.retryable)  # noqa: S311 - no secret
+        wait_s = back_off_s(self._failures, random.random(), retryable=is_retryable(error))  # noqa: S311 - no secret
         self._last_error, self._next_try_s = f"{error.code}: {error.message}", time.time() + wait_s
         log.warning(
             "destination_failed", destination=self.name, failures=self._failures, wait_s=round(wait_s, 1),

@@ -6,7 +6,7 @@ outage. Refuses to do: waiting, drawing random numbers, giving up.
 
 from typing import Final
 
-from transfer.errors import FascicleError
+from transfer.errors import ConflictError, FascicleError, NotStoredError
 
 BASE_S: Final = 1.0
 CAP_S: Final = 60.0
@@ -31,5 +31,11 @@ def unusable_s(attempts: int, draw: float) -> float:
 
 
 def is_retryable(error: Exception) -> bool:
-    """Tell whether the same step may succeed soon; what is not ours is a defect, and treated as passing once."""
+    """Tell whether the same step may succeed soon; what is not ours is a defect, and treated as passing once.
+
+    A transfer that the gateway does not know any more, as after a rebuild, or does not agree about, is over; the next
+    attempt opens another.
+    """
+    if isinstance(error, NotStoredError | ConflictError):
+        return True
     return error.retryable if isinstance(error, FascicleError) else True

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway import rebuilding, service
-from gateway.audit import Audit
+from gateway import catalogue_age, rebuilding, service
+from gateway.audit import Audit, log_path
 from gateway.database import Database
 from gateway.heartbeats import Heartbeats
 from gateway.liveness import Nodes
@@ -123,7 +123,8 @@ class _Rebuild:
                 await self._wait_nodes()
                 async for found in merge(self._wanted, lambda node_id, after: self._ask(links, node_id, after)):
                     await self._take(database, found)
-            totals = await database.write(lambda connection: rebuilding.finish(connection, self._wanted))
+            lines = catalogue_age.line_count(log_path(Path(self._config.data)))
+            totals = await database.write(lambda connection: rebuilding.finish(connection, self._wanted, lines))
             lost = await self._lost(database)
         return totals | {
             "copies": self._copies,

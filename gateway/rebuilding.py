@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select, update
 
+from gateway.catalogue_age import note_trail
 from gateway.clock import utc_now
 from gateway.events import write_event
 from gateway.hierarchy import describe
@@ -36,12 +37,13 @@ def write_round(connection: Connection, found: Round, replicas: int) -> int:
     return len(copies)
 
 
-def finish(connection: Connection, node_ids: list[str]) -> dict[str, int]:
-    """Count what is there, and write the first event; return the totals and the number of replicas."""
+def finish(connection: Connection, node_ids: list[str], trail_lines: int) -> dict[str, int]:
+    """Count what is there, write the first event and the trail's length; return totals and the number of replicas."""
     summed = (func.count(), func.coalesce(func.sum(object_.c.size_bytes), 0))
     row = connection.execute(select(*summed, func.coalesce(func.sum(object_.c.stored_bytes), 0))).one()
     connection.execute(update(totals).values(objects=row[0], bytes=int(row[1]), stored_bytes=int(row[2])))
     write_event(connection, "catalogue rebuilt", utc_now(), {"objects": row[0], "node_ids": node_ids})
+    note_trail(connection, trail_lines)
     copies = connection.execute(select(func.count()).select_from(replica)).scalar_one()
     return read_totals(connection) | {"replicas": copies}
 

@@ -18,8 +18,8 @@ from typing import Any, Final
 import uvicorn
 import uvloop
 
-from gateway import renewal
-from gateway.audit import Audit
+from gateway import catalogue_age, renewal
+from gateway.audit import Audit, log_path
 from gateway.database import Database
 from gateway.draining import Draining
 from gateway.heartbeats import Heartbeats
@@ -95,7 +95,10 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
         context = tls.server_context(Path(config.identity), require_client=False)
         metrics, keys = Metrics(), NodeKeys(config.node)
         nodes = Nodes((entry.node_id for entry in config.node), config.silent_after_s)
+        commits = catalogue_age.last_commits(log_path(Path(config.data)))
+        catalogue_age.refuse_lost(config.database, commits)
         database = stack.enter_context(contextlib.closing(Database(config.database)))
+        await catalogue_age.refuse_old(database, config.database, commits)
         await rehearse(database, pki.load_signing_key(Path(config.identity)))
         register = Register(Path(config.data) / "register.json")
         signing = SigningKeys(Path(config.identity), Path(config.data) / "ticket-keys", register)

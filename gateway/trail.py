@@ -88,6 +88,18 @@ def last(line: bytes, key: Ed25519PublicKey) -> Head:
     return _read(line, "the last line", key)[0]
 
 
+def body_of(line: bytes) -> bytes:
+    """Return a line's JSON, without its newline or with it; nothing is checked but the form.
+
+    Raises:
+        CorruptError: not a line.
+    """
+    match = _LINE.fullmatch(line.removesuffix(b"\n"))
+    if match is None:
+        raise CorruptError("a line of the audit trail is cut or none")
+    return match[3]
+
+
 def _read(line: bytes, where: str, key: Ed25519PublicKey) -> tuple[Head, bytes]:
     match = _LINE.fullmatch(line.removesuffix(b"\n"))
     if match is None or not line.endswith(b"\n"):

@@ -3,7 +3,6 @@
 Datagrams may be lost, and the gateway may be away; neither concerns the node. Refuses to do: waiting for answers.
 """
 
-import time
 from typing import Never
 
 import trio
@@ -17,9 +16,8 @@ from transfer.log import get_logger
 log = get_logger()
 
 
-async def beat(node: Node, advertised: Address, gateway: Address, *, failure_domain: str) -> Never:
-    """Send heartbeats for ever."""
-    started_ns = time.time_ns()
+async def beat(node: Node, advertised: Address, gateway: Address, *, failure_domain: str, life: int) -> Never:
+    """Send heartbeats for ever; `life` is this process's number (`nodes.lives`)."""
     sequence = 0
     while True:
         sequence += 1
@@ -28,7 +26,7 @@ async def beat(node: Node, advertised: Address, gateway: Address, *, failure_dom
             Heartbeat(
                 node_id=node.node_id,
                 incarnation=node.incarnation,
-                started_ns=started_ns,
+                started_ns=life,
                 sequence=sequence,
                 host=advertised.host,
                 port=advertised.port,

@@ -19,6 +19,7 @@ Refuses to do: anything a part can do itself.
 
 import signal
 import ssl
+import time
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -29,6 +30,7 @@ from msgspec import Meta
 
 from nodes.announce import Announcer
 from nodes.heartbeat import beat
+from nodes.lives import next_life
 from nodes.metrics import serve_metrics
 from nodes.node import Node
 from nodes.paper import Paper, serve_paper
@@ -113,11 +115,19 @@ async def _start(loaded: NodeSettings, store: Store, nursery: trio.Nursery) -> N
     )
     context = None if loaded.plain else tls.server_context(identity, require_client=True)
     advertised = _advertised(loaded, port_of(listener))
+    life = await trio.to_thread.run_sync(next_life, Path(loaded.data) / "life", time.time_ns())
     nursery.start_soon(node.committer.serve)
     nursery.start_soon(keep_uptime, node.trash.uptime)
     nursery.start_soon(partial(serve_flows, node, listener, context))
     nursery.start_soon(
-        partial(beat, node, advertised, addresses.parse(loaded.heartbeat), failure_domain=loaded.failure_domain)
+        partial(
+            beat,
+            node,
+            advertised,
+            addresses.parse(loaded.heartbeat),
+            failure_domain=loaded.failure_domain,
+            life=life,
+        )
     )
     renewed = [each for each in (context, client_context) if each is not None]  # by `nodes.renewal`
     if loaded.gateway:

@@ -73,8 +73,11 @@ def verify(signed: bytes, *keys: Ed25519PublicKey, epoch: int = 0, now_s: float 
         raise UnauthorisedError("the ticket cannot be read; is the gateway of another version?") from error
     if ticket.epoch < epoch:
         raise UnauthorisedError("the ticket was revoked; renew it at the gateway")
-    if ticket.expires_at_s < (time.time() if now_s is None else now_s):
-        raise UnauthorisedError("the ticket has expired; renew it at the gateway")
+    late_s = (time.time() if now_s is None else now_s) - ticket.expires_at_s
+    if late_s > 0:
+        raise UnauthorisedError(
+            f"the ticket has expired {late_s:.0f} s ago; renew it at the gateway, or set the clocks (NTP)"
+        )
     return ticket
 
 

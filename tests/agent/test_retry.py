@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.retry import CAP_S, HOPELESS_S, back_off_s, bound_s, is_retryable, unusable_s
-from transfer.errors import FullError, UnauthorisedError, UnreachableError
+from transfer.errors import ConflictError, FullError, NotStoredError, UnauthorisedError, UnreachableError
 
 draws = st.floats(0, 1, exclude_max=True)
 
@@ -40,3 +40,8 @@ def test_errors_decide() -> None:
     assert is_retryable(FullError("x"))
     assert is_retryable(ZeroDivisionError())
     assert not is_retryable(UnauthorisedError("x"))
+
+
+def test_a_transfer_that_the_gateway_forgot_is_opened_anew_soon() -> None:
+    assert is_retryable(NotStoredError("no transfer is known here; open one"))
+    assert is_retryable(ConflictError("it was abandoned"))

@@ -65,6 +65,13 @@ STEPS: Final = (
     _faults("corruption", wanted={"runs": 20_000}),
     _faults("full", wanted={"runs": 200}),
     _faults("whole", wanted={"runs": 20}),
+    _faults("cluster-kills", wanted={"fired": 2_000, "acknowledged": 200_000}),
+    _faults("cluster-cuts", wanted={"runs": 2_000}),
+    _faults("catalogue", wanted={"fired": 40}),
+    _faults("partitions", wanted={"fired": 100}),
+    _faults("upgrades", wanted={"fired": 20}),
+    _faults("clocks", wanted={"fired": 40}),
+    _faults("damage", wanted={"runs": 200}),
     Step(
         "fuzz",
         lambda scaled: (PYTHON, "-m", "tests.fuzz", "--count", str(scaled(5_000_000)), "--seed", "1"),

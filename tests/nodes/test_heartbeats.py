@@ -30,7 +30,7 @@ async def test_heartbeats_say_where_the_node_is_and_what_it_holds(site: Site, no
         await socket.bind(("127.0.0.1", 0))
         gateway = Address("127.0.0.1", socket.getsockname()[1])
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(partial(beat, node.node, advertised, gateway, failure_domain="host-a"))
+            nursery.start_soon(partial(beat, node.node, advertised, gateway, failure_domain="host-a", life=7))
             datagram = await receive(socket)
             first = heartbeat.verify(datagram, site.public_key("node-1"))
             with pytest.raises(UnauthorisedError):
@@ -47,7 +47,7 @@ async def test_heartbeats_say_where_the_node_is_and_what_it_holds(site: Site, no
         "host-a",
     )
     assert (first.objects, first.used_bytes, first.flows, first.sequence) == (2, 4000, 0, 1)
-    assert (second.sequence, second.flows, second.started_ns) == (2, 1, first.started_ns)
+    assert (second.sequence, second.flows, second.started_ns, first.started_ns) == (2, 1, 7, 7)
     assert first.free_bytes > 0
 
 
@@ -57,7 +57,7 @@ async def test_a_gateway_that_is_not_there_does_not_concern_the_node(
 ) -> None:
     with capture_logs() as logs:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(partial(beat, node.node, node.address, gateway, failure_domain=""))
+            nursery.start_soon(partial(beat, node.node, node.address, gateway, failure_domain="", life=7))
             await trio.sleep(4 * INTERVAL_S)
             if gateway.host.endswith(".invalid"):
                 await wait_until(lambda: len(logs) > 0)

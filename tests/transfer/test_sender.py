@@ -87,7 +87,7 @@ async def open_cluster(
             running = await stack.enter_async_context(
                 open_node(site, folder, node_id, secure=True, reserve_bytes=reserve_bytes)
             )
-            nursery.start_soon(partial(beat, running.node, running.address, udp, failure_domain=node_id))
+            nursery.start_soon(partial(beat, running.node, running.address, udp, failure_domain=node_id, life=1))
             nodes.append(running)
         with trio.fail_after(10):
             while sum(node.state == "live" for node in (await client.status()).nodes) < len(node_ids):

@@ -83,9 +83,9 @@ def test_it_is_good_until_it_expires(now_s: float) -> None:
 
 def test_it_is_refused_afterwards_and_by_the_real_clock() -> None:
     signed = tickets.sign(TICKET, KEY)
-    with pytest.raises(UnauthorisedError, match="expired; renew"):
+    with pytest.raises(UnauthorisedError, match="expired 0 s ago; renew"):
         tickets.verify(signed, PUBLIC, now_s=1000.1)
-    with pytest.raises(UnauthorisedError, match="expired"):
+    with pytest.raises(UnauthorisedError, match=r"expired [0-9]{10} s ago.*set the clocks"):
         tickets.verify(signed, PUBLIC)  # it expired in 1970
 
 

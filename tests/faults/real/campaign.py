@@ -7,6 +7,7 @@ same instruction; lives in one folder begin at a multiple of 4).
 """
 
 import argparse
+import contextlib
 import json
 import logging
 import sys
@@ -39,8 +40,12 @@ def main(words: list[str]) -> int:
     totals = Totals(chosen.campaign, chosen.seed)
     # In memory where there is some: what survives is then what a loop device got, and no other load slows it down.
     memory = MEMORY if MEMORY.is_dir() else None
-    with tempfile.TemporaryDirectory(dir=memory, prefix="fascicle-faults-") as folder:
-        work = Path(folder)
+    with contextlib.ExitStack() as stack:
+        if chosen.work:
+            work = Path(chosen.work)
+            work.mkdir(parents=True)
+        else:
+            work = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=memory, prefix="fascicle-faults-")))
         with Journal(chosen.journal or work / "journal") as journal:
             CAMPAIGNS[chosen.campaign].run(_task(chosen, work, journal, totals))
             totals.more["journal"] = journal.count
@@ -80,6 +85,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--call", default="", help="sweep: this system call alone")
     parser.add_argument("--broken", choices=list(BROKEN), default="", help="break it on purpose: must be noticed")
     parser.add_argument("--out", default="", help="keep a results file in this folder")
+    parser.add_argument("--work", default="", help="work in this new folder, and leave it there")
     parser.add_argument("--journal", default="", help="keep the acknowledgements in this file")
     return parser
 

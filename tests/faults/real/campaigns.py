@@ -8,6 +8,13 @@
 | `corruption` | changes to stored objects (`corruption.py`) | 1000 | 10 |
 | `full` | disks without room (`full.py`) | 60 | 1/10 |
 | `whole` | power cuts of a whole cluster (`whole.py`) | 1 | 1/100 |
+| `cluster-kills` | kill -9 of every role of a running cluster under load (`cluster/kills.py`) | 20 | 1 |
+| `cluster-cuts` | the power of a node, all nodes, gateway, agent, or all at once (`cluster/cuts.py`) | 8 | 1 |
+| `catalogue` | a catalogue lost, or an old copy put back, under load (`cluster/catalogue.py`) | 2 | 1/50 |
+| `partitions` | parties that do not hear each other for a while (`cluster/partitions.py`) | 3 | 1/20 |
+| `upgrades` | graceful restarts of all parts in turn, and a second gateway (`cluster/upgrades.py`) | 1 | 1/100 |
+| `clocks` | clocks of single parties that jump by hours and days (`cluster/clocksteps.py`) | 2 | 1/50 |
+| `damage` | transfers over links that damage what passes, with and without TLS (`cluster/proxies.py`) | 6 | 1/10 |
 """
 
 from collections.abc import Callable
@@ -16,6 +23,15 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from nodes.store import Store
+from tests.faults.real.cluster.campaigns import (
+    catalogue,
+    clocks,
+    cluster_cuts,
+    cluster_kills,
+    damage,
+    partitions,
+    upgrades,
+)
 from tests.faults.real.corruption import Corruption
 from tests.faults.real.full import Full
 from tests.faults.real.journal import Journal
@@ -120,6 +136,13 @@ CAMPAIGNS: Final = {
     "corruption": Campaign(corruption, 1000, 10),
     "full": Campaign(full, 60, 0.1),
     "whole": Campaign(whole, 1, 0.01),
+    "cluster-kills": Campaign(cluster_kills, 20, 1),
+    "cluster-cuts": Campaign(cluster_cuts, 8, 1),
+    "catalogue": Campaign(catalogue, 2, 0.02),
+    "partitions": Campaign(partitions, 3, 0.05),
+    "upgrades": Campaign(upgrades, 1, 0.01),
+    "clocks": Campaign(clocks, 2, 0.02),
+    "damage": Campaign(damage, 6, 0.1),
 }
 
 

@@ -51,6 +51,10 @@ class Disk:
         self._unmount()
         self._mount()
 
+    def sync(self) -> None:
+        """Flush everything: what is made before a campaign begins is no part of it."""
+        _run("sync", "-f", str(self.folder))
+
     def close(self) -> None:
         """Let go of it."""
         self._unmount()
@@ -84,14 +88,14 @@ def reason_against() -> str:
 
 
 @contextlib.contextmanager
-def open_disk(folder: Path, size_mib: int = 256, *, mount: Path | None = None) -> Iterator[Disk]:
+def open_disk(folder: Path, size_mib: int = 256, *, mount: Path | None = None, inodes: int = INODES) -> Iterator[Disk]:
     """Make an ext4 in a file in `folder`, mounted at `mount` (`folder`/mount); all of it is gone afterwards."""
     image, mount = folder / "disk.img", mount or folder / "mount"
     for each in (folder, mount):
         each.mkdir(parents=True, exist_ok=True)
     with image.open("wb") as file:
         file.truncate(size_mib << 20)
-    _run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", "-N", str(INODES), str(image))
+    _run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", "-N", str(inodes), str(image))
     leave_mount_namespace()
     device = _run("losetup", "--find", "--show", str(image))
     held = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
