@@ -38,6 +38,7 @@ from nodes.reading import StoredReader, read_header
 from nodes.room import Room
 from transfer import disk
 from transfer.durable import Finished, Group, Volume, make_folder_durably
+from transfer.encodings import OpenDecoder, open_decoder_here
 from transfer.errors import (
     BusyError,
     ConflictError,
@@ -67,8 +68,16 @@ class Statistics(msgspec.Struct, frozen=True):
 class Store:
     """The objects of one folder; made by `Store.open`."""
 
-    def __init__(self, folder: Path, reserve_bytes: int, lock_descriptor: int, incarnation: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        reserve_bytes: int,
+        lock_descriptor: int,
+        incarnation: str,
+        open_decoder: OpenDecoder = open_decoder_here,
+    ) -> None:
         self.folder = folder
+        self._open_decoder = open_decoder
         self.incarnation = incarnation
         self._lock_descriptor = lock_descriptor
         self._volume = Volume(folder)
@@ -81,8 +90,10 @@ class Store:
         self._failed_groups = 0
 
     @classmethod
-    def open(cls, folder: Path, reserve_bytes: int) -> Self:
+    def open(cls, folder: Path, reserve_bytes: int, open_decoder: OpenDecoder = open_decoder_here) -> Self:
         """Open the store in `folder`, made when it is not there, and recover from whatever ended its last use.
+
+        `open_decoder` gives the decoders that check what comes in.
 
         Raises:
             SettingsError: another process has it open.
@@ -95,7 +106,7 @@ class Store:
         try:
             clear_incoming(folder)
             Volume(folder).flush_everything()
-            return cls(folder, reserve_bytes, descriptor, read_incarnation(folder / "incarnation"))
+            return cls(folder, reserve_bytes, descriptor, read_incarnation(folder / "incarnation"), open_decoder)
         except BaseException:
             disk.close(descriptor)
             raise
@@ -156,7 +167,15 @@ class Store:
         """Make an upload; where there is no room for it, partial uploads that nobody is sending make way."""
         while True:
             try:
-                return Incoming(object_id, size_bytes, encoding, path=path, room=self._room, on_end=on_end)
+                return Incoming(
+                    object_id,
+                    size_bytes,
+                    encoding,
+                    path=path,
+                    room=self._room,
+                    on_end=on_end,
+                    open_decoder=self._open_decoder,
+                )
             except FullError:
                 with self._lock:
                     if not drop_oldest_partial(self.folder, self._partials):
