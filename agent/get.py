@@ -57,10 +57,10 @@ def run(
     if not everything and not any(wanted.values()):
         raise SettingsError("say what to get: --study, --series, --object or --all")
     with (
-        open_decoders(default_workers(), at_once=False) as open_decoder,
+        open_decoders(default_workers()) as decoders,
         open_progress(as_json=as_json, stream=sys.stderr) as progress,
     ):
-        command = _Get(out, open_decoder)
+        command = _Get(out, decoders.open_decoder)
         summary = trio.run(command.run, credentials, wanted, progress)
     if as_json:
         print(msgspec.json.encode(summary).decode())

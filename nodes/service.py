@@ -38,8 +38,7 @@ from nodes.server import serve_flows
 from nodes.store import Store
 from nodes.trust import Trusted, keep_trust
 from transfer import addresses, log, memory, pki, settings, tls
-from transfer.decoders import open_decoders
-from transfer.encodings import OpenDecoder
+from transfer.decoders import Here, Pool, open_decoders
 from transfer.errors import SettingsError
 from transfer.protocol.messages import NodeId
 from transfer.stream import listen, port_of
@@ -87,12 +86,14 @@ def serve(path: Path) -> None:
         raise SettingsError(f"{path}: `paper_listen` needs `gateway`, the URL at which such objects are announced")
     log.configure(role=loaded.node_id, level=loaded.log_level)
     memory.tune()
-    with open_decoders(loaded.decoders, at_once=True) as open_decoder:  # or the first images would wait for libraries
-        trio.run(_main, loaded, open_decoder)
+    with open_decoders(loaded.decoders) as decoders:
+        trio.run(_main, loaded, decoders)
 
 
-async def _main(loaded: NodeSettings, open_decoder: OpenDecoder) -> None:
-    with await trio.to_thread.run_sync(Store.open, Path(loaded.data), loaded.reserve_bytes, open_decoder) as store:
+async def _main(loaded: NodeSettings, decoders: Pool | Here) -> None:
+    data = Path(loaded.data)
+    with await trio.to_thread.run_sync(Store.open, data, loaded.reserve_bytes, decoders.open_decoder) as store:
+        await trio.to_thread.run_sync(decoders.start)  # or the first images would wait for libraries
         async with trio.open_nursery() as nursery:
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
                 await _start(loaded, store, nursery)

@@ -79,7 +79,7 @@ async def fetch(
     Raises:
         FascicleError: a sink failed (such as a full disk here).
     """
-    await _Fetch(objects, go, context, open_sink, on_done, open_decoder).run()
+    await _Fetch(objects, go, context, open_sink, on_done, open_decoder=open_decoder).run()
 
 
 class _Fetch:
@@ -90,6 +90,7 @@ class _Fetch:
         context: ssl.SSLContext,
         open_sink: OpenSink,
         on_done: OnDone,
+        *,
         open_decoder: OpenDecoder,
     ) -> None:
         self.open_decoder = open_decoder

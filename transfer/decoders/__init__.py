@@ -11,6 +11,6 @@ bounded. Refuses to do: encoding, hashing (whoever wants an original compares it
 Decision and figures: docs/decisions/0007-decoding-apart.md.
 """
 
-from transfer.decoders.pool import Pool, open_decoders
+from transfer.decoders.pool import Here, Pool, open_decoders
 
-__all__ = ["Pool", "open_decoders"]
+__all__ = ["Here", "Pool", "open_decoders"]

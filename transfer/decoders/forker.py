@@ -1,4 +1,4 @@
-"""The forker: loads the libraries once, and forks a child whenever it is told to; `python -m transfer.decoders.forker FD`.
+"""The forker: loads the libraries once, and forks a child when it is told to. `python -m transfer.decoders.forker FD`.
 
 A process of its own, started anew and not forked, so that neither it nor a child has ever had a key, a connection or a
 file of who wants images decoded. Children share its pages. It ends when its channel does, and they with it. Refuses to

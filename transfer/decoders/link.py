@@ -13,14 +13,16 @@ from typing import Final
 from transfer.decoders.messages import END, ORDER, START, STATUS
 from transfer.errors import CrashedError
 
+FORKER: Final = "transfer.decoders.forker"
 ANSWER_S: Final = 60.0  # the first answer waits for the libraries
 GONE_STATUS: Final = 9  # as wait(2) tells of SIGKILL: the children of a forker that is gone
 
 
 class ForkerLink:
-    """One forker; for any thread."""
+    """One forker, which is `module` run as a program; for any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: str = FORKER) -> None:
+        self._module = module
         self._lock = Lock()
         self._channel: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -65,8 +67,8 @@ class ForkerLink:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             try:
-                self._process = subprocess.Popen(  # noqa: S603  # this interpreter, and a module of ours
-                    [sys.executable, "-m", "transfer.decoders.forker", str(theirs.fileno())],
+                self._process = subprocess.Popen(  # noqa: S603  # this interpreter, a module of ours
+                    [sys.executable, "-m", self._module, str(theirs.fileno())],
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,

@@ -19,7 +19,7 @@ from threading import Condition
 from typing import Final
 
 from transfer.decoders.child import CPU_S
-from transfer.decoders.link import ForkerLink
+from transfer.decoders.link import FORKER, ForkerLink
 from transfer.decoders.messages import (
     ANSWER_BYTES_MAX,
     DECODED,
@@ -28,7 +28,7 @@ from transfer.decoders.messages import (
     how_it_ended,
     said,
 )
-from transfer.encodings import IMAGE_ENCODINGS, Decoder, ImageDecoder, OpenDecoder, get_encoding, open_decoder_here
+from transfer.encodings import IMAGE_ENCODINGS, Decoder, ImageDecoder, get_encoding, open_decoder_here
 from transfer.encodings.codecs import Form
 from transfer.encodings.container import STRIP_BYTES_MAX
 from transfer.errors import BusyError, CorruptError, CrashedError
@@ -136,10 +136,10 @@ class _Worker:
 
 
 class Pool:
-    """As many children as `count`; for any thread. Made by `open_decoders`."""
+    """As many children as `count`; for any thread. Made by `open_decoders`; `forker` is for tests."""
 
-    def __init__(self, count: int) -> None:
-        self._link = ForkerLink()
+    def __init__(self, count: int, forker: str = FORKER) -> None:
+        self._link = ForkerLink(forker)
         self._workers = [_Worker(number, self._link) for number in range(count)]
         self._free = deque(self._workers)  # those without a child at the left
         self._changed = Condition()
@@ -149,7 +149,7 @@ class Pool:
         self._link.open()
 
     def start(self) -> None:
-        """Start all children, so that the first image does not wait (blocks).
+        """Start all children, so that the first image does not wait; before anything is decoded (blocks).
 
         Raises:
             CrashedError: they do not start.
@@ -218,24 +218,28 @@ class Pool:
             worker.close()
 
 
-@contextlib.contextmanager
-def open_decoders(count: int, *, at_once: bool) -> Iterator[OpenDecoder]:
-    """Have images decoded by `count` children, while open; `at_once`: wait until all have started.
+class Here:
+    """In place of a pool where there is none (other systems than Linux): images are decoded in this process."""
 
-    Where there are no such processes (other systems than Linux), images are decoded here.
+    open_decoder = staticmethod(open_decoder_here)
+
+    def start(self) -> None:
+        """Do nothing."""
+
+
+@contextlib.contextmanager
+def open_decoders(count: int) -> Iterator[Pool | Here]:
+    """Have images decoded by `count` children, while open; the libraries are being loaded when this returns.
 
     Raises:
-        CrashedError: the children do not start (`at_once`).
+        CrashedError: the forker does not start.
     """
     if sys.platform != "linux":
-        yield open_decoder_here
+        yield Here()
         return
     pool = Pool(count)
     try:
-        if at_once:
-            pool.start()
-        else:
-            pool.begin()
-        yield pool.open_decoder
+        pool.begin()
+        yield pool
     finally:
         pool.close()
