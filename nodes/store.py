@@ -52,7 +52,7 @@ from transfer.log import get_logger
 from transfer.objects import is_object_id
 
 log = get_logger()
-Ready = Mapping[int, tuple[Finished, Record]]
+Ready = Mapping[int, tuple[Finished, Record, bool]]  # the last: a copy is here, and every byte of it was read
 
 
 class Statistics(msgspec.Struct, frozen=True):
@@ -223,26 +223,31 @@ class Store:
                 if incoming.ended:
                     raise ConflictError(f"{incoming.object_id}: its upload has ended")
                 finished = incoming.finish(partial(object_path, self.folder))
-                with contextlib.suppress(NotStoredError, CorruptError):  # a damaged copy makes way for this one
-                    self.check(incoming.object_id, deep=True)
-                ready[index] = finished
+                ready[index] = (*finished, self._is_sound(incoming.object_id))
             except FascicleError as error:
                 failed[index] = error
         return ready
+
+    def _is_sound(self, object_id: str) -> bool:
+        """Tell whether a copy is here; a damaged one makes way."""
+        with contextlib.suppress(NotStoredError, CorruptError):
+            self.check(object_id, deep=True)
+            return True
+        return False
 
     def _publish(self, flush: Group, ready: Ready) -> dict[int, Record | FascicleError]:
         if not ready:
             return {}
         with self._volume.publishing:
-            new = self._announce(record.object_id for _, record in ready.values())
+            new = self._announce(record.object_id for _, record, _ in ready.values())
             try:
-                fresh = flush.publish([file for file, _ in ready.values()])
+                fresh = flush.publish([file for file, _, _ in ready.values()])
             except FascicleError as error:
                 self._settle({each for each in sorted(new) if is_taken_back(self.folder, each)}, failed=True)
                 return dict.fromkeys(ready, error)
             self._settle(new)
         each = zip(ready.items(), fresh, strict=True)
-        return {index: self._outcome(record, is_new) for (index, (_, record)), is_new in each}
+        return {index: self._outcome(record, sound, is_new) for (index, (_, record, sound)), is_new in each}
 
     def _announce(self, object_ids: Iterable[str]) -> set[str]:
         """Return which of the ids have no sound file yet, noted as such: their names appear soon."""
@@ -258,12 +263,13 @@ class Store:
             self._unsettled -= object_ids
             self._failed_groups += failed
 
-    def _outcome(self, record: Record, is_new: bool) -> Record | FascicleError:
+    def _outcome(self, record: Record, sound: bool, is_new: bool) -> Record | FascicleError:
         if is_new:
             self._census.add(record.object_id, record.stored_bytes)
             return record
         try:
-            return self.check(record.object_id, deep=True)  # the bytes that came are let go: those here must be good
+            # The bytes that came are let go: those here must be good. What was read just now is this copy.
+            return self.check(record.object_id, deep=not sound)
         except NotStoredError:
             return CorruptError(f"{record.object_id}: the copy here was damaged, and is set aside; send it again")
         except FascicleError as error:
