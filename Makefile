@@ -119,8 +119,9 @@ test-kills: setup
 	$(BIN)/pytest -m campaign -k kill --timeout 3600 $(ARGS)
 
 # Hostile inputs of every kind, from one seed; what goes wrong is kept in tests/fuzz/corpus. 50 000 are part of `make test`.
+# What is done is in faults-results/fuzz.json, and the same command goes on from there.
 fuzz: setup
-	$(BIN)/python -m tests.fuzz --count $(or $(COUNT),5000000) --seed $(SEED) $(ARGS)
+	$(BIN)/python -m tests.fuzz --count $(or $(COUNT),5000000) --seed $(SEED) --results faults-results/fuzz.json $(ARGS)
 
 # Histories of store and spool on a simulated disk (docs/reliability.md); 5 000 of them are part of `make test`.
 # `$(BIN)/python -m tests.faults.histories --seed N` replays one and prints its steps.

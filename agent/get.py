@@ -23,6 +23,9 @@ from transfer import credentials as credentials_file
 from transfer import names
 from transfer.api import StoredObject
 from transfer.client import GatewayClient
+from transfer.decoders import open_decoders
+from transfer.encoders import default_workers
+from transfer.encodings import OpenDecoder
 from transfer.errors import FascicleError, FullError, NotStoredError, ProtocolError, SettingsError, StorageError
 from transfer.reader import fetch
 from transfer.tls import client_context
@@ -53,8 +56,11 @@ def run(
     wanted = {"study": study, "series": series, "object_id": object_id}
     if not everything and not any(wanted.values()):
         raise SettingsError("say what to get: --study, --series, --object or --all")
-    command = _Get(out)
-    with open_progress(as_json=as_json, stream=sys.stderr) as progress:
+    with (
+        open_decoders(default_workers()) as decoders,
+        open_progress(as_json=as_json, stream=sys.stderr) as progress,
+    ):
+        command = _Get(out, decoders.open_decoder)
         summary = trio.run(command.run, credentials, wanted, progress)
     if as_json:
         print(msgspec.json.encode(summary).decode())
@@ -64,7 +70,8 @@ def run(
 
 
 class _Get:
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, open_decoder: OpenDecoder) -> None:
+        self._open_decoder = open_decoder
         self._folder = OutFolder(out)
         self._objects = 0
         self._bytes = 0
@@ -98,7 +105,14 @@ class _Get:
     async def _fetch(self, client: GatewayClient, page: Sequence[StoredObject], context: ssl.SSLContext) -> None:
         if page:
             go = await client.open_read(["get"])
-            await fetch(page, go, context=context, open_sink=self._folder.open, on_done=self._done)
+            await fetch(
+                page,
+                go,
+                context=context,
+                open_sink=self._folder.open,
+                on_done=self._done,
+                open_decoder=self._open_decoder,
+            )
 
     def _done(self, stored: StoredObject, error: FascicleError | None) -> None:
         if error is not None:

@@ -10,7 +10,7 @@ from typing_extensions import Buffer
 
 from nodes.objectfile import RAW
 from transfer.dicom import read_identity
-from transfer.encodings import get_encoding
+from transfer.encodings import OpenDecoder, open_decoder_here
 from transfer.errors import CorruptError, NotDicomError, TruncatedError
 from transfer.objects import Identity
 
@@ -20,11 +20,13 @@ HEAD_BYTES: Final = 1 << 20  # identities stand before the pixel data, far withi
 class Digests:
     """Feed all stored bytes in order, then `finish` once; `object_id` "": whichever the bytes give."""
 
-    def __init__(self, object_id: str, size_bytes: int, encoding: str) -> None:
+    def __init__(
+        self, object_id: str, size_bytes: int, encoding: str, open_decoder: OpenDecoder = open_decoder_here
+    ) -> None:
         """`encoding` must be known (`transfer.encodings`), else its error is raised."""
         self.object_id = object_id
         self._size_bytes = size_bytes
-        decoder = get_encoding(encoding).decoder(size_bytes)
+        decoder = open_decoder(encoding, size_bytes, object_id)
         self._decoder = None if encoding == RAW else decoder
         self._stored = blake3()
         self._original = self._stored if self._decoder is None else blake3()

@@ -18,6 +18,7 @@ from nodes.room import Room
 from transfer import disk
 from transfer.buffers import with_front
 from transfer.durable import Finished
+from transfer.encodings import OpenDecoder, open_decoder_here
 from transfer.errors import CorruptError, FascicleError
 from transfer.objects import Identity
 
@@ -42,7 +43,15 @@ class Incoming:
     """One upload, made by `Store.begin`, ended by `Store.commit` or `abandon`; for one thread at a time."""
 
     def __init__(
-        self, object_id: str, size_bytes: int, encoding: str, *, path: str, room: Room, on_end: Callable[[], None]
+        self,
+        object_id: str,
+        size_bytes: int,
+        encoding: str,
+        *,
+        path: str,
+        room: Room,
+        on_end: Callable[[], None],
+        open_decoder: OpenDecoder = open_decoder_here,
     ) -> None:
         self.object_id = object_id
         self.size_bytes = size_bytes
@@ -51,7 +60,8 @@ class Incoming:
         self.offset_bytes = 0  # how many stored bytes were here when the upload began
         self.resumable = False
         self.ended = False
-        self._digests = Digests(object_id, size_bytes, encoding)
+        self._open_decoder = open_decoder
+        self._digests = Digests(object_id, size_bytes, encoding, open_decoder)
         self._path, self._room, self._on_end = path, room, on_end
         self._pending: list[memoryview] = []
         self.pending_bytes = 0  # of these, in memory
@@ -209,7 +219,7 @@ class Incoming:
             for offset in range(0, length, BLOCK_BYTES):
                 self._digests.feed(disk.read_at(descriptor, min(BLOCK_BYTES, length - offset), HEADER_BYTES + offset))
         except CorruptError:
-            self._digests = Digests(self.object_id, self.size_bytes, self.encoding)
+            self._digests = Digests(self.object_id, self.size_bytes, self.encoding, self._open_decoder)
             return False
         self.stored_bytes = self.offset_bytes = length
         self._note_written(length)

@@ -1,6 +1,7 @@
 """`fascicle node serve`: puts a node together from its settings and runs it until it is told to stop.
 
     serve
+     +- decoders (processes)     transfer.decoders
      +- store (threads)          nodes.store
      +- committer, 2 workers     nodes.committer
      +- listener                 nodes.server
@@ -40,7 +41,8 @@ from nodes.server import serve_flows
 from nodes.store import Store
 from nodes.trust import Trusted, keep_trust
 from nodes.uptime import keep_uptime
-from transfer import addresses, encodings, log, memory, pki, settings, tls
+from transfer import addresses, log, memory, pki, settings, tls
+from transfer.decoders import Here, Pool, open_decoders
 from transfer.errors import SettingsError
 from transfer.protocol.messages import NodeId
 from transfer.stream import listen, port_of
@@ -55,7 +57,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     shares its fate with. `reserve_bytes` stay free on the disk. `gateway` is the URL at which this node learns of keys
     and revocations. `paper_listen` opens the paper's own protocol, which knows no security; what comes by it is
     announced at `gateway`. Everything is re-read at `scrub_bytes_per_s` (0: never), beginning anew no sooner than
-    `scrub_every_s` after the last beginning.
+    `scrub_every_s` after the last beginning. `decoders` processes decode what comes as images.
     """
 
     node_id: NodeId
@@ -73,6 +75,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     paper_listen: str = ""
     gateway: str = ""
     metrics_listen: str = ""
+    decoders: Annotated[int, Meta(ge=1, le=64)] = 2
     log_level: str = "info"
 
 
@@ -87,12 +90,14 @@ def serve(path: Path) -> None:
         raise SettingsError(f"{path}: `paper_listen` needs `gateway`, the URL at which such objects are announced")
     log.configure(role=loaded.node_id, level=loaded.log_level)
     memory.tune()
-    encodings.load()  # before it is ready, or the first images would wait for libraries
-    trio.run(_main, loaded)
+    with open_decoders(loaded.decoders) as decoders:
+        trio.run(_main, loaded, decoders)
 
 
-async def _main(loaded: NodeSettings) -> None:
-    with await trio.to_thread.run_sync(Store.open, Path(loaded.data), loaded.reserve_bytes) as store:
+async def _main(loaded: NodeSettings, decoders: Pool | Here) -> None:
+    data = Path(loaded.data)
+    with await trio.to_thread.run_sync(Store.open, data, loaded.reserve_bytes, decoders.open_decoder) as store:
+        await trio.to_thread.run_sync(decoders.start)  # or the first images would wait for libraries
         async with trio.open_nursery() as nursery:
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
                 await _start(loaded, store, nursery)

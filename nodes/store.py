@@ -39,6 +39,7 @@ from nodes.reading import StoredReader, read_header
 from nodes.room import Room
 from transfer import disk
 from transfer.durable import Finished, Group, Volume, make_folder_durably
+from transfer.encodings import OpenDecoder, open_decoder_here
 from transfer.errors import (
     BusyError,
     ConflictError,
@@ -52,7 +53,7 @@ from transfer.log import get_logger
 from transfer.objects import is_object_id
 
 log = get_logger()
-Ready = Mapping[int, tuple[Finished, Record]]
+Ready = Mapping[int, tuple[Finished, Record, bool]]  # the last: a copy is here, and every byte of it was read
 
 
 class Statistics(msgspec.Struct, frozen=True):
@@ -68,8 +69,16 @@ class Statistics(msgspec.Struct, frozen=True):
 class Store:
     """The objects of one folder; made by `Store.open`."""
 
-    def __init__(self, folder: Path, reserve_bytes: int, lock_descriptor: int, incarnation: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        reserve_bytes: int,
+        lock_descriptor: int,
+        incarnation: str,
+        open_decoder: OpenDecoder = open_decoder_here,
+    ) -> None:
         self.folder = folder
+        self._open_decoder = open_decoder
         self.incarnation = incarnation
         self._lock_descriptor = lock_descriptor
         self._volume = Volume(folder)
@@ -82,8 +91,10 @@ class Store:
         self._failed_groups = 0
 
     @classmethod
-    def open(cls, folder: Path, reserve_bytes: int) -> Self:
+    def open(cls, folder: Path, reserve_bytes: int, open_decoder: OpenDecoder = open_decoder_here) -> Self:
         """Open the store in `folder`, made when it is not there, and recover from whatever ended its last use.
+
+        `open_decoder` gives the decoders that check what comes in.
 
         Raises:
             SettingsError: another process has it open.
@@ -96,7 +107,7 @@ class Store:
         try:
             clear_incoming(folder)
             Volume(folder).flush_everything()
-            return cls(folder, reserve_bytes, descriptor, read_incarnation(folder / "incarnation"))
+            return cls(folder, reserve_bytes, descriptor, read_incarnation(folder / "incarnation"), open_decoder)
         except BaseException:
             disk.close(descriptor)
             raise
@@ -150,7 +161,15 @@ class Store:
         """Make an upload; where there is no room for it, partial uploads that nobody is sending make way."""
         while True:
             try:
-                return Incoming(object_id, size_bytes, encoding, path=path, room=self._room, on_end=on_end)
+                return Incoming(
+                    object_id,
+                    size_bytes,
+                    encoding,
+                    path=path,
+                    room=self._room,
+                    on_end=on_end,
+                    open_decoder=self._open_decoder,
+                )
             except FullError:
                 with self._lock:
                     if not drop_oldest_partial(self.folder, self._partials):
@@ -198,26 +217,31 @@ class Store:
                 if incoming.ended:
                     raise ConflictError(f"{incoming.object_id}: its upload has ended")
                 finished = incoming.finish(partial(object_path, self.folder))
-                with contextlib.suppress(NotStoredError, CorruptError):  # a damaged copy makes way for this one
-                    self.check(incoming.object_id, deep=True)
-                ready[index] = finished
+                ready[index] = (*finished, self._is_sound(incoming.object_id))
             except FascicleError as error:
                 failed[index] = error
         return ready
+
+    def _is_sound(self, object_id: str) -> bool:
+        """Tell whether a copy is here; a damaged one makes way."""
+        with contextlib.suppress(NotStoredError, CorruptError):
+            self.check(object_id, deep=True)
+            return True
+        return False
 
     def _publish(self, flush: Group, ready: Ready) -> dict[int, Record | FascicleError]:
         if not ready:
             return {}
         with self._volume.publishing:
-            new = self._announce(record.object_id for _, record in ready.values())
+            new = self._announce(record.object_id for _, record, _ in ready.values())
             try:
-                fresh = flush.publish([file for file, _ in ready.values()])
+                fresh = flush.publish([file for file, _, _ in ready.values()])
             except FascicleError as error:
                 self._settle({each for each in sorted(new) if is_taken_back(self.folder, each)}, failed=True)
                 return dict.fromkeys(ready, error)
             self._settle(new)
         each = zip(ready.items(), fresh, strict=True)
-        return {index: self._outcome(record, is_new) for (index, (_, record)), is_new in each}
+        return {index: self._outcome(record, sound, is_new) for (index, (_, record, sound)), is_new in each}
 
     def _announce(self, object_ids: Iterable[str]) -> set[str]:
         """Return which of the ids have no sound file yet, noted as such: their names appear soon."""
@@ -233,12 +257,13 @@ class Store:
             self._unsettled -= object_ids
             self._failed_groups += failed
 
-    def _outcome(self, record: Record, is_new: bool) -> Record | FascicleError:
+    def _outcome(self, record: Record, sound: bool, is_new: bool) -> Record | FascicleError:
         if is_new:
             self._census.add(record.object_id, record.stored_bytes)
             return record
         try:
-            return self.check(record.object_id, deep=True)  # the bytes that came are let go: those here must be good
+            # The bytes that came are let go: those here must be good. What was read just now is this copy.
+            return self.check(record.object_id, deep=not sound)
         except NotStoredError:
             return CorruptError(f"{record.object_id}: the copy here was damaged, and is set aside; send it again")
         except FascicleError as error:

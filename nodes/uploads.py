@@ -16,7 +16,7 @@ from nodes.incoming import Incoming
 from nodes.node import Node
 from nodes.objectfile import Record
 from nodes.outbox import Outbox
-from transfer.errors import FascicleError, ProtocolError
+from transfer.errors import CorruptError, FascicleError, NotStoredError, ProtocolError
 from transfer.protocol.connection import ServerConnection
 from transfer.protocol.frames import ABANDONED, LAST, Data
 from transfer.protocol.messages import Put, Resume
@@ -59,13 +59,12 @@ class Uploads:
         self._put = put
         self.unanswered += 1
         object_id = put.object_id.hex()
-        # One failed open(2) in the common case: cheaper here than the way to a thread and back.
-        self._here = self._node.store.contains(object_id)
-        if self._here is not None:
-            if put.resumable:
-                self._finish()
-            return
         try:
+            self._here = await self._find(object_id)
+            if self._here is not None:
+                if put.resumable:
+                    self._finish()
+                return
             if put.size_bytes == 0:
                 raise ProtocolError("an object has at least one byte")
             self._incoming = await self._begin(put, object_id)
@@ -99,6 +98,21 @@ class Uploads:
                 await trio.to_thread.run_sync(incoming.abandon)
             held_bytes, self._put_held_bytes = self._put_held_bytes, 0
             self._release(held_bytes)
+
+    async def _find(self, object_id: str) -> Record | None:
+        """Return the copy that is here already, after reading every byte of it: the one that comes is let go.
+
+        Raises:
+            StorageError: the disk failed.
+        """
+        store = self._node.store
+        # One failed open(2) in the common case: cheaper here than the way to a thread and back.
+        if store.contains(object_id) is None:
+            return None
+        try:
+            return await trio.to_thread.run_sync(partial(store.check, object_id, deep=True))
+        except (CorruptError, NotStoredError):
+            return None  # set aside: what comes takes its place
 
     async def _begin(self, put: Put, object_id: str) -> Incoming:
         begin = partial(self._node.store.begin, object_id, put.size_bytes, put.encoding, resumable=put.resumable)

@@ -16,8 +16,8 @@ from typing_extensions import Buffer
 
 from transfer.addresses import Address
 from transfer.api import Go, Node, StoredObject
-from transfer.encodings import Decoder, get_encoding
-from transfer.errors import CorruptError, FascicleError, ProtocolError, UnreachableError, from_code
+from transfer.encodings import Decoder, OpenDecoder, open_decoder_here
+from transfer.errors import BusyError, CorruptError, FascicleError, ProtocolError, UnreachableError, from_code
 from transfer.flow import Flow, open_flow
 from transfer.groups import first_error_only
 from transfer.protocol.frames import LAST, Data
@@ -65,21 +65,35 @@ def _tells(error: FascicleError) -> int:
 
 
 async def fetch(
-    objects: Sequence[StoredObject], go: Go, *, context: ssl.SSLContext, open_sink: OpenSink, on_done: OnDone
+    objects: Sequence[StoredObject],
+    go: Go,
+    *,
+    context: ssl.SSLContext,
+    open_sink: OpenSink,
+    on_done: OnDone,
+    open_decoder: OpenDecoder = open_decoder_here,
 ) -> None:
     """Fetch `objects` with the read ticket of `go`; `on_done` is told of each, once, with its error if it
-    could not be had.
+    could not be had. `open_decoder` gives their decoders.
 
     Raises:
         FascicleError: a sink failed (such as a full disk here).
     """
-    await _Fetch(objects, go, context, open_sink, on_done).run()
+    await _Fetch(objects, go, context, open_sink, on_done, open_decoder=open_decoder).run()
 
 
 class _Fetch:
     def __init__(
-        self, objects: Sequence[StoredObject], go: Go, context: ssl.SSLContext, open_sink: OpenSink, on_done: OnDone
+        self,
+        objects: Sequence[StoredObject],
+        go: Go,
+        context: ssl.SSLContext,
+        open_sink: OpenSink,
+        on_done: OnDone,
+        *,
+        open_decoder: OpenDecoder,
     ) -> None:
+        self.open_decoder = open_decoder
         self.go, self.context, self.open_sink, self.on_done = go, context, open_sink, on_done
         self._nodes = {node.node_id: node for node in go.nodes}
         self._queues: dict[str, deque[_Wanted]] = {node_id: deque() for node_id in self._nodes}
@@ -184,7 +198,7 @@ class _Reading:
         stored = self.under_way[0].stored
         if announced.size_bytes != stored.size_bytes:
             raise ProtocolError("the node's object has another size than the catalogue says")
-        decoder = get_encoding(announced.encoding).decoder(announced.size_bytes)
+        decoder = self._fetch.open_decoder(announced.encoding, announced.size_bytes, stored.object_id)
         with self._sink_errors():
             return _Body(stored.object_id, decoder, await trio.to_thread.run_sync(self._fetch.open_sink, stored))
 
@@ -193,7 +207,7 @@ class _Reading:
             return  # the rest of an object that was found wrong
         try:
             blocks = await trio.to_thread.run_sync(self._body.decode, data)
-        except CorruptError as error:
+        except (CorruptError, BusyError) as error:
             await self._fail(error)
             return
         with self._sink_errors():

@@ -7,6 +7,7 @@ import pytest
 
 from bench.cluster import Cluster, resident_peak_bytes
 from bench.generate import write_multiframe, write_series
+from experiments.processes import tree
 from tests.cluster.conftest import Opener
 from tests.cluster.harness import assert_holds
 
@@ -39,7 +40,10 @@ def send_within_memory(cluster: Cluster, source: Path) -> None:
 
 
 def within_memory(cluster: Cluster, *words: object) -> int:
-    """Run a command; return its exit code after judging the most memory that it and each node ever had resident."""
+    """Run a command; return its exit code after judging the most memory that it and each node ever had resident.
+
+    What the processes that decode for a node have at the end counts as the node's.
+    """
     process, peak = cluster.start(*words), 0
     while process.poll() is None:
         peak = max(peak, resident_peak_bytes(process.pid))
@@ -49,9 +53,18 @@ def within_memory(cluster: Cluster, *words: object) -> int:
     assert 0 < peak < AGENT_BYTES_MAX
     for role, pid in cluster.pids().items():
         if role.startswith("node-"):
-            print(f"{role}: peak {resident_peak_bytes(pid) / 1e6:.0f} MB")
-            assert 0 < resident_peak_bytes(pid) < NODE_BYTES_MAX, role
+            own, decoders = resident_peak_bytes(pid), sum(proportional_bytes(each) for each in tree([pid])[1:])
+            print(f"{role}: peak {own / 1e6:.0f} MB, its decoders {decoders / 1e6:.0f} MB")
+            assert own > 0, role
+            assert decoders > 0, role
+            assert own + decoders < NODE_BYTES_MAX, role
     return process.returncode
+
+
+def proportional_bytes(pid: int) -> int:
+    """Return the memory of a process, pages that it shares by the share (PSS)."""
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in rollup if line.startswith("Pss:"))
 
 
 def same_bytes(one: Path, other: Path) -> bool:

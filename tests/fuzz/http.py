@@ -1,18 +1,20 @@
-"""HTTP as a target: a real gateway, a connection with a workstation's certificate for each input, over TLS.
+"""HTTP as a target: a real gateway, and a connection over TLS for each input, with a certificate of one of the roles.
 
-What must hold: an answer that is none of the gateway's own faults, or the end of the connection, in time; and the
-gateway serves the next caller.
+Whose it is follows from the input, so that it is the same again. What must hold: an answer that is none of the
+gateway's own faults, or the end of the connection, in time; and the gateway serves the next caller.
 """
 
 import contextlib
 import socket
 import ssl
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.gateway.kit import Gateway, Identities, settings
 
+CALLERS = ("ws-1", "ws-2", "op-1", "admin-1", "node-1", "janitor-1", None)  # the last shows no certificate
 FAULTS = {500, 501, 502}
 SILENCE_S = 10.0
 
@@ -26,9 +28,10 @@ def open_http() -> Iterator[Callable[[bytes], None]]:
             identities,
             settings(identities, Path(folder) / "data", header_timeout_s=0.1, body_timeout_s=0.1, keep_alive_s=1),
         )
-        context = identities.context("ws-1")
+        contexts = [identities.context(name) for name in CALLERS if name is not None]
+        contexts.append(ssl.create_default_context(cafile=str(identities["ws-1"] / "ca.pem")))
         try:
-            yield lambda data: _send(gateway.port, context, data)
+            yield lambda data: _send(gateway.port, contexts[zlib.crc32(data) % len(contexts)], data)
             text = gateway.client(None).get("/metrics").text
             assert 'status="500"' not in text
         finally:

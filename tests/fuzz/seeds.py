@@ -6,13 +6,19 @@
 import json
 from pathlib import Path
 
+from gateway import trail
 from tests.dicom.build import BIG, DEFLATED, IMPLICIT, element, explicit_image, file, implicit_image, item
 from tests.dicom.test_identity import FRAGMENTS, deflate, nested
 from tests.dimse.peer import ABORT, RELEASE, associate_request, data_pdu, echo_request, pdv, store_request
 from tests.encodings.images import Image
+from tests.fuzz import texts
 from tests.fuzz.targets import KEY
+from tests.fuzz.texts import IMAGE_HEAD, NAMES
+from tests.gateway.routes import routes
 from transfer import heartbeat, receipts, tickets
+from transfer.encodings import IMAGE_ENCODINGS
 from transfer.heartbeat import Heartbeat
+from transfer.joining import Token, encode_token
 from transfer.objects import Identity
 from transfer.protocol.frames import LAST, encode_control, encode_data_header
 from transfer.protocol.messages import Bye, Check, Get, Hello, Ping, Put, Reserve
@@ -93,6 +99,47 @@ def association() -> dict[str, bytes]:
     }
 
 
+def message() -> dict[str, bytes]:
+    def of(command: bytes, body: bytes) -> bytes:
+        return len(command).to_bytes(2, "little") + command + body
+
+    return {
+        "store": of(store_request(), explicit_image()),
+        "echo": of(echo_request(), b""),
+        "other_instance": of(store_request("1.2.4"), explicit_image()),
+        "many_sequences": of(store_request(), explicit_image()[:-76] + nested(4) + FRAGMENTS),
+    }
+
+
+def image() -> dict[str, bytes]:
+    images = {
+        "grey": Image(rows=24, columns=20, signed=True),
+        "colour": Image(rows=9, columns=11, samples=3, bits=8, stored=8, frames=2, behind=bytes(30)),
+    }
+    found = {}
+    for kind, made in images.items():
+        data = made.encode()
+        for name in NAMES:
+            head = IMAGE_HEAD.pack(NAMES.index(name), len(data))
+            found[f"{kind}-{name}"] = head + IMAGE_ENCODINGS[name].encode(data)
+    return found
+
+
+def audit() -> dict[str, bytes]:
+    head, lines = trail.START, []
+    for number in range(3):
+        entry = {"at": "2026-01-01T00:00:00Z", "event": "enrolled", "by": "admin-1", "name": f"ws-{number}"}
+        head, line = trail.append(head, entry, texts.KEY)
+        lines.append(line)
+    return {"three": b"".join(lines), "one": lines[0], "anchor": str(head).encode()}
+
+
+def token() -> dict[str, bytes]:
+    made = Token(gateway="https://gateway.example.org:8443", authority_sha256="ab" * 32, role="node", secret="s" * 43)
+    text = encode_token(made).encode()
+    return {"token": text, "in_lines": text[:40] + b"\n" + text[40:]}
+
+
 def http() -> dict[str, bytes]:
     def post(path: str, body: object) -> bytes:
         text = json.dumps(body).encode()
@@ -101,8 +148,23 @@ def http() -> dict[str, bytes]:
         )
         return head.encode() + text
 
+    bodies = {
+        "invite": {"name": "ct-9", "role": "workstation", "hosts": [], "valid_s": 900},
+        "revoke": {"name": "nobody-9"},
+        "rotate_keys": {"revoke_tickets": False},
+        "announce": {"receipts": [{"batch": "AAAA", "signature": "AAAA"}]},
+        "take_receipts": {"receipts": [{"batch": "AAAA", "signature": "AAAA"}]},
+    }
+    every = {}
+    for method, path, operation in routes():
+        target = path.replace("{transfer_id}", "t-1").replace("{path}", "nothing")
+        if method == "POST":
+            every[f"{operation}-post"] = post(target, bodies.get(operation, {}))
+        else:
+            name = f"{operation}-{method.lower()}{target.count('/')}"
+            every[name] = f"{method} {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
     item_ = {"object_id": "ab" * 32, "size_bytes": 5, "name": "a/b.dcm"}
-    return {
+    return every | {
         "open": post("/api/v1/transfers", {"objects": 3, "bytes": 1000, "replicas": 1}),
         "offer": post("/api/v1/transfers/x/offer", {"objects": [item_, item_]}),
         "commit": post("/api/v1/transfers/x/commit", {"objects": 1, "merkle_root": "ab" * 32, "receipts": []}),
@@ -118,7 +180,7 @@ def http() -> dict[str, bytes]:
 
 SEEDS = {
     "frames": frames, "ticket": lambda: {"two-nodes": TICKET}, "signed": signed, "dicom": dicom, "pdu": pdu,
-    "association": association, "http": http,
+    "association": association, "message": message, "image": image, "audit": audit, "token": token, "http": http,
 }  # fmt: skip
 
 

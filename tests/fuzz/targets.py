@@ -2,7 +2,7 @@
 
 import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import trio
@@ -12,13 +12,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from agent.scp import Conversation, ScpSettings, Server
 from nodes import admission
 from nodes.trust import Trusted
-from tests.dimse.peer import associate_request, elements
+from tests.dimse.peer import RELEASE, associate_request, data_pdu, elements, pdv
+from tests.fuzz.http import open_http
+from tests.fuzz.texts import TEXTS, open_images
 from transfer import heartbeat, receipts, tickets
 from transfer.dicom import DataSetCheck, check_complete, read_file_meta, read_identity
 from transfer.dicom.pixels import locate_pixels
 from transfer.dimse.association import Association, Ended, ReleaseRequested
 from transfer.dimse.pdu import AssociateRequest
-from transfer.encodings.interface import Encoding
 from transfer.errors import FascicleError, TruncatedError, UnauthorisedError
 from transfer.protocol.connection import ServerConnection
 from transfer.protocol.frames import CONTROL_BYTES_MAX, PAYLOAD_BYTES_MAX
@@ -29,6 +30,7 @@ TRUSTED = Trusted.of_key(KEY.public_key())
 Target = Callable[[bytes], None]
 CREDIT_BYTES = 1 << 20
 ASSOCIATE = associate_request()
+PDV_BYTES_MAX = 16_000
 
 
 def frames(data: bytes) -> None:
@@ -202,17 +204,17 @@ async def _associate(data: bytes, spool: _Spool) -> bytes:
     return bytes(said)
 
 
-def encoding(which: Encoding, size_bytes: int) -> Target:
-    """Return a target: bytes as the stored form of an object of this size; never more than that comes out."""
+def message(data: bytes) -> None:
+    """Bytes as a command set and a data set, each whole in its P-DATA: what is wrong is in them, not in the framing.
 
-    def decode(data: bytes) -> None:
-        try:
-            out = which.decode(data, size_bytes)
-        except FascicleError:
-            return
-        assert len(out) == size_bytes
-
-    return decode
+    The first two bytes say how long the command set is.
+    """
+    end = 2 + int.from_bytes(data[:2], "little")
+    command, body = data[2:end][:PDV_BYTES_MAX], data[end:]
+    parts = [body[at : at + PDV_BYTES_MAX] for at in range(0, len(body), PDV_BYTES_MAX)]
+    said = [data_pdu(pdv(command, is_command=True))]
+    said += [data_pdu(pdv(part, is_last=number == len(parts) - 1)) for number, part in enumerate(parts)]
+    association(b"".join(said) + RELEASE)
 
 
 TARGETS: dict[str, Target] = {
@@ -222,10 +224,26 @@ TARGETS: dict[str, Target] = {
     "dicom": dicom,
     "pdu": pdu,
     "association": association,
+    "message": message,
+    **TEXTS,
 }
-SHARES = {"frames": 30, "ticket": 12, "signed": 10, "dicom": 26, "pdu": 10, "association": 10, "http": 2}  # of 100
+SHARES = {
+    "frames": 24, "ticket": 8, "signed": 6, "dicom": 24, "pdu": 10, "association": 5, "message": 5, "image": 8,
+    "audit": 4, "token": 4, "http": 2,
+}  # of 100  # fmt: skip
+OPENED = {"http": open_http, "image": open_images}  # those that need something that runs
 
 
-def chance_of(seed: int, name: str) -> random.Random:
-    """Return the generator of one target's inputs."""
-    return random.Random(f"{seed} {name}")
+@contextlib.contextmanager
+def open_target(name: str) -> Iterator[Target]:
+    """Have a target, and what it needs, for a while."""
+    if name in OPENED:
+        with OPENED[name]() as target:
+            yield target
+    else:
+        yield TARGETS[name]
+
+
+def chance_of(seed: int, name: str, part: int) -> random.Random:
+    """Return the generator of one part of a target's inputs."""
+    return random.Random(f"{seed} {name} {part}")

@@ -3,16 +3,13 @@
 import contextlib
 import ssl
 from collections.abc import Iterator
-from types import SimpleNamespace
-from typing import Any
 
 import httpx
 import pytest
-from litestar.routes import HTTPRoute
 
 from gateway.access import PUBLIC, ROLES, authorise
-from gateway.http import make_app
 from tests.gateway.kit import Gateway, Identities, settings
+from tests.gateway.routes import routes
 from transfer import tls
 from transfer.errors import UnauthorisedError
 from transfer.tls import Peer
@@ -63,29 +60,6 @@ EXPECTED = {
     ("GET", "/"): ("openapi", OPEN),  # the framework's own, beside the document: nothing of ours is there
     ("GET", "/{path}"): ("openapi", OPEN),
 }
-
-
-def routes() -> list[tuple[str, str, str]]:
-    """Return method, path and operation of every route that the application has, whoever added it."""
-    nothing: Any = SimpleNamespace(is_revoked=lambda _: False)
-    app = make_app(
-        uploads=nothing,
-        database=nothing,
-        nodes=nothing,
-        metrics=nothing,
-        membership=nothing,
-        audit=nothing,
-        repairer=nothing,
-        upkeep=nothing,
-        request_bytes_max=1,
-    )
-    return sorted(
-        (str(method), route.path_format, str(handler.opt.get("operation", "")))
-        for route in app.routes
-        if isinstance(route, HTTPRoute)
-        for handler in route.route_handlers
-        for method in handler.http_methods - {"OPTIONS"}
-    )
 
 
 ROUTES = routes()

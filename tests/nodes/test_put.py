@@ -33,6 +33,10 @@ async def test_a_stored_object_has_a_signed_receipt_with_what_its_bytes_say(site
     assert fetch(node.store, object_id(data)) == data
 
 
+async def _whole(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
 async def test_an_object_that_is_here_already_gets_a_receipt_and_no_second_file(site: Site, node: Running) -> None:
     data = dicom()
     async with open_client(node, site.ticket(node)) as client:
@@ -46,6 +50,23 @@ async def test_an_object_that_is_here_already_gets_a_receipt_and_no_second_file(
     assert node.files("objects") == [file]
     assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert node.files("incoming") == []
+
+
+@pytest.mark.parametrize("resumable", [False, True])
+async def test_a_rotten_copy_does_not_stand_for_what_comes(site: Site, node: Running, resumable: bool) -> None:
+    data = dicom()
+    async with open_client(node, site.ticket(node)) as client:
+        await client.put(data)
+        await client.stored(site)
+        (file,) = node.files("objects")
+        rotten = bytearray(file.read_bytes())
+        rotten[-1] ^= 1
+        file.chmod(0o600)
+        file.write_bytes(rotten)
+        await client.flow.put_stream(announce(data, resumable=resumable), _whole(data))
+        assert await client.gather(site, 1) == [object_id(data)]
+    assert fetch(node.store, object_id(data)) == data
+    assert len(node.files("quarantine")) == 1
 
 
 @pytest.mark.parametrize("size_bytes", [100, 3 << 20])

@@ -397,6 +397,24 @@ def test_an_upload_is_not_answered_for_by_a_copy_whose_bytes_are_rotten(store, l
     assert store.statistics().objects == 1
 
 
+def test_a_copy_that_is_here_is_read_once_before_it_stands_for_what_came(store, monkeypatch):
+    name = put(store, noise(10)).object_id
+    looks, check = [], store.check
+
+    def look(object_id, *, deep):
+        looks.append(deep)
+        return check(object_id, deep=deep)
+
+    monkeypatch.setattr(store, "check", look)
+    assert isinstance(put(store, noise(10)), Record)
+    assert looks.count(True) == 1
+    one, other = upload(store, noise(11)), upload(store, noise(11))
+    looks.clear()
+    assert all(isinstance(each, Record) for each in store.commit([one, other]))
+    assert looks.count(True) == 3  # nothing was here for both to read; the second reads what the first became
+    assert fetch(store, name) == noise(10)
+
+
 def test_a_reader_of_a_damaged_file_leaves_the_copy_alone_that_took_its_place(store):
     data = noise(5 * MIB)
     name = put(store, data).object_id

@@ -9,9 +9,8 @@ cheap to dense) only uncompressed images, and raise NotSuitableError for all els
 
 from typing import Final
 
-from transfer.encodings.codecs import load_codec
-from transfer.encodings.image import ImageEncoding
-from transfer.encodings.interface import BLOCK_BYTES, Decoder, Encoder, Encoding
+from transfer.encodings.image import ImageDecoder, ImageEncoding
+from transfer.encodings.interface import BLOCK_BYTES, Decoder, Encoder, Encoding, OpenDecoder
 from transfer.encodings.proof import encode_checked
 from transfer.encodings.raw import Raw
 from transfer.encodings.zstandard import Zstd
@@ -29,9 +28,12 @@ __all__ = [
     "Decoder",
     "Encoder",
     "Encoding",
+    "ImageDecoder",
     "ImageEncoding",
+    "OpenDecoder",
     "encode_checked",
     "get_encoding",
+    "open_decoder_here",
 ]
 
 
@@ -47,7 +49,6 @@ def get_encoding(name: str) -> Encoding:
     return encoding
 
 
-def load() -> None:
-    """Load what images need, some 20 MB: else the first one waits for it (blocks)."""
-    for name in IMAGE_ENCODINGS:
-        load_codec(name)
+def open_decoder_here(encoding: str, size_bytes: int, _: str) -> Decoder:
+    """Return a decoder that works in this process; what a peer made belongs in another (`transfer.decoders`)."""
+    return get_encoding(encoding).decoder(size_bytes)

@@ -5,7 +5,7 @@ has been found nothing is given out, so that an object that is no image costs no
 proving that what was encoded decodes (`proof`; the node does it for every object that it takes).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from typing_extensions import Buffer
@@ -32,6 +32,12 @@ if TYPE_CHECKING:
     from transfer.encodings.strip import Strip
 
 HEAD_BYTES_MAX: Final = 4 << 20
+DecodeStrip = Callable[[str, memoryview, Form], memoryview]  # of an encoding; errors as `Codec.decode`
+
+
+def decode_strip_here(encoding: str, stored: memoryview, form: Form) -> memoryview:
+    """Decode a strip in this process; what a peer made belongs in another (`transfer.decoders`)."""
+    return load_codec(encoding).decode(stored, form).data.cast("B")
 
 
 class ImageEncoding:
@@ -157,10 +163,11 @@ def _strip(data: memoryview, form: Form) -> "Strip":
 
 
 class ImageDecoder(Counted):
-    """See `ImageEncoding.decoder`."""
+    """See `ImageEncoding.decoder`; `decode_strip` says by whom strips are decoded."""
 
-    def __init__(self, name: str, size_bytes: int) -> None:
+    def __init__(self, name: str, size_bytes: int, decode_strip: DecodeStrip = decode_strip_here) -> None:
         super().__init__(size_bytes)
+        self._decode_strip = decode_strip
         self._name, self._size_bytes = name, size_bytes
         self._gather = Gather()
         self._shape: Shape | None = None
@@ -207,5 +214,4 @@ class ImageDecoder(Counted):
             return segment
         if method == ZSTD or self._shape is None:
             return memoryview(pieces.decompress(segment, piece.length_bytes))
-        form = form_of(self._shape, piece.rows)
-        return load_codec(self._name).decode(segment, form).data.cast("B")
+        return self._decode_strip(self._name, segment, form_of(self._shape, piece.rows))

@@ -1,6 +1,6 @@
 """What every encoding offers, and the bound that every decoder keeps. Refuses to do: any encoding of its own."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
 from typing_extensions import Buffer
@@ -44,6 +44,10 @@ class Decoder(Protocol):
         Raises:
             CorruptError: it ended early.
         """
+
+
+# Returns the decoder of an encoding for an object of so many bytes, and of this id, for messages.
+OpenDecoder = Callable[[str, int, str], Decoder]
 
 
 class Encoding(Protocol):
