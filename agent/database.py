@@ -53,6 +53,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         if (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
             raise sqlite3.DatabaseError(found)  # noqa: TRY301 - damage, said in SQLite's own way
         _migrate(connection, path)
+        _require_log(connection, path)
     except BaseException:
         connection.close()
         raise
@@ -70,6 +71,18 @@ def _pragmas() -> list[str]:
         f"journal_size_limit = {LOG_KEPT_BYTES}",
         f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
     ]
+
+
+def _require_log(connection: sqlite3.Connection, path: Path) -> None:
+    """Make sure that commits go to the log, and that its name is durable.
+
+    SQLite says neither when an error, or a journal that a crash left, keeps it from its log (without, a power cut may
+    take the last commit), nor when the flush of the log's name fails.
+    """
+    mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    if mode != "wal":
+        raise StorageError(f"{path}: the journal's mode is {mode}, not wal")
+    disk.flush_folder(str(path.parent))
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:

@@ -12,6 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
@@ -23,6 +24,7 @@ from sqlalchemy.pool import QueuePool, StaticPool
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from gateway import schema
+from transfer import disk
 from transfer.durable import make_folder_durably
 from transfer.errors import BusyError, FascicleError, SettingsError, StorageError
 from transfer.log import get_logger
@@ -48,14 +50,15 @@ class Database:
             SettingsError: cannot be opened, is damaged, or was written by another version.
         """
         self._waiting: queue.Queue[tuple[Unit[Any], Future[Any]] | None] = queue.Queue(WAITING_MAX)
+        self._writer, self._readers = _engine(path, read_only=False), _engine(path, read_only=True)
         try:
             make_folder_durably(path.parent)
-            self._writer = _engine(path, read_only=False)
             _create(self._writer, path)
-            self._readers = _engine(path, read_only=True)
-        except SettingsError:
-            raise
+            _require_log(self._writer, path)
         except (FascicleError, OSError, SQLAlchemyError, sqlite3.Error) as error:
+            self._writer.dispose()
+            if isinstance(error, SettingsError):
+                raise
             raise SettingsError(f"{path}: the catalogue cannot be opened: {error}") from error
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="catalogue-read")
         self._thread = threading.Thread(target=self._serve_writes, name="catalogue-write", daemon=True)
@@ -204,8 +207,12 @@ def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False, timeout=10
     )
-    for pragma in _pragmas(read_only=read_only):
-        connection.execute(f"PRAGMA {pragma}")
+    try:
+        for pragma in _pragmas(read_only=read_only):
+            connection.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -232,6 +239,19 @@ def _pragmas(*, read_only: bool) -> list[str]:
         f"journal_size_limit = {LOG_KEPT_BYTES}",
         f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
     ]
+
+
+def _require_log(engine: Engine, path: Path) -> None:
+    """Make sure that commits go to the log, and that its name is durable.
+
+    SQLite says neither when an error, or a journal that a crash left, keeps it from its log (without, a power cut may
+    take the last commit), nor when the flush of the log's name fails.
+    """
+    with closing(engine.raw_connection()) as connection:
+        mode = connection.cursor().execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    if mode != "wal":
+        raise SettingsError(f"{path}: the catalogue cannot be opened: its journal's mode is {mode}, not wal")
+    disk.flush_folder(str(path.parent))
 
 
 def _create(engine: Engine, path: Path) -> None:

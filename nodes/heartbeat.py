@@ -8,6 +8,7 @@ from typing import Never
 
 import trio
 
+from nodes.lives import begin_life
 from nodes.node import Node
 from transfer import heartbeat
 from transfer.addresses import Address
@@ -19,7 +20,7 @@ log = get_logger()
 
 async def beat(node: Node, advertised: Address, gateway: Address, *, failure_domain: str) -> Never:
     """Send heartbeats for ever."""
-    started_ns = time.time_ns()
+    started_ns = await trio.to_thread.run_sync(begin_life, node.store.folder / "life", time.time_ns())
     sequence = 0
     while True:
         sequence += 1

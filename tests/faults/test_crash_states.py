@@ -10,7 +10,7 @@ import pytest
 
 from gateway.database import connect
 from tests.faults.histories import sqlite_abi
-from tests.faults.histories.crash_states import main, try_subject
+from tests.faults.histories.crash_states import ERRORS, main, try_subject
 from tests.faults.histories.database_mutants import DATABASE_MUTANTS, first_that_notices
 from tests.faults.histories.databases import CATALOGUE, SUBJECTS, open_databases
 from tests.faults.histories.filesystem import walk
@@ -61,11 +61,17 @@ def test_a_rebuild_leaves_the_old_catalogue_or_the_new_one(part: slice, seeds: i
     assert counts["states"] >= 12 and counts["different"] >= 5
 
 
+@pytest.mark.parametrize(("name", "every"), [("catalogue", 45), ("queue", 11), ("rebuild", 60)])
+def test_a_call_that_fails_once_loses_nothing(name: str, every: int) -> None:
+    counts = try_subject(SUBJECTS[name], range(0), errors=ERRORS, part=slice(every // 2, None, every))
+    assert counts["errors"] >= 6
+
+
 @pytest.mark.parametrize("name", DATABASE_MUTANTS)
 def test_a_mistake_in_the_use_of_sqlite_shows(name: str) -> None:
     violation = first_that_notices(name)
     assert violation is not None, "no power cut shows this mistake"
-    assert DATABASE_MUTANTS[name][0] in str(violation)
+    assert DATABASE_MUTANTS[name].subject in str(violation)
 
 
 def test_the_production_connections_are_on_the_simulated_disk(world: World) -> None:

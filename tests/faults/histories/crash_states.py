@@ -3,17 +3,21 @@
 The production code works a database once on the simulated disk, which is copied before every system call that changes
 something. Of each copy the power is cut in many ways (`filesystem`), and what is left is opened by the production code.
 The promise: SQLite finds its file sound, and it holds what it held after the last step that was answered, or after the
-step that was under way, table by table; never less, more, or a part of a step. Refuses to do: faults other than ends.
+step that was under way, table by table; never less, more, or a part of a step. And each call fails once, in a work of
+its own (a flush that fails loses what it was of): what was refused is done again, and nothing is missing at the end.
+Refuses to do: choosing what to work.
 """
 
 import argparse
+import errno
 import hashlib
+import itertools
+import os
 import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +27,9 @@ from tests.faults.histories.filesystem import FileSystem, walk
 from tests.faults.histories.machine import Machine
 from tests.faults.histories.running import CHANGES, FLUSHES
 from tests.faults.histories.world import Violation, World, open_world
+from transfer.errors import FascicleError
+
+ERRORS = (errno.EIO, errno.ENOSPC)
 
 
 class Recorder(Machine):
@@ -31,9 +38,9 @@ class Recorder(Machine):
     before_change: Callable[[], None] | None = None
 
     def _enter(self, call: str, subject: str = "") -> None:
+        super()._enter(call, subject)
         if self.before_change is not None and (call in CHANGES or call in FLUSHES):
             self.before_change()
-        super()._enter(call, subject)
 
 
 class Moment(NamedTuple):
@@ -48,6 +55,11 @@ class Recording(NamedTuple):
 
     moments: list[Moment]
     held: list[Dump]
+
+    @property
+    def changes(self) -> int:
+        """The number of system calls that change something."""
+        return len(self.moments) - 2
 
 
 class CrashStates:
@@ -75,7 +87,7 @@ class CrashStates:
         moments.append(Moment(_twin(machine.disk), len(after) - 1))
         self.counts |= {"moments": len(moments), "steps": len(after) - 1}
         held = [self._dump(disk) for disk in after]
-        for number, (before, then) in enumerate(pairwise(held)):
+        for number, (before, then) in enumerate(itertools.pairwise(held)):
             if before == then:
                 raise Violation(f"{self._subject.name}: answer {number} came before anything was to be seen of it")
         return Recording(moments, held)
@@ -92,6 +104,53 @@ class CrashStates:
                     self._try(recording, number, seed)
                 except Exception as error:
                     raise Violation(f"{self._subject.name}, moment {number}, seed {seed}: {error!r}") from error
+
+    def try_errors(self, recording: Recording, errors: Iterable[int], *, part: slice = slice(None)) -> None:
+        """Work it anew for each change of `part`, which fails once; what was refused is done again; cut the power.
+
+        Raises:
+            Violation: it does not hold then what it held without the error.
+        """
+        for number in range(recording.changes)[part]:
+            for error in errors:
+                try:
+                    self._try_error(recording, number, error)
+                except Exception as failure:
+                    what = f"{self._subject.name}, {errno.errorcode[error]} at change {number}"
+                    raise Violation(f"{what}: {failure!r}") from failure
+
+    def _try_error(self, recording: Recording, number: int, error: int) -> None:
+        machine, rng = self._world.machine, random.Random(f"{error} {number}")
+        assert isinstance(machine, Recorder)
+        machine.disk = recording.moments[0].disk.twin(rng)
+        machine.start_again(power_cut=False)
+        left = itertools.count(-number)
+
+        def fail() -> None:
+            if next(left) == 0:
+                raise OSError(error, os.strerror(error))
+
+        machine.before_change = fail
+        answers = self._play_on(machine, len(recording.held))
+        self.counts["errors"] += next(left) > 0
+        disk = machine.disk.twin(rng)
+        disk.cut_power()
+        if (found := self._dump(disk)) not in recording.held[answers : answers + 2]:
+            raise Violation(_difference(found, recording.held[answers]))
+
+    def _play_on(self, machine: Recorder, steps: int) -> int:
+        """Work it; return how many steps were answered: all, unless the error stopped the file system for good."""
+        answered = itertools.count(1)
+        try:
+            self._subject.play(lambda: next(answered))
+        except FascicleError:
+            if not machine.disk.read_only:
+                raise
+        machine.before_change = None
+        answers = next(answered) - 1
+        if answers != steps - 1 and not machine.disk.read_only:
+            raise Violation(f"{answers} answers")
+        return answers
 
     def _try(self, recording: Recording, number: int, seed: int) -> None:
         moment = recording.moments[number]
@@ -133,8 +192,10 @@ def _difference(found: Dump, held: Dump) -> str:
     return "nothing"
 
 
-def try_subject(subject: Subject, seeds: range, *, part: slice = slice(None)) -> Counter[str]:
-    """Record a subject and try its states at each moment of `part`; return how many there were.
+def try_subject(
+    subject: Subject, seeds: range, *, errors: Sequence[int] = (), part: slice = slice(None)
+) -> Counter[str]:
+    """Record a subject, try its states and errors at each moment of `part`; return how many there were.
 
     Raises:
         Violation: a promise is broken.
@@ -146,6 +207,7 @@ def try_subject(subject: Subject, seeds: range, *, part: slice = slice(None)) ->
         recording = states.record()
         under.end_process()
         states.try_all(recording, seeds, part=part)
+        states.try_errors(recording, errors, part=part)
     return states.counts
 
 
@@ -160,7 +222,7 @@ def main() -> int:
     seeds, total, broken, start_s = range(given.first, given.first + given.count), Counter[str](), [], time.monotonic()
     for name in given.subject or SUBJECTS:
         try:
-            found = try_subject(SUBJECTS[name], seeds)
+            found = try_subject(SUBJECTS[name], seeds, errors=ERRORS)
         except Violation as error:
             broken.append(str(error))
             continue

@@ -23,6 +23,9 @@ SECTOR_BYTES = 4096
 TEMPORARY = "/disk/temporary"
 
 
+_kept: list["SqliteOnMachine"] = []  # a connection that a failing test leaves open calls us when it is collected
+
+
 class _Opened:
     """An open file of SQLite's."""
 
@@ -73,6 +76,7 @@ class SqliteOnMachine:
         )
 
     def register(self) -> None:
+        _kept.append(self)
         self._library.sqlite3_vfs_register(ctypes.byref(self._vfs), 1)
         self._library.sqlite3_randomness(0, None)  # so that the next numbers come from us
 
