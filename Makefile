@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: setup packages demo test check fmt cov bench bench-micro experiments experiments-setup paper-table targets campaign test-kills faults load histories fuzz upkeep test-large rebuild-million clean
+.PHONY: setup packages demo test check fmt cov bench bench-micro experiments experiments-setup paper-table targets campaign test-kills faults load histories crash-states fuzz upkeep test-large rebuild-million clean
 
 setup: packages $(INSTALLED)
 
@@ -128,6 +128,10 @@ fuzz: setup
 FIRST ?= 0
 histories: setup
 	$(BIN)/python -m tests.faults.histories --count $(or $(COUNT),100000) --first $(FIRST) --processes $$(nproc) $(ARGS)
+
+# Power cuts at every system call of the catalogue, its rebuild and the agent's queue, each in COUNT ways, on the same disk.
+crash-states: setup
+	$(BIN)/python -m tests.faults.histories.crash_states --count $(or $(COUNT),100) --first $(FIRST) $(ARGS)
 
 # Fault campaigns on the real system (docs/reliability.md), short as in `make test`; COUNT=2000 makes so many kills and so
 # many power cuts, ten times as many corruptions, and so on. FAULTS="cuts whole" does some; results: faults-results/.

@@ -1,10 +1,10 @@
 """The queue's SQLite file: opened, checked, made to the schema in `queue.sql`, set aside when it is damaged.
 
-WAL mode with synchronous=FULL: what is committed is durable. Refuses to do: queries.
+One connection, which writes, reads and checkpoints; WAL mode with synchronous=FULL, so what is committed is durable; no
+memory map (a failing disk must be an error, not a signal). Refuses to do: queries.
 """
 
 import contextlib
-import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -12,11 +12,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Final
 
+from transfer import disk
 from transfer.errors import FullError, SettingsError, StorageError
 from transfer.log import get_logger
 
 log = get_logger()
 VERSION: Final = 1
+CHECKPOINT_PAGES: Final = 1000  # 4 MB of write-ahead log
+LOG_KEPT_BYTES: Final = 16 << 20  # of it after a checkpoint
 
 
 @contextlib.contextmanager
@@ -45,15 +48,41 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "cache_size = -8192"):
+        for pragma in _pragmas():
             connection.execute(f"PRAGMA {pragma}")
         if (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
             raise sqlite3.DatabaseError(found)  # noqa: TRY301 - damage, said in SQLite's own way
         _migrate(connection, path)
+        _require_log(connection, path)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _pragmas() -> list[str]:
+    return [
+        "mmap_size = 0",
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+        "trusted_schema = OFF",
+        "cache_size = -8192",
+        f"journal_size_limit = {LOG_KEPT_BYTES}",
+        f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
+    ]
+
+
+def _require_log(connection: sqlite3.Connection, path: Path) -> None:
+    """Make sure that commits go to the log, and that its name is durable.
+
+    SQLite says neither when an error, or a journal that a crash left, keeps it from its log (without, a power cut may
+    take the last commit), nor when the flush of the log's name fails.
+    """
+    mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    if mode != "wal":
+        raise StorageError(f"{path}: the journal's mode is {mode}, not wal")
+    disk.flush_folder(str(path.parent))
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
@@ -79,8 +108,15 @@ def connect(path: Path) -> sqlite3.Connection:
             raise  # the disk or its permissions, not the contents
         except sqlite3.DatabaseError as error:
             aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
-            os.replace(path, aside)
-            for suffix in ("-wal", "-shm"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            _set_aside(path, aside)
             log.critical("queue_damaged", error=str(error), set_aside=str(aside))
             return _connect(path)
+
+
+def _set_aside(path: Path, aside: Path) -> None:
+    """Move the file, and then its log, which may hold all that is worth saving; a new queue begins without either."""
+    disk.rename(str(path), str(aside))
+    if disk.exists(f"{path}-wal"):
+        disk.rename(f"{path}-wal", f"{aside}-wal")
+    disk.unlink(f"{path}-shm")
+    disk.flush_folder(str(path.parent))

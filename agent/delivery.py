@@ -4,8 +4,8 @@ Each destination has two lanes, each with its own transfers: stat, and all else.
 stat lane sends, the other pauses (`transfer.control.gate`), so that a stat study overtakes a batch under way. A batch
 takes what is ready by priority while it runs, and ends after `BATCH_FILES` or `BATCH_S`. An item is done only when
 `deliver` has returned with its object id, which is after the commit's receipt. A batch that fails as a whole backs its
-lane off; an item that fails alone is tried again later, or parked when its file is no DICOM or truncated. Refuses to
-do: the sending.
+lane off; an item that fails alone is tried again later, or parked when its file is no DICOM or truncated. Waits are by
+trio's clock, which nobody sets. Refuses to do: the sending.
 """
 
 import contextlib
@@ -102,7 +102,7 @@ class Batch:
         if room <= 0 or (self.taken and trio.current_time() >= self._ends_s):
             return []
         return await self._queue.ready(
-            self._destination, time.time(), room, without=self.taken, priorities=self._priorities
+            self._destination, trio.current_time(), room, without=self.taken, priorities=self._priorities
         )
 
 
@@ -152,7 +152,7 @@ class _Lane:
     async def serve(self) -> None:
         while True:
             news = self._queue.news
-            if await self._queue.ready(self.name, time.time(), 1, priorities=self._priorities):
+            if await self._queue.ready(self.name, trio.current_time(), 1, priorities=self._priorities):
                 await self._attempt()
             else:
                 await self._wait(news)
@@ -164,7 +164,7 @@ class _Lane:
 
     async def _wait(self, news: trio.Event) -> None:
         next_try_s = await self._queue.next_try_s(self.name, self._priorities)
-        with trio.move_on_after(float("inf") if next_try_s is None else max(0.0, next_try_s - time.time())):
+        with trio.move_on_after(float("inf") if next_try_s is None else max(0.0, next_try_s - trio.current_time())):
             await news.wait()
 
     async def _attempt(self) -> None:
@@ -200,7 +200,7 @@ class _Lane:
         for item_id in batch.taken:
             each = answered.get(item_id) or Sent(item_id, error=unanswered)
             attempts = await self._queue.attempts(item_id, self.name) if each.error else 0
-            outcomes.append(outcome(each, attempts, time.time(), random.random()))  # noqa: S311 - no secret
+            outcomes.append(outcome(each, attempts, trio.current_time(), random.random()))  # noqa: S311 - no secret
         await self._queue.record(self.name, outcomes)
         unusable = {each.item_id for each in sent if isinstance(each.error, UnusableFileError)}
         await self._forget_vanished([item for item_id, item in batch.taken.items() if item_id in unusable])

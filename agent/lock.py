@@ -9,21 +9,22 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from transfer.errors import SettingsError
+from transfer.durable import make_folder_durably
+from transfer.errors import FascicleError, SettingsError
 
 
 @contextlib.contextmanager
 def open_lock(folder: Path) -> Iterator[None]:
-    """Make `folder` if need be, and hold its lock.
+    """Make `folder` durably if need be, and hold its lock.
 
     Raises:
         SettingsError: another process holds it, or the folder cannot be made or written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder_durably(folder)
         descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise SettingsError(f"{folder}: cannot be used: {error.strerror}") from error
+    except (OSError, FascicleError) as error:
+        raise SettingsError(f"{folder}: cannot be used: {error}") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

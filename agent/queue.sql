@@ -1,4 +1,5 @@
--- What is to go, where to, and what need not go again. Times are Unix seconds; paths are bytes, as the system has them.
+-- What is to go, where to, and what need not go again. Times are Unix seconds, but for next_try_s, which is of the
+-- process's own clock; paths are bytes, as the system has them.
 CREATE TABLE item (
     id INTEGER PRIMARY KEY AUTOINCREMENT,       -- the order of arrival
     source TEXT NOT NULL,                       -- '' is the spool, else the watched folder

@@ -84,6 +84,7 @@ async def serve_agent(
         queue = await stack.enter_async_context(open_queue(state / "queue.db"))
         spool_folder, reserve_bytes = Path(settings.spool.folder), settings.spool.reserve_bytes
         spool = await stack.enter_async_context(open_spool(spool_folder, reserve_bytes=reserve_bytes))
+        await queue.hurry()
         if (tried_again := await queue.unpark()) > 0:
             log.info("unparked", objects=tried_again)
         nursery = await stack.enter_async_context(trio.open_nursery())

@@ -12,7 +12,8 @@ import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import lru_cache
+from contextlib import closing
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -23,7 +24,9 @@ from sqlalchemy.pool import QueuePool, StaticPool
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from gateway import schema
-from transfer.errors import BusyError, SettingsError, StorageError
+from transfer import disk
+from transfer.durable import make_folder_durably
+from transfer.errors import BusyError, FascicleError, SettingsError, StorageError
 from transfer.log import get_logger
 
 T = TypeVar("T")
@@ -33,6 +36,8 @@ WAITING_MAX: Final = 1024  # units in the queue; beyond, callers are told to com
 OVERLOADED_S: Final = 2.0  # so many units are through in that time
 READERS: Final = 4
 PAGE_CACHE_KIB: Final = 32 * 1024
+CHECKPOINT_PAGES: Final = 8000  # 32 MB of write-ahead log
+LOG_KEPT_BYTES: Final = 64 << 20  # of it after a checkpoint
 _INSERTS: Final[dict[str, Callable[[Table], Any]]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
@@ -46,12 +51,15 @@ class Database:
             SettingsError: cannot be opened, is damaged, or was written by another version.
         """
         self._waiting: queue.Queue[tuple[Unit[Any], Future[Any]] | None] = queue.Queue(WAITING_MAX)
+        self._writer, self._readers = _engine(path, read_only=False), _engine(path, read_only=True)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = _engine(path, read_only=False)
+            make_folder_durably(path.parent)
             _create(self._writer, path)
-            self._readers = _engine(path, read_only=True)
-        except (OSError, SQLAlchemyError, sqlite3.Error) as error:
+            _require_log(self._writer, path)
+        except (FascicleError, OSError, SQLAlchemyError, sqlite3.Error) as error:
+            self._writer.dispose()
+            if isinstance(error, SettingsError):
+                raise
             raise SettingsError(f"{path}: the catalogue cannot be opened: {error}") from error
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="catalogue-read")
         self._thread = threading.Thread(target=self._serve_writes, name="catalogue-write", daemon=True)
@@ -190,24 +198,31 @@ def insert_new_from(connection: Connection, table: Table, columns: list[str], qu
     connection.execute(statement.on_conflict_do_nothing())
 
 
-def _engine(path: Path, *, read_only: bool) -> Engine:
-    def connect() -> sqlite3.Connection:
-        mode = "ro" if read_only else "rwc"
-        connection = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode={mode}",
-            uri=True,
-            isolation_level=None,
-            check_same_thread=False,
-            timeout=10,
-        )
+def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    """Open a connection with its settings; one may write and checkpoint, the others can do neither.
+
+    Raises:
+        sqlite3.Error: there is no catalogue and it may not be made, or it cannot be read.
+    """
+    mode = "ro" if read_only else "rwc"
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False, timeout=10
+    )
+    try:
         for pragma in _pragmas(read_only=read_only):
             connection.execute(f"PRAGMA {pragma}")
-        return connection
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
+
+def _engine(path: Path, *, read_only: bool) -> Engine:
+    creator = partial(connect, path, read_only=read_only)
     if read_only:
-        engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, pool_size=READERS, max_overflow=0)
+        engine = create_engine("sqlite://", creator=creator, poolclass=QueuePool, pool_size=READERS, max_overflow=0)
     else:
-        engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool)
+        engine = create_engine("sqlite://", creator=creator, poolclass=StaticPool)
     begin = "BEGIN" if read_only else "BEGIN IMMEDIATE"
     # The driver's own transaction handling is off (isolation_level None), so that savepoints work.
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
@@ -222,9 +237,22 @@ def _pragmas(*, read_only: bool) -> list[str]:
         *shared,
         "journal_mode = WAL",
         "synchronous = FULL",
-        "journal_size_limit = 67108864",
-        "wal_autocheckpoint = 8000",
+        f"journal_size_limit = {LOG_KEPT_BYTES}",
+        f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
     ]
+
+
+def _require_log(engine: Engine, path: Path) -> None:
+    """Make sure that commits go to the log, and that its name is durable.
+
+    SQLite says neither when an error, or a journal that a crash left, keeps it from its log (without, a power cut may
+    take the last commit), nor when the flush of the log's name fails.
+    """
+    with closing(engine.raw_connection()) as connection:
+        mode = connection.cursor().execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    if mode != "wal":
+        raise SettingsError(f"{path}: the catalogue cannot be opened: its journal's mode is {mode}, not wal")
+    disk.flush_folder(str(path.parent))
 
 
 def _create(engine: Engine, path: Path) -> None:

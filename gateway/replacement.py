@@ -30,7 +30,7 @@ def refuse_half_made(data: Path) -> None:
     Raises:
         SettingsError: it is.
     """
-    if (data / MARK).exists():
+    if disk.exists(str(data / MARK)):
         raise SettingsError(
             f"{data}: its catalogue was being made anew and that did not end; "
             "run `fascicle gateway rebuild` again until it does"
@@ -49,8 +49,8 @@ def renewed(database: Path, *, keep_aside: bool) -> Iterator[Path]:
     """
     data, new = database.parent, database.with_name(f"{database.name}.new")
     mark = data / MARK
-    interrupted = mark.exists()
-    if database.exists() and not (keep_aside or interrupted):
+    interrupted = disk.exists(str(mark))
+    if disk.exists(str(database)) and not (keep_aside or interrupted):
         raise ConflictError(f"{database} is there; with --keep-aside it is set aside when the new one is whole")
     make_folder_durably(data)
     _remove(new)
@@ -77,13 +77,13 @@ def _remove(path: Path) -> None:
 
 
 def _check_closed(path: Path) -> None:
-    if not path.exists() or path.with_name(f"{path.name}-wal").exists():
+    if not disk.exists(str(path)) or disk.exists(f"{path}-wal"):
         raise StorageError(f"{path} was not closed whole; see the disk's room and health")
 
 
 def _set_aside(database: Path) -> None:
     """Move what was there into a folder of its own."""
-    if not database.exists():
+    if not disk.exists(str(database)):
         return
     with contextlib.suppress(sqlite3.Error):  # a damaged one is kept as it is
         connection = sqlite3.connect(database, timeout=1)
@@ -92,7 +92,7 @@ def _set_aside(database: Path) -> None:
         finally:
             connection.close()
     number = 1
-    while (aside := database.parent / f"catalogue-aside-{number}").exists():
+    while disk.exists(str(aside := database.parent / f"catalogue-aside-{number}")):
         number += 1
     make_folder_durably(aside)
     for suffix in SUFFIXES:

@@ -41,7 +41,8 @@ from gateway.tickets import Tickets
 from gateway.upkeep import Upkeep
 from gateway.uploads import Uploads
 from transfer import addresses, log, pki, settings, tls
-from transfer.errors import SettingsError
+from transfer.durable import make_folder_durably
+from transfer.errors import FascicleError, SettingsError
 
 BACKLOG: Final = 512
 
@@ -255,10 +256,10 @@ def locked(data: Path) -> Iterator[None]:
         SettingsError: another process has it, or it cannot be used.
     """
     try:
-        data.mkdir(parents=True, exist_ok=True)
+        make_folder_durably(data)
         file = (data / "gateway.lock").open("wb")
-    except OSError as error:
-        raise SettingsError(f"{data}: the data folder cannot be used: {error.strerror}") from error
+    except (OSError, FascicleError) as error:
+        raise SettingsError(f"{data}: the data folder cannot be used: {error}") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -12,6 +12,9 @@
 | `of_node`, `of_spool` | the steps that are drawn |
 | `campaign` | one history by its seed, many, and what is written down of them |
 | `mutants` | mistakes put into the production code on purpose, each of which histories must notice |
+| `sqlite_abi`, `sqlite_locks`, `sqlite_vfs` | the same machine under SQLite's own code |
+| `databases`, `crash_states` | the catalogue, its rebuild and the agent's queue, cut at every system call |
+| `database_mutants` | mistakes in the use of SQLite, each of which a cut must show |
 
 `python -m tests.faults.histories --seed 7` replays one and prints its steps. What a drive that lies about its flushes
 does is not simulated: nothing on this side of it could help.

@@ -10,8 +10,10 @@ once to each descriptor that was open, by fdatasync and by syncfs, and to the ne
 (errseq_t). Refuses to do: system calls, paths, drawing when what happens.
 """
 
+import copy
 import random
 from collections.abc import Iterator
+from typing import Any, Self
 
 ROOM_BYTES = 1 << 30
 Names = list[tuple["Folder", str, "File | Folder | None"]]  # one change, in one piece
@@ -42,6 +44,13 @@ class File:
         self.errors = Errors()
         self.mtime_s = now_s
         self.links = 0
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A quick one: what is pending never changes."""
+        memo[id(self)] = twin = copy.copy(self)
+        twin.data, twin.durable, twin.pending = self.data[:], self.durable[:], self.pending[:]
+        twin.errors = copy.copy(self.errors)
+        return twin
 
     def write(self, offset: int, octets: bytes) -> None:
         _put(self.data, offset, octets)
@@ -102,6 +111,10 @@ class FileSystem:
         self.room_bytes = ROOM_BYTES
         self.used_bytes = 0
         self._names: list[Names] = []
+
+    def twin(self, rng: random.Random) -> "FileSystem":
+        """Return a copy that shares nothing, and draws from `rng`."""
+        return copy.deepcopy(self, {id(self._rng): rng})
 
     def change(self, names: Names) -> None:
         """Change names at once, for processes."""

@@ -50,10 +50,12 @@ class Violation(AssertionError):
 class World:
     """One machine, its threads and what was drawn for it."""
 
-    def __init__(self, seed: int, trace: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, seed: int, trace: Callable[[str], None] | None = None, *, machine: type[Machine] = Machine
+    ) -> None:
         self.rng = random.Random(seed)
         self.strands = Strands(self.rng, self.rng.choice((0.0, 0.2, 0.6)))
-        self.machine = Machine(self.rng, self.strands.give_way, trace)
+        self.machine = machine(self.rng, self.strands.give_way, trace)
         self.strands.machine = self.machine
         self.whole_flushes = self.rng.random() < 0.7
         self.counts: list[Callable[[], None]] = []  # what runs in the background when its time comes
@@ -149,15 +151,22 @@ def _replaced(world: World) -> dict[ModuleType, dict[str, Any]]:
 @contextmanager
 def open_world(world: World) -> Iterator[None]:
     """Put `world` under the production code until the context is left."""
+    with replaced_by(_replaced(world), SIZES):
+        transfer.disk.make_folders(HOME)
+        world.machine.disk.flush_everything()
+        yield
+
+
+@contextmanager
+def replaced_by(*tables: dict[ModuleType, dict[str, Any]]) -> Iterator[None]:
+    """Put values in the place of others, by module and name, until the context is left."""
     kept: list[tuple[ModuleType, str, Any]] = []
     try:
-        for replaced in (_replaced(world), SIZES):
+        for replaced in tables:
             for module, values in replaced.items():
                 for name, value in values.items():
                     kept.append((module, name, getattr(module, name)))
                     setattr(module, name, value)
-        transfer.disk.make_folders(HOME)
-        world.machine.disk.flush_everything()
         yield
     finally:
         for module, name, value in reversed(kept):

@@ -70,6 +70,7 @@ def _task(chosen: argparse.Namespace, work: Path, journal: Journal, totals: Tota
         promises_max=PROMISES_LONG if chosen.long else PROMISES_SHORT,
         fault=chosen.fault,
         call=chosen.call,
+        every=chosen.every,
     )
 
 
@@ -81,6 +82,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--first", type=int, default=0, help="the number of the first run")
     parser.add_argument("--count", type=int, default=0, help="how many runs")
     parser.add_argument("--long", type=int, default=0, help="as many kills and power cuts, and the rest in proportion")
+    parser.add_argument("--every", type=int, default=1, help="sweep: one point in so many, spread out")
     parser.add_argument("--fault", default="", help="sweep: this one alone (kill, cut, EIO, ENOSPC, short)")
     parser.add_argument("--call", default="", help="sweep: this system call alone")
     parser.add_argument("--broken", choices=list(BROKEN), default="", help="break it on purpose: must be noticed")

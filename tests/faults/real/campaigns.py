@@ -57,6 +57,7 @@ class Task(NamedTuple):
     promises_max: int  # of one life
     fault: str = ""  # of a sweep: this one alone
     call: str = ""
+    every: int = 1  # of a sweep: one point in so many
 
 
 def sweep(task: Task) -> None:
@@ -70,7 +71,7 @@ def sweep(task: Task) -> None:
             each = Sweep(role, folder=folder, outside=task.work, disk=disk, journal=task.journal, totals=task.totals)
             points = [point for point in each.points() if _is_chosen(point, task)]
             _count_points(role, points, task.totals)
-            for point in points[task.numbers.start : task.numbers.stop]:
+            for point in points[task.numbers.start : task.numbers.stop : task.every]:
                 each.try_point(point)
 
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection, text
 
 from gateway import commits, transfers
-from gateway.database import Database
+from gateway.database import Database, Unit
 from gateway.disks import note_disk
 from gateway.listing import ObjectFilter, list_objects, read_totals
 from tests.faults.real.forks import Say
@@ -66,10 +66,15 @@ def _play(database: Database, seed: int, say: Say) -> bool:
 
 
 async def _transfer(database: Database, seed: int) -> bytes:
-    """Play one transfer; each step may be repeated, as a sender does that got no answer."""
+    """Play one transfer."""
+    return [await database.write(unit) for unit in units(seed)][-1]
+
+
+def units(seed: int) -> list[Unit[Any]]:
+    """Return the steps of a transfer; each may be repeated, as a sender does that got no answer."""
     name = f"transfer-{seed}"
     offered = [Offered(object_id=each, size_bytes=seed % 100 + 1, name=f"{seed}/{each[:8]}") for each in ids(seed)]
-    batches = [ReceiptBatch(NODE, "disk-1", name, [_receipt(seed, number) for number in range(OBJECTS)])]
+    batches = [ReceiptBatch(NODE, "disk-1", name, [receipt_of(seed, number) for number in range(OBJECTS)])]
 
     def open_once(connection: Connection) -> None:
         note_disk(connection, NODE, "disk-1")
@@ -80,10 +85,12 @@ async def _transfer(database: Database, seed: int) -> bytes:
         if transfers.find(connection, name).state == "open":
             transfers.offer(connection, name, SENDER, offered)
 
-    await database.write(open_once)
-    await database.write(offer_once)
-    await database.write(lambda connection: transfers.take_receipts(connection, name, SENDER, batches))
-    return await database.write(lambda connection: commits.commit(connection, name, SENDER, claim(seed), KEY))
+    return [
+        open_once,
+        offer_once,
+        lambda connection: transfers.take_receipts(connection, name, SENDER, batches),
+        lambda connection: commits.commit(connection, name, SENDER, claim(seed), KEY),
+    ]
 
 
 def claim(seed: int) -> Commit:
@@ -91,7 +98,8 @@ def claim(seed: int) -> Commit:
     return Commit(objects=OBJECTS, merkle_root=merkle_root(ids(seed)), receipts=[])
 
 
-def _receipt(seed: int, number: int) -> Receipt:
+def receipt_of(seed: int, number: int) -> Receipt:
+    """Return what the node says of one object of a transfer."""
     identity = Identity(
         sop_instance_uid=f"2.25.{seed}.{number}",
         study_instance_uid=f"2.25.{seed}",
@@ -120,7 +128,7 @@ def check(folder: Path, promised: Mapping[str, int]) -> list[str]:
 
 
 async def _check(database: Database, promised: Mapping[str, int]) -> list[str]:
-    problems = await database.read(_sound)
+    problems = await database.read(sound)
     listed = await database.read(_listed)
     for key, seed in promised.items():
         try:
@@ -136,7 +144,8 @@ async def _check(database: Database, promised: Mapping[str, int]) -> list[str]:
     return problems
 
 
-def _sound(connection: Connection) -> list[str]:
+def sound(connection: Connection) -> list[str]:
+    """Return what SQLite finds wrong with its file."""
     found: list[Any] = connection.execute(text("PRAGMA integrity_check")).scalars().all()
     foreign = connection.execute(text("PRAGMA foreign_key_check")).all()
     return [f"SQLite: {line}" for line in found if line != "ok"] + [f"SQLite: foreign key: {row}" for row in foreign]
