@@ -90,7 +90,7 @@ def test_what_is_unknown_to_the_catalogue_goes_by_an_operator_s_word_alone(
 
 
 def test_too_many_orphans_wait_for_somebody(identities: Identities, tmp_path: Path) -> None:
-    with running(identities, tmp_path, orphan_share_max=0.05, orphan_grace_s=1, transfer_idle_s=0.1) as (gateway, nodes):
+    with running(identities, tmp_path, orphan_share_max=0.05, orphan_grace_s=1, transfer_idle_s=1) as (gateway, nodes):
         store(gateway, nodes, "node-1", "node-2")  # type: ignore[arg-type]
         leave_uncommitted(gateway, nodes, *images(4, seed="stray"))
         wait(lambda: repairs(gateway)["orphans_wait"])
