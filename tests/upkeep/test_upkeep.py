@@ -61,6 +61,7 @@ def test_an_orphan_that_the_catalogue_heard_of_goes_aside_and_is_deleted_in_time
         assert [entry["objects"] for entry in audited(gateway, "copies_deleted")] in ([3], [2, 1])
 
 
+@pytest.mark.campaign  # `make upkeep`
 def test_what_is_unknown_to_the_catalogue_goes_by_an_operator_s_word_alone(
     identities: Identities, tmp_path: Path
 ) -> None:
@@ -163,6 +164,7 @@ def test_a_receipt_of_a_copy_that_was_put_aside_counts_when_the_node_has_put_it_
         assert post(client, path, whole)["objects"] == 3
 
 
+@pytest.mark.campaign  # `make upkeep`
 def test_a_node_that_did_not_answer_is_left_with_a_copy_too_many_and_nothing_is_lost(
     identities: Identities, tmp_path: Path
 ) -> None:
@@ -179,6 +181,7 @@ def test_a_node_that_did_not_answer_is_left_with_a_copy_too_many_and_nothing_is_
         assert repairs(gateway)["damaged_total"] == 0
 
 
+@pytest.mark.campaign  # `make upkeep`
 def test_full_nodes_give_to_emptier_ones(identities: Identities, tmp_path: Path) -> None:
     """By what their heartbeats say of their room; each copy is made before the old one goes."""
     with running(identities, tmp_path, balance_spread=0.2, trash_s=3600) as (gateway, nodes):
