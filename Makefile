@@ -148,7 +148,8 @@ load: setup
 	@failed=0; for name in $(LOADS); do $(BIN)/python -m tests.load $$name --seed $(SEED) --out faults-results $(ARGS) \
 		|| failed=1; done; exit $$failed
 
-# Real clusters: a node is added and another drained while processes are killed; disks that were cloned, or put back.
+# Real clusters: a node is added and another drained while processes are killed; disks that were cloned, or put back; and
+# what of upkeep takes too long for `make test`.
 upkeep: setup
 	$(BIN)/pytest -m campaign tests/upkeep --timeout 900 $(ARGS)
 

@@ -120,7 +120,14 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
             metrics=metrics,
             draining=draining,
         )
-        upkeep = Upkeep(settings=config, database=database, nodes=nodes, links=repairs, repairer=repairer, audit=audit)
+        upkeep = Upkeep(
+            settings=config,
+            database=database,
+            nodes=nodes,
+            links=repairs,
+            repairer=repairer,
+            audit=audit,
+        )
         uploads = _uploads(
             config,
             metrics,

@@ -1,6 +1,7 @@
 """Real clusters whose copies move, whose nodes are taken away, cloned or put back: nothing is lost, all is said."""
 
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -82,10 +83,10 @@ def test_a_cloned_disk_is_said_and_nothing_is_lost(fresh: Opener, tmp_path: Path
         home, clone = cluster.data / "nodes/node-2", tmp_path / "clone"
         shutil.copytree(home, clone, ignore=shutil.ignore_patterns("lock", "*.log"))
         config = clone / "node.toml"
-        lines = config.read_text().replace(str(home), str(clone)).splitlines()
-        config.write_text(
-            "\n".join('listen = "127.0.0.1:0"' if line.startswith("listen =") else line for line in lines)
-        )
+        text = config.read_text().replace(str(home), str(clone))
+        for key, value in (("listen", "127.0.0.1:0"), ("metrics_listen", "")):
+            text = re.sub(f"^{key} = .*$", f'{key} = "{value}"', text, flags=re.MULTILINE)
+        config.write_text(text)
         with node_alone(config):
             eventually(lambda: repairs(cluster)["twin_nodes"] == ["node-2"], within_s=100)
         eventually(lambda: repairs(cluster)["twin_nodes"] == [], within_s=100)

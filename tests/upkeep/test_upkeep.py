@@ -1,5 +1,7 @@
 """The gateway's upkeep against nodes over the wire: what goes, what stays, what comes back, and what is said of it."""
 
+import shutil
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,7 @@ def test_an_orphan_that_the_catalogue_heard_of_goes_aside_and_is_deleted_in_time
         assert [entry["objects"] for entry in audited(gateway, "copies_deleted")] in ([3], [2, 1])
 
 
+@pytest.mark.campaign  # `make upkeep`
 def test_what_is_unknown_to_the_catalogue_goes_by_an_operator_s_word_alone(
     identities: Identities, tmp_path: Path
 ) -> None:
@@ -88,7 +91,7 @@ def test_what_is_unknown_to_the_catalogue_goes_by_an_operator_s_word_alone(
 
 
 def test_too_many_orphans_wait_for_somebody(identities: Identities, tmp_path: Path) -> None:
-    with running(identities, tmp_path, orphan_share_max=0.2, orphan_grace_s=1, transfer_idle_s=0.1) as (gateway, nodes):
+    with running(identities, tmp_path, orphan_share_max=0.05, orphan_grace_s=1, transfer_idle_s=1) as (gateway, nodes):
         store(gateway, nodes, "node-1", "node-2")  # type: ignore[arg-type]
         leave_uncommitted(gateway, nodes, *images(4, seed="stray"))
         wait(lambda: repairs(gateway)["orphans_wait"])
@@ -161,6 +164,7 @@ def test_a_receipt_of_a_copy_that_was_put_aside_counts_when_the_node_has_put_it_
         assert post(client, path, whole)["objects"] == 3
 
 
+@pytest.mark.campaign  # `make upkeep`
 def test_a_node_that_did_not_answer_is_left_with_a_copy_too_many_and_nothing_is_lost(
     identities: Identities, tmp_path: Path
 ) -> None:
@@ -177,6 +181,7 @@ def test_a_node_that_did_not_answer_is_left_with_a_copy_too_many_and_nothing_is_
         assert repairs(gateway)["damaged_total"] == 0
 
 
+@pytest.mark.campaign  # `make upkeep`
 def test_full_nodes_give_to_emptier_ones(identities: Identities, tmp_path: Path) -> None:
     """By what their heartbeats say of their room; each copy is made before the old one goes."""
     with running(identities, tmp_path, balance_spread=0.2, trash_s=3600) as (gateway, nodes):
@@ -246,3 +251,27 @@ def test_a_disk_that_was_put_back_from_a_copy_is_looked_at_at_once(identities: I
         nodes["node-1"].beat(gateway, running_s=1000)
         wait(lambda: repairs(gateway)["damaged_total"] == len(ids) - 1)
         wait(lambda: all(len(held) == 2 for held in holders(gateway).values()))
+
+
+def test_a_catalogue_that_was_put_back_from_a_backup_lets_no_orphan_go_by_itself(
+    identities: Identities, tmp_path: Path
+) -> None:
+    """It was copied before a commit that the audit trail tells of; also after later commits and another start."""
+    folder, kept = tmp_path / "gateway", tmp_path / "kept.db"
+    with running(identities, tmp_path, transfer_idle_s=0.1) as (gateway, nodes):
+        store(gateway, nodes, "node-1", "node-2")  # type: ignore[arg-type]
+        with sqlite3.connect(folder / "catalogue.db") as link:
+            link.execute("VACUUM INTO ?", [str(kept)])
+        link.close()
+        strays = images(2, seed="later")
+        hold(nodes, "node-1", *strays)
+        upload(gateway.client("ws-1"), strays, nodes["node-1"])
+    for path in folder.glob("catalogue.db*"):
+        path.unlink()
+    shutil.copyfile(kept, folder / "catalogue.db")
+    for _ in range(2):
+        with running(identities, tmp_path, transfer_idle_s=0.1) as (gateway, nodes):
+            store(gateway, nodes, "node-1", "node-2")  # type: ignore[arg-type]
+            leave_uncommitted(gateway, nodes, *strays)
+            wait(lambda: repairs(gateway)["orphans_wait"])
+            assert nodes["node-1"].aside == {}
