@@ -11,7 +11,7 @@ from typing import Final, Generic, TypeVar
 from transfer.errors import BusyError
 
 G = TypeVar("G")
-REST_S: Final = 2.0
+REST_S: Final = 5.0
 
 
 class Places(Generic[G]):
