@@ -40,7 +40,7 @@ class Guest:
 
     def rest(self) -> None:
         """Nothing is under way: may be turned out for another known one."""
-        self._doors.places.rest(self)
+        self._doors.rest(self)
 
     def wake(self) -> None:
         """Something is under way again."""
@@ -80,11 +80,15 @@ class Doors:
         if guest.is_known:
             return
         try:
-            self._turn_out(self.places.take(guest, party, ours=ours))
+            self._turn_out(self.places.take(guest, party, self._clock(), ours=ours))
         except BusyError as error:
             raise self.refusal(error.message) from error
         self.lobby.leave(guest)
         guest.is_known = True
+
+    def rest(self, guest: Guest) -> None:
+        """See `Guest.rest`."""
+        self.places.rest(guest, self._clock())
 
     def leave(self, guest: Guest) -> None:
         """See `Guest.leave`."""

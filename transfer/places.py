@@ -1,15 +1,17 @@
 """The places of those who are known: how many connections a party may have, and all parties together.
 
-Nobody who works is ever turned out. Who rests, such as between two requests of HTTP, gives way to a newcomer, the
-longest first. A few places are kept for the cluster's own parts, so that no crowd of senders stops what they wait for.
-Pure. Refuses to do: closing anything, knowing who is known.
+Nobody who works is ever turned out. Who rests for `REST_S`, such as between two conversations over HTTP, gives way to a
+newcomer, the longest first; sooner would part those who are in the middle of one, and cost a handshake each time. A few
+places are kept for the cluster's own parts, so that no crowd of senders stops what they wait for.
+Pure. Refuses to do: closing anything, clocks, knowing who is known.
 """
 
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from transfer.errors import BusyError
 
 G = TypeVar("G")
+REST_S: Final = 5.0
 
 
 class Places(Generic[G]):
@@ -19,12 +21,12 @@ class Places(Generic[G]):
         self._places_max, self._party_max, self._kept = places_max, party_max, kept
         self._party_of: dict[G, str] = {}
         self._counts: dict[str, int] = {}
-        self._resting: dict[G, None] = {}  # the longest first
+        self._resting: dict[G, float] = {}  # since when, the longest first
 
     def __len__(self) -> int:
         return len(self._party_of)
 
-    def take(self, guest: G, party: str, *, ours: bool = False) -> G | None:
+    def take(self, guest: G, party: str, now_s: float, *, ours: bool = False) -> G | None:
         """Give a place to `guest`, who works; return who gave way to it, and has none any more.
 
         Raises:
@@ -32,11 +34,11 @@ class Places(Generic[G]):
         """
         leaving = None
         if not ours and self._counts.get(party, 0) >= self._party_max:
-            leaving = next((one for one in self._resting if self._party_of[one] == party), None)
+            leaving = self._longest_resting(now_s, party)
             if leaving is None:
                 raise BusyError(f"you have {self._party_max} connections here, as many as one party may")
         elif len(self) >= self._places_max - (0 if ours else self._kept):
-            leaving = next(iter(self._resting), None)
+            leaving = self._longest_resting(now_s, None)
             if leaving is None:
                 raise BusyError(f"{len(self)} connections are open here, as many as may be")
         if leaving is not None:
@@ -45,10 +47,19 @@ class Places(Generic[G]):
         self._counts[party] = self._counts.get(party, 0) + 1
         return leaving
 
-    def rest(self, guest: G) -> None:
+    def _longest_resting(self, now_s: float, party: str | None) -> G | None:
+        for guest, since_s in self._resting.items():
+            if now_s - since_s < REST_S:
+                return None
+            if party is None or self._party_of[guest] == party:
+                return guest
+        return None
+
+    def rest(self, guest: G, now_s: float) -> None:
         """Note that one has nothing under way."""
         if guest in self._party_of:
-            self._resting[guest] = None
+            self._resting.pop(guest, None)
+            self._resting[guest] = now_s
 
     def wake(self, guest: G) -> None:
         """Note that one works again."""

@@ -4,9 +4,10 @@ One flow a node, many requests under way on it; an object whose node fails, refu
 next replica. Bytes go to a `Sink` as originals. Refuses to do: names, files, retries beyond the replicas.
 """
 
+import random
 import ssl
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -16,6 +17,7 @@ from typing_extensions import Buffer
 
 from transfer.addresses import Address
 from transfer.api import Go, Node, StoredObject
+from transfer.comeback import spread_s
 from transfer.encodings import Decoder, OpenDecoder, open_decoder_here
 from transfer.errors import BusyError, CorruptError, FascicleError, ProtocolError, UnreachableError, from_code
 from transfer.flow import Flow, open_flow
@@ -26,6 +28,7 @@ from transfer.silence import serve_watch
 
 UNDER_WAY_MAX: Final = 32
 UNDER_WAY_BYTES_MAX: Final = 8 << 20
+BUSY_MAX: Final = 4  # times that a node may say when it has a place; the ticket of a reader does not last for ever
 ATTEMPTS_A_NODE: Final = 2  # a flow that broke says little about the node
 
 
@@ -128,6 +131,15 @@ class _Fetch:
 
     async def _drain(self, node: Node, queue: deque[_Wanted]) -> None:
         """Work off one node's queue on one flow; when that breaks, what is left goes to the next replicas."""
+        for _ in range(BUSY_MAX):
+            pause_s = await self._converse(node, queue)
+            if not pause_s:
+                return
+            await trio.sleep(spread_s(pause_s, random.random()))  # noqa: S311 - no secret
+        self._pass_on([], queue, BusyError(f"{node.node_id} had no place for a reader {BUSY_MAX} times"))
+
+    async def _converse(self, node: Node, queue: deque[_Wanted]) -> float:
+        """Open a flow and read; return how long to wait where the node has no place for it now, else 0.0."""
         conversation = _Reading(self, queue)
         try:
             address = Address(node.host, node.port)
@@ -137,11 +149,17 @@ class _Fetch:
         except FascicleError as error:
             if conversation.sink_failed:
                 raise
-            left = [*conversation.under_way, *queue]
-            queue.clear()  # before they are asked again: this node may be the next as well
-            for wanted in left:
-                wanted.note(error)
-                self.ask_next(wanted)
+            if error.retry_after_s and not conversation.under_way:
+                return error.retry_after_s
+            self._pass_on(conversation.under_way, queue, error)
+        return 0.0
+
+    def _pass_on(self, under_way: Iterable[_Wanted], queue: deque[_Wanted], error: FascicleError) -> None:
+        left = [*under_way, *queue]
+        queue.clear()  # before they are asked again: this node may be the next as well
+        for wanted in left:
+            wanted.note(error)
+            self.ask_next(wanted)
 
 
 class _Reading:

@@ -10,7 +10,7 @@ from transfer.comeback import PAUSE_S_MAX, RETURNS_PER_S, Comeback, read_pause_s
 from transfer.doors import Doors
 from transfer.errors import BusyError, from_code
 from transfer.lobby import Lobby
-from transfer.places import Places
+from transfer.places import REST_S, Places
 
 
 def test_one_who_was_turned_away_comes_back_at_once() -> None:
@@ -64,7 +64,8 @@ def test_what_is_not_said_is_not_read(text: str) -> None:
 
 def test_doors_refuse_with_the_time_and_keep_the_refused_as_a_stranger() -> None:
     turned_out: list[str] = []
-    doors = Doors(Lobby(2, 2), Places(1, 1), clock=lambda: 0.0)
+    now_s = [0.0]
+    doors = Doors(Lobby(2, 2), Places(1, 1), clock=lambda: now_s[0])
     first = doors.enter("10.0.0.1", lambda: turned_out.append("first"))
     first.admit("a")
     second = doors.enter("10.0.0.2", lambda: turned_out.append("second"))
@@ -75,6 +76,7 @@ def test_doors_refuse_with_the_time_and_keep_the_refused_as_a_stranger() -> None
         doors.enter("10.0.0.3", lambda number=number: turned_out.append(str(number)))  # type: ignore[misc]
     assert turned_out == ["second", "0"]
     first.rest()
+    now_s[0] = REST_S
     third = doors.enter("10.0.0.4", lambda: turned_out.append("third"))
     third.admit("c")
     assert (turned_out[-1], third.is_known, len(doors.places)) == ("first", True, 1)

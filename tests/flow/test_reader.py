@@ -4,11 +4,14 @@ import msgspec
 import trio
 
 from agent.verify import _Verify
+from nodes import server
 from tests.flow.kit import CONTEXT, Breaker, Running, listed, noise, open_cluster
-from transfer import api
+from transfer import api, reader
 from transfer.api import StoredObject
-from transfer.errors import CorruptError, FascicleError, UnreachableError
+from transfer.errors import BusyError, CorruptError, FascicleError, UnreachableError
+from transfer.lobby import Lobby
 from transfer.objects import object_id
+from transfer.places import Places
 from transfer.reader import fetch
 
 
@@ -126,3 +129,32 @@ async def test_verify_ends_when_a_node_closes_the_flow(tmp_path):
         assert {problem["problem"] for problem in verify._problems} == {"unreachable"}
         assert len(verify._problems) == 84
         nursery.cancel_scope.cancel()
+
+
+async def test_a_reader_without_a_place_comes_when_it_was_told(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(server, "make_doors", lambda node, limit: server.Doors(Lobby(9, 9), Places(1, 1)))
+    async with open_cluster(tmp_path, "node-1") as cluster, trio.open_nursery() as nursery:
+        data = noise(5000)
+        cluster.nodes["node-1"].put(data)
+
+        async def hold_the_place(*, task_status: trio.TaskStatus[None]) -> None:
+            async with cluster.flow("node-1", "get"):
+                task_status.started()
+                await trio.sleep(0.5)
+
+        await nursery.start(hold_the_place)
+        started_s = trio.current_time()
+        sinks = await fetch_all(cluster.go("get"), [listed(data, "node-1")])
+        assert (list(sinks.whole.values()), sinks.done[0][1]) == ([data], None)
+        assert trio.current_time() - started_s >= 1
+
+
+async def test_a_reader_that_never_finds_a_place_says_so(tmp_path, monkeypatch, autojump_clock) -> None:
+    monkeypatch.setattr(reader, "BUSY_MAX", 1)
+    monkeypatch.setattr(server, "make_doors", lambda node, limit: server.Doors(Lobby(9, 9), Places(0, 1)))
+    async with open_cluster(tmp_path, "node-1") as cluster:
+        data = noise(5000)
+        cluster.nodes["node-1"].put(data)
+        sinks = await fetch_all(cluster.go("get"), [listed(data, "node-1")])
+        assert sinks.whole == {}
+        assert isinstance(sinks.done[0][1], BusyError)

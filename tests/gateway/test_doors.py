@@ -19,7 +19,7 @@ from gateway.httpserver import make_doors
 from gateway.metrics import Metrics
 from gateway.settings import GatewaySettings
 from tests.gateway.kit import TRANSFERS, Gateway, Identities, settings
-from transfer import tls
+from transfer import places, tls
 from transfer.descriptors import OTHERS
 from transfer.doors import Doors
 from transfer.errors import BusyError
@@ -133,7 +133,8 @@ def test_whoever_finds_no_place_hears_when_to_come_back(gateway: Gateway) -> Non
     eventually(lambda: gateway.client("ws-1").get("/api/v1/objects").status_code == 200)
 
 
-def test_connections_that_rest_give_way_to_callers(gateway: Gateway) -> None:
+def test_connections_that_rest_give_way_to_callers(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "REST_S", 0.0)
     resting = [secured(gateway, name) for name in ("ws-1", "ws-1", "ws-2", "ws-2")]
     for flow in resting:
         flow.sendall(b"GET /api/v1/objects HTTP/1.1\r\nHost: x\r\n\r\n")

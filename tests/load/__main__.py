@@ -13,6 +13,7 @@ import logging
 import signal
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -50,8 +51,12 @@ def main(words: list[str]) -> int:
         sizes[key] = type(sizes[key])(value)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the parts are stopped
     results = Results(chosen.name, chosen.seed, figures={"sizes": sizes})
-    with tempfile.TemporaryDirectory(prefix="fascicle-load-") as folder:
-        LOADS[chosen.name](results, Path(folder), **sizes)
+    try:
+        with tempfile.TemporaryDirectory(prefix="fascicle-load-") as folder:
+            LOADS[chosen.name](results, Path(folder), **sizes)
+    except BaseException as error:  # what was measured until then is kept, too
+        results.problems.append(f"did not finish: {error!r}"[:300])
+        traceback.print_exception(error)
     result = results.result()
     if chosen.out:
         result["kept"] = str(results.keep(Path(chosen.out), vars(chosen)))

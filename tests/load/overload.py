@@ -56,12 +56,12 @@ def run(results: Results, folder: Path, *, repeats: int, ports: str) -> None:
 
 
 def _targets(parts: Parts) -> dict[str, Target]:
-    storer = Storer(parts.agent_port, instances=8, size_bytes=64 << 10)
+    storer = Storer(parts.agent_port, instances=2, size_bytes=64 << 10)
     return {
         "node": Target(
             parts.node,
             credit.FLOWS_MAX // FLOWS,
-            Sender(parts, objects=16, size_bytes=256 << 10, flows=FLOWS),
+            Sender(parts, objects=16, size_bytes=64 << 10, flows=FLOWS),
             partial(_count, parts.node_metrics, 'fascicle_node_refusals_total{code="busy"}'),
             partial(judge_objects, parts),
         ),
