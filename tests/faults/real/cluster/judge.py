@@ -42,7 +42,13 @@ class Judge:
     def problems(self, acknowledged: set[str], *, whole: bool) -> list[str]:
         """Return what is wrong; `whole`: every byte is read as well."""
         found = self._calm()
-        found += self._listed({name for name in acknowledged if not name.startswith("data set")})
+        try:
+            return found + self._witnessed(acknowledged, whole=whole)
+        except (httpx.HTTPError, sqlite3.Error) as error:
+            return [*found, f"LOST altogether: the gateway or its catalogue cannot be asked: {error!r}"]
+
+    def _witnessed(self, acknowledged: set[str], *, whole: bool) -> list[str]:
+        found = self._listed({name for name in acknowledged if not name.startswith("data set")})
         if whole:
             found += self._fetched(acknowledged)
             found += self._verified()
