@@ -38,7 +38,7 @@ from nodes.server import serve_flows
 from nodes.store import Store
 from nodes.trust import Trusted, keep_trust
 from transfer import addresses, log, memory, pki, settings, tls
-from transfer.decoders import Here, Pool, open_decoders
+from transfer.decoders.pool import Here, Pool, open_decoders
 from transfer.errors import SettingsError
 from transfer.protocol.messages import NodeId
 from transfer.stream import listen, port_of
