@@ -25,9 +25,7 @@ from transfer.encodings.container import STRIP_BYTES_MAX
 from transfer.errors import CorruptError
 
 CPU_S: Final = 5  # a strip of 2 MiB takes at most a tenth of a second
-CHILD_BYTES: Final = (
-    96 << 20
-)  # above what the libraries take; a strip of 2 MiB took 17 MB, with any encoding
+CHILD_BYTES: Final = 96 << 20  # above what the libraries take; a strip of 2 MiB took 17 MB, with any encoding
 
 
 def run(channel: int, memory: int, forker: int) -> Never:
