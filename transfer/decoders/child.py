@@ -37,7 +37,7 @@ def run(channel: int, memory: int, forker: int) -> Never:
         serve(socket.socket(fileno=channel), memoryview(mapped))
         code = 0
     except MemoryError:
-        code = EXIT_NO_MEMORY
+        os._exit(EXIT_NO_MEMORY)  # here, where the channel is still open: its end would be taken for this process's
     finally:
         os._exit(code)
 
