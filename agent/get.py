@@ -23,7 +23,7 @@ from transfer import credentials as credentials_file
 from transfer import names
 from transfer.api import StoredObject
 from transfer.client import GatewayClient
-from transfer.decoders import open_decoders
+from transfer.decoders.pool import open_decoders
 from transfer.encoders import default_workers
 from transfer.encodings import OpenDecoder
 from transfer.errors import FascicleError, FullError, NotStoredError, ProtocolError, SettingsError, StorageError

@@ -42,7 +42,7 @@ from nodes.store import Store
 from nodes.trust import Trusted, keep_trust
 from nodes.uptime import keep_uptime
 from transfer import addresses, log, memory, pki, settings, tls
-from transfer.decoders import Here, Pool, open_decoders
+from transfer.decoders.pool import Here, Pool, open_decoders
 from transfer.errors import SettingsError
 from transfer.protocol.messages import NodeId
 from transfer.stream import listen, port_of

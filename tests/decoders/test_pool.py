@@ -12,8 +12,9 @@ import structlog
 
 from tests.decoders import faulty
 from tests.encodings.images import Image
-from transfer.decoders import Pool, open_decoders, pool
+from transfer.decoders import pool
 from transfer.decoders.messages import how_it_ended, said
+from transfer.decoders.pool import Pool, open_decoders
 from transfer.encodings import IMAGE_ENCODINGS, OpenDecoder, get_encoding
 from transfer.encodings.codecs import Form
 from transfer.errors import BusyError, CorruptError

@@ -7,6 +7,7 @@ import trio
 
 from nodes import replicate
 from tests.flow.kit import Cluster, noise, open_cluster, put_of
+from tests.store.objects import fetch
 from transfer import receipts
 from transfer.flow import Flow
 from transfer.objects import object_id
@@ -111,10 +112,16 @@ async def test_ticket_that_expired_before_the_link_was_opened_is_told_as_such(tm
 
 
 @pytest.mark.parametrize("size", [1000, 9 << 20])
-async def test_replica_of_a_damaged_object_is_never_acknowledged(tmp_path, size):
+@pytest.mark.parametrize("seen", [False, True], ids=["after the look", "before the look"])
+async def test_replica_of_a_damaged_object_is_never_acknowledged(tmp_path, size, seen, monkeypatch):
+    """A copy that is found rotten makes way for what comes; one that rots after the look is no replica."""
     async with open_cluster(tmp_path, "n1", "n2") as cluster, cluster.flow("n1", "put", replicas=2) as flow:
         data = noise(size)
+        store = cluster.nodes["n1"].store
         cluster.nodes["n1"].put(data)
+        if not seen:
+            check = store.check
+            monkeypatch.setattr(store, "check", lambda object_id, *, deep: check(object_id, deep=False))
         name = object_id(data)
         path = cluster.nodes["n1"].store.folder / "objects" / name[:2] / name[2:4] / name
         with path.open("r+b") as file:
@@ -125,6 +132,10 @@ async def test_replica_of_a_damaged_object_is_never_acknowledged(tmp_path, size)
             with trio.fail_after(15):
                 refused = await answer(flow)
             nursery.cancel_scope.cancel()
-        assert isinstance(refused, Refused)
-        assert refused.code == "busy"
-        assert cluster.nodes["n2"].store.contains(name) is None
+        if seen:
+            assert isinstance(refused, Stored)
+            assert [fetch(cluster.nodes[each].store, name) == data for each in ("n1", "n2")] == [True, True]
+        else:
+            assert isinstance(refused, Refused)
+            assert refused.code == "busy"
+            assert cluster.nodes["n2"].store.contains(name) is None

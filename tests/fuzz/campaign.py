@@ -28,7 +28,7 @@ def parts_of(count: int, wanted: Sequence[str]) -> Iterator[tuple[str, int, int]
     """Yield target, number and inputs of each part; one target alone gets all inputs, else each its share."""
     for name in wanted:
         inputs = count if len(wanted) == 1 else count * SHARES[name] // 100
-        size = PART if name not in ("http", "image") else PART // 5  # these take longer, and would be last
+        size = PART if name != "http" else PART // 5  # it takes longer, and would be last
         for number, at in enumerate(range(0, inputs, size)):
             yield name, number, min(size, inputs - at)
 
@@ -67,7 +67,7 @@ def run(count: int, wanted: Sequence[str], seed: int, processes: int, path: Path
     results = begin(path, seed)
     began_s, before_s = time.monotonic(), results["seconds"]
     left = [each for each in parts_of(count, wanted) if _done(results, *each) < each[2]]
-    left.sort(key=lambda each: each[0] not in ("http", "image"))  # the long ones first
+    left.sort(key=lambda each: each[0] != "http")  # the long ones first
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, context, initializer=_prepare) as pool:
         waiting = {pool.submit(run_part, name, inputs, seed, number): (name, number) for name, number, inputs in left}

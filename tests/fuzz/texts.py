@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway import trail
-from transfer.decoders import Pool
+from transfer.decoders.pool import Pool
 from transfer.encodings import IMAGE_ENCODINGS
 from transfer.errors import CorruptError, FascicleError, SettingsError
 from transfer.joining import PREFIX, Token, decode_token, encode_token

@@ -8,9 +8,6 @@ The libraries that decode strips are written in C and C++, and what they are giv
 ends a child that holds no key, no file and no connection; the object that did it is refused as `corrupt`, and the next
 one has a new child. Containers and zstd stay where they were: Python, and a library whose output and window are
 bounded. Refuses to do: encoding, hashing (whoever wants an original compares its id himself, and believes no child).
+Imports nothing, so that the forker loads no more than it needs.
 Decision and figures: docs/decisions/0007-decoding-apart.md.
 """
-
-from transfer.decoders.pool import Here, Pool, open_decoders
-
-__all__ = ["Here", "Pool", "open_decoders"]
