@@ -1,8 +1,8 @@
 """Heartbeats: a node's signed UDP datagram that says that it lives, where, and how much room it has.
 
 A datagram is the MessagePack bytes of `Heartbeat`, then the 64-byte Ed25519 signature over `CONTEXT` and these bytes.
-Within one life of the node's process the sequence grows; `started_ns` (when it began, or more) orders lives, so an old datagram is worth nothing
-when it is sent again. Refuses to do: sockets, judging liveness.
+Within one life of the node's process the sequence grows; `started_ns` (when it began, or more) orders lives, so an old
+datagram is worth nothing when it is sent again. Refuses to do: sockets, judging liveness.
 """
 
 from typing import Annotated, Final

@@ -144,9 +144,7 @@ async def do(world: World, queue: agent.queue.Queue, what: str, value: float) ->
 def try_steps(todo: Sequence[Step]) -> None:
     world = World()
     with tempfile.TemporaryDirectory() as folder, in_place(world):
-        trio.run(
-            partial(play, world, todo, Path(folder) / "queue.db"), clock=trio.testing.MockClock(autojump_threshold=0)
-        )
+        play(world, todo, Path(folder) / "queue.db")
 
 
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
