@@ -1,7 +1,7 @@
 """The number of this life of the node's process: it only grows, also where the clock was set back.
 
-Heartbeats carry it (`transfer.heartbeat`), so that what a former life sent is worth nothing when it is sent again. It is
-the time of the start, or one more than the life before, which DATA/life tells. Refuses to do: keeping a node from
+Heartbeats carry it (`transfer.heartbeat`), so that what a former life sent is worth nothing when it is sent again. It
+is the time of the start, or one more than the life before, which DATA/life tells. Refuses to do: keeping a node from
 serving where the disk takes no more.
 """
 

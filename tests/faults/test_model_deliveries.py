@@ -147,7 +147,7 @@ def try_steps(todo: Sequence[Step]) -> None:
         play(world, todo, Path(folder) / "queue.db")
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow])
 @given(steps)
 def test_everything_is_delivered_whatever_the_clocks_say(todo: list[Step]) -> None:
     try_steps(todo)
