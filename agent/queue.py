@@ -100,7 +100,7 @@ class Queue:
         await self._write(lambda: self._db.executemany(query, [(source, path) for path in paths]))
 
     async def hurry(self) -> None:
-        """Let everything that waits be tried at once: at the start, for the clock that it waits by ended with its process.
+        """Let everything that waits be tried at once: at a start, as the clock that it waits by ended with its process.
 
         How often it failed stays known, so what fails once more waits as long as it would have.
         """

@@ -35,6 +35,7 @@ GROUP_MAX: Final = 64  # units in one transaction
 WAITING_MAX: Final = 1024  # units in the queue; beyond, callers are told to come back
 OVERLOADED_S: Final = 2.0  # so many units are through in that time
 READERS: Final = 4
+LOCK_WAIT_S: Final = 10.0  # for a program that reads, such as a backup
 PAGE_CACHE_KIB: Final = 32 * 1024
 CHECKPOINT_PAGES: Final = 8000  # 32 MB of write-ahead log
 LOG_KEPT_BYTES: Final = 64 << 20  # of it after a checkpoint
@@ -206,7 +207,11 @@ def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     """
     mode = "ro" if read_only else "rwc"
     connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False, timeout=10
+        f"{path.absolute().as_uri()}?mode={mode}",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        timeout=LOCK_WAIT_S,
     )
     try:
         for pragma in _pragmas(read_only=read_only):

@@ -9,6 +9,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.database import _set_aside
 from agent.items import SPOOL, Backlog, File, Item, NewItem, Outcome, Priority
 from agent.queue import open_queue
 from transfer.errors import SettingsError, StorageError
@@ -156,6 +157,33 @@ async def test_a_folder_that_cannot_be_used_is_said(tmp_path: Path) -> None:
     with pytest.raises(StorageError):
         async with open_queue(tmp_path / "missing" / "queue.db"):
             pass
+
+
+async def test_what_waits_is_tried_at_once_after_a_start_and_its_failures_stay_known(tmp_path: Path) -> None:
+    async with open_queue(tmp_path / "queue.db") as queue:
+        await queue.add([new("a"), new("b")])
+        first, second = await queue.ready(A, 0, 2)
+        await queue.record(A, [Outcome(first.item_id, "waiting", next_try_s=1e12, reason="busy"), done(second)])
+    async with open_queue(tmp_path / "queue.db") as queue:
+        assert await queue.ready(A, 5.0, 9) == []
+        await queue.hurry()
+        assert await queue.ready(A, 5.0, 9) == [first]
+        assert await queue.attempts(first.item_id, A) == 1
+
+
+async def test_the_queue_s_one_connection_is_durable(tmp_path: Path) -> None:
+    async with open_queue(tmp_path / "queue.db") as queue:
+        names = ("journal_mode", "synchronous", "mmap_size", "foreign_keys", "wal_autocheckpoint")
+        found = [queue._db.execute(f"PRAGMA {name}").fetchone()[0] for name in names]
+    assert found == ["wal", 2, 0, 1, 1000], "2 is FULL"
+    assert not (tmp_path / "queue.db-wal").exists(), "the last to close is the one that writes"
+
+
+def test_a_log_that_a_damaged_database_has_left_is_set_aside_with_it(tmp_path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        (tmp_path / f"queue.db{suffix}").write_text(suffix)
+    _set_aside(tmp_path / "queue.db", tmp_path / "aside")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"aside": "", "aside-wal": "-wal"}
 
 
 actions = st.lists(

@@ -39,7 +39,7 @@ def world() -> Iterator[World]:
         yield world
 
 
-@pytest.mark.parametrize(("part", "seeds"), [(slice(0, 140, 10), 1), (slice(140, None), 2)])
+@pytest.mark.parametrize(("part", "seeds"), [(slice(0, 140, 10), 1), (slice(140, None), 1)])
 def test_a_catalogue_holds_whole_steps_and_every_answered_one_after_a_power_cut(part: slice, seeds: int) -> None:
     counts = try_subject(SUBJECTS["catalogue"], range(seeds), part=part)
     assert counts["steps"] == 10
@@ -49,19 +49,19 @@ def test_a_catalogue_holds_whole_steps_and_every_answered_one_after_a_power_cut(
 
 
 def test_a_queue_holds_whole_steps_and_every_answered_one_after_a_power_cut_at_any_moment() -> None:
-    counts = try_subject(SUBJECTS["queue"], range(10))
+    counts = try_subject(SUBJECTS["queue"], range(6))
     assert counts["steps"] == 16
-    assert counts["moments"] > 200 and counts["states"] == 10 * counts["moments"]
+    assert counts["moments"] > 200 and counts["states"] == 6 * counts["moments"]
     assert counts["different"] > counts["moments"]
 
 
-@pytest.mark.parametrize(("part", "seeds"), [(slice(0, None, 24), 1), (slice(-14, None), 6)])
+@pytest.mark.parametrize(("part", "seeds"), [(slice(0, None, 36), 1), (slice(-14, None), 6)])
 def test_a_rebuild_leaves_the_old_catalogue_or_the_new_one(part: slice, seeds: int) -> None:
     counts = try_subject(SUBJECTS["rebuild"], range(seeds), part=part)
-    assert counts["states"] >= 12 and counts["different"] >= 5
+    assert counts["states"] >= 8 and counts["different"] >= 5
 
 
-@pytest.mark.parametrize(("name", "every"), [("catalogue", 45), ("queue", 11), ("rebuild", 60)])
+@pytest.mark.parametrize(("name", "every"), [("catalogue", 75), ("queue", 18), ("rebuild", 80)])
 def test_a_call_that_fails_once_loses_nothing(name: str, every: int) -> None:
     counts = try_subject(SUBJECTS[name], range(0), errors=ERRORS, part=slice(every // 2, None, every))
     assert counts["errors"] >= 6

@@ -40,6 +40,16 @@ def test_no_system_call_of_the_store_can_fail_or_be_its_last_and_lose_anything(t
     assert len((tmp_path / "journal").read_text().splitlines()) >= totals["acknowledged"] > totals["runs"]
 
 
+@needs_strace
+@pytest.mark.parametrize(("role", "every"), [("spool", 19), ("catalogue", 67)])
+def test_system_calls_of_spool_and_catalogue_may_fail_or_be_the_last(role: str, every: int, tmp_path: Path) -> None:
+    """Some of them, spread out; `make faults FAULTS=sweep COUNT=1` tries them all."""
+    totals = campaign("sweep", "--role", role, "--every", every, "--journal", tmp_path / "journal")
+    assert totals["runs"] == -(-totals[role] // every) >= 8
+    assert totals["fired"] > totals["runs"] / 2  # threads may share the calls of the spool otherwise
+    assert (totals["problems"], totals["problem_count"]) == ([], 0)
+
+
 def test_kills_lose_nothing_that_was_promised(tmp_path: Path) -> None:
     totals = campaign("kills", "--count", 200, "--seed", 1, "--journal", tmp_path / "journal")
     assert (totals["runs"], totals["problems"], totals["problem_count"]) == (200, [], 0)

@@ -3,13 +3,15 @@
 import asyncio
 import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import insert, select, text
 
-from gateway.database import Database
+from gateway import database as databases
+from gateway.database import Database, connect
 from gateway.rehearsal import rehearse
 from gateway.schema import meta, metadata
 from transfer.errors import ConflictError, SettingsError, StorageError
@@ -119,3 +121,52 @@ def test_rehearsal_on_a_broken_catalogue_is_told(path: Path) -> None:
     with pytest.raises(StorageError):
         asyncio.run(rehearse(database, Ed25519PrivateKey.generate()))
     database.close()
+
+
+def pragmas(connection: sqlite3.Connection) -> dict[str, object]:
+    names = ("journal_mode", "synchronous", "mmap_size", "foreign_keys", "query_only", "trusted_schema")
+    return {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names}
+
+
+def test_one_connection_writes_and_checkpoints_durably_and_the_others_can_do_neither(path: Path) -> None:
+    database = Database(path)
+    common = {"journal_mode": "wal", "mmap_size": 0, "foreign_keys": 1, "trusted_schema": 0}
+    with closing(database._writer.raw_connection()) as writer:
+        assert pragmas(writer.driver_connection) == common | {"synchronous": 2, "query_only": 0}, "2 is FULL"
+        assert writer.driver_connection.execute("PRAGMA wal_autocheckpoint").fetchone() == (8000,)
+    with closing(database._readers.raw_connection()) as reader:
+        found = pragmas(reader.driver_connection)
+        assert {name: found[name] for name in common} == common and found["query_only"] == 1
+        before = path.read_bytes(), path.with_name("catalogue.db-wal").read_bytes()
+        for statement in ("PRAGMA wal_checkpoint(TRUNCATE)", "DELETE FROM meta", "PRAGMA journal_mode = DELETE"):
+            with pytest.raises(sqlite3.OperationalError):
+                reader.driver_connection.execute(statement)
+        assert (path.read_bytes(), path.with_name("catalogue.db-wal").read_bytes()) == before
+    database.close()
+
+
+def test_a_reader_that_closes_last_leaves_the_log_to_the_writer(path: Path) -> None:
+    database = Database(path)
+    asyncio.run(database.write(put("a")))
+    log = path.with_name("catalogue.db-wal")
+    copied = path.with_name("copy.db")
+    copied.write_bytes(path.read_bytes())
+    copied.with_name("copy.db-wal").write_bytes(log.read_bytes())  # as a gateway that was killed leaves it
+    before = copied.with_name("copy.db-wal").read_bytes()
+    with closing(connect(copied, read_only=True)) as reader:
+        assert reader.execute("SELECT count(*) FROM meta WHERE key = 'a'").fetchone() == (1,)
+    assert copied.with_name("copy.db-wal").read_bytes() == before
+    assert copied.read_bytes() == path.read_bytes()
+    database.close()
+
+
+def test_a_catalogue_that_cannot_have_its_log_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite itself goes on with a rollback journal, of which a power cut may take the last commit back."""
+    monkeypatch.setattr(databases, "LOCK_WAIT_S", 0.1)
+    Database(path).close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA journal_mode = DELETE")
+        other.execute("BEGIN")
+        other.execute("SELECT count(*) FROM meta").fetchone()  # holds what the change of the mode needs
+        with pytest.raises(SettingsError, match=r"cannot be opened"):
+            Database(path)

@@ -3,8 +3,12 @@
 import itertools
 from pathlib import Path
 
+import pytest
+
 from gateway.liveness import is_newer
+from nodes import lives
 from nodes.lives import next_life
+from transfer.errors import FullError
 from transfer.heartbeat import Heartbeat
 
 DAY_NS = 86_400 * 10**9
@@ -27,3 +31,12 @@ def test_what_cannot_be_read_or_kept_leaves_the_clock(tmp_path: Path) -> None:
     (tmp_path / "life").write_bytes(b"no number")
     assert next_life(tmp_path / "life", NOW_NS) == NOW_NS
     assert next_life(tmp_path / "gone/life", NOW_NS) == NOW_NS
+
+
+def test_a_full_disk_does_not_keep_a_node_from_living(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise FullError("no room")
+
+    next_life(tmp_path / "life", NOW_NS)
+    monkeypatch.setattr(lives, "write_file_durably", full)
+    assert next_life(tmp_path / "life", 0) == NOW_NS + 1
