@@ -107,7 +107,7 @@ def small_doors(node, limit):
     return server.Doors(Lobby(10, 10), Places(4, 2))
 
 
-async def test_no_descriptors_left_ends_nothing(site: Site, node: Running, monkeypatch) -> None:
+async def test_no_descriptors_left_ends_nothing(site: Site, tmp_path, monkeypatch) -> None:
     tries = 0
     accept = trio.SocketListener.accept
 
@@ -120,7 +120,7 @@ async def test_no_descriptors_left_ends_nothing(site: Site, node: Running, monke
 
     monkeypatch.setattr(trio.SocketListener, "accept", failing)
     started_s = trio.current_time()
-    async with open_node(site, node.folder.parent / "poor") as running:
+    async with open_node(site, tmp_path) as running:
         async with open_client(running, site.ticket(running)) as client:
             assert await client.ask(Ping(1)) == Pong(1)
         assert trio.current_time() - started_s >= 0.3  # it waits between, and does not spin
