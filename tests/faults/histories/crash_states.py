@@ -12,6 +12,7 @@ import argparse
 import errno
 import hashlib
 import itertools
+import json
 import os
 import random
 import sys
@@ -228,7 +229,7 @@ def main() -> int:
             continue
         total.update({f"{name} {key}": value for key, value in found.items()})
     write_results(given.results, seeds, total, time.monotonic() - start_s, broken)
-    print(f"{dict(total)}, SQLite {SQLITE_VERSION}, broken: {broken}; {given.results}")
+    print(json.dumps({"totals": total, "sqlite": SQLITE_VERSION, "broken": broken, "results": str(given.results)}))
     return 1 if broken else 0
 
 
