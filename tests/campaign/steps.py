@@ -8,11 +8,14 @@ must be 0 or empty. The figures are what is promised (docs/reliability.md). Refu
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 PYTHON: Final = sys.executable
 FAULTS: Final = (PYTHON, "-m", "tests.faults.real.campaign")
 HISTORIES: Final = (PYTHON, "-m", "tests.faults.histories")
+
+FUZZ_RESULTS: Final = "faults-results/fuzz.json"  # with it, what was cut off goes on
 
 Scaled = Callable[[int], int]
 
@@ -51,12 +54,23 @@ def _faults(name: str, *, wanted: Mapping[str, int], runs: int = 2_000) -> Step:
     return Step(name, lambda scaled: (*FAULTS, name, "--long", str(scaled(runs))), wanted)
 
 
+def _load(name: str, scaled: Scaled) -> Sequence[str]:
+    """Return the command of a load; one that is scaled down is its short form."""
+    short = () if scaled(100) >= 100 else ("--short",)
+    return (PYTHON, "-m", "tests.load", name, *short, "--out", "faults-results")
+
+
 STEPS: Final = (
     Step(
         "histories",
         lambda scaled: (*HISTORIES, "--count", str(scaled(100_000)), "--processes", "2"),
         {"totals/histories": 100_000, "totals/power cuts": 200_000, "totals/acknowledged": 400_000},
         ("broken",),
+    ),
+    Step(
+        "crash-states",
+        lambda scaled: (PYTHON, "-m", "tests.faults.histories.crash_states", "--count", str(scaled(100))),
+        none=("broken",),
     ),
     Step("mutants", lambda _: (*HISTORIES, "--mutants"), none=("unnoticed",), least={"noticed_count": 20}),
     _faults("sweep", wanted={}),
@@ -74,10 +88,11 @@ STEPS: Final = (
     _faults("damage", wanted={"runs": 200}),
     Step(
         "fuzz",
-        lambda scaled: (PYTHON, "-m", "tests.fuzz", "--count", str(scaled(5_000_000)), "--seed", "1"),
+        lambda scaled: (PYTHON, "-m", "tests.fuzz", "--count", str(scaled(5_000_000)), "--results", FUZZ_RESULTS),
         {"inputs": 4_990_000},  # shares are rounded
         (),
     ),
+    *(Step(f"load-{name}", partial(_load, name), none=("problems",)) for name in ("idle", "overload", "restart")),
     Step(
         "rebuild",
         lambda scaled: (PYTHON, "-m", "bench.rebuild", "--objects", str(scaled(1_000_000))),
