@@ -83,7 +83,10 @@ def find(connection: Connection, transfer_id: str) -> Transfer:
     """
     row = connection.execute(select(*_COLUMNS).where(transfer.c.transfer_id == transfer_id)).one_or_none()
     if row is None:
-        raise NotStoredError(f"no transfer {transfer_id[:64]!r} is known here; open one")
+        raise NotStoredError(
+            f"no transfer {transfer_id[:64]!r} is known here (the catalogue may have been made anew); send again: "
+            "what is stored is not sent twice"
+        )
     return Transfer(*row)
 
 
