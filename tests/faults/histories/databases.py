@@ -136,7 +136,7 @@ def _rebuild() -> None:
             receipts = [catalogue_role.receipt_of(seed, number) for number in range(3)]
             found = Round([ReceiptBatch(catalogue_role.NODE, "disk-1", "", receipts)], [], [])
             runner.run(database.write(partial(rebuilding.write_round, found=found, replicas=1)))
-        runner.run(database.write(partial(rebuilding.finish, node_ids=[catalogue_role.NODE])))
+        runner.run(database.write(partial(rebuilding.finish, node_ids=[catalogue_role.NODE], trail_lines=0)))
 
 
 def _start_gateway() -> Dump:
