@@ -15,7 +15,7 @@ Rules for whoever implements it:
 Refuses to do: deciding anything (`xen.plan`), waiting for nodes to enrol (`xen.cloud`).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
@@ -96,7 +96,7 @@ class Backend(Protocol):
         """Attach an ISO 9660 image as a read-only drive, in place of one that is there; mark it `Stage.BEGUN`."""
 
     def start(self, name: str, host_id: str) -> None:
-        """Start a halted machine on this host. One that runs already is left alone."""
+        """Start a halted machine on this host; resume a paused or suspended one. One that runs is left alone."""
 
     def wait_for_address(self, name: str, timeout_s: float) -> str:
         """Return the machine's address as soon as its guest tells it.
@@ -111,8 +111,10 @@ class Backend(Protocol):
     def shut_down(self, name: str, timeout_s: float) -> None:
         """Ask the guest to shut down; switch it off after `timeout_s`. One that is halted already is left alone."""
 
-    def destroy(self, name: str) -> None:
+    def destroy(self, machine_id: str) -> None:
         """Remove a machine of ours with all its disks, switching it off first; of whatever stage, also raw or gone.
+
+        By its id and not its name, because two may bear one name when something went wrong.
 
         Raises:
             ConflictError: its host is gone, so it may still be running there.
@@ -140,7 +142,3 @@ class Backend(Protocol):
         Raises:
             NotStoredError: there is none of ours of that name.
         """
-
-
-# Told of a step's progress, from 0 to 1; called from any thread.
-Progress = Callable[[str, float], None]

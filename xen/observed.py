@@ -69,12 +69,12 @@ class Network(Value, frozen=True):
 
 
 class Template(Value, frozen=True):
-    """What nodes are cloned from. `shared_bytes`: what a copy-on-write clone need not take again."""
+    """What nodes are cloned from, and where its disk lies ('' if it has none: then it cannot be cloned)."""
 
     template_id: str
     name: str
     disk_bytes: int
-    shared_bytes: int
+    storage_id: str
 
 
 class Machine(Value, frozen=True):
@@ -107,6 +107,7 @@ class Pool(Value, frozen=True):
     """All of it, at one moment. `storage`, `networks`: all that there are; the pool file's are found by name.
 
     `groups`: whether the pool itself keeps machines of a group apart (XenAPI's VM_group with anti-affinity).
+    `overhead_bytes`: of memory, that a host needs for each machine beside the machine's own.
     """
 
     hosts: tuple[Host, ...]
@@ -116,3 +117,4 @@ class Pool(Value, frozen=True):
     machines: tuple[Machine, ...]
     loose_disks: tuple[Disk, ...] = ()
     groups: bool = False
+    overhead_bytes: int = 0
