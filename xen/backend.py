@@ -6,6 +6,8 @@ Rules for whoever implements it:
 * **Order within a step**: what makes the work findable comes first. `clone` gives the machine a name that alone tells
   that it is ours and unmarked (`Stage.RAW`, see `raw_name`), and the mark afterwards in one write; `destroy` removes the
   disks first and the machine, by which they are found, last; a drive is marked when it is made, then attached.
+* **Hosts out of reach**: `observe` goes on without them. Their machines stay in its answer, with `Power.UNKNOWN` and what
+  was known of them last, and `mark` works for them; a machine that is left out would be made a second time.
 * **Threads**: methods are called by several threads at once, for different machines.
 * **Errors** are those of `transfer.errors`, wrapped once, here: UnauthorisedError (credentials), SettingsError (what the
   pool file names is not there), UnreachableError (no answer: whether it was done is unknown), FullError (no room on

@@ -80,6 +80,7 @@ class Template(Value, frozen=True):
 class Machine(Value, frozen=True):
     """A virtual machine of ours. `host_id`: where it runs, else where it ran last, else ''; `address` '' until known.
 
+    `storage_id`: where its disk lies, '' while it has none.
     `revision`: of the node image or first-boot configuration that it was made with, as `Clone` was told.
     """
 
@@ -89,6 +90,7 @@ class Machine(Value, frozen=True):
     stage: Stage
     power: Power
     host_id: str = ""
+    storage_id: str = ""
     address: str = ""
     vcpus: int = 0
     memory_bytes: int = 0
