@@ -75,7 +75,9 @@ class Backend(Protocol):
     def open_lock(self, owner: str, wait_s: float) -> AbstractContextManager[Lock]:
         """Return the pool's one lock of this cluster, held at the pool so that two machines' runs exclude each other.
 
-        A holder that died is overtaken: at once where it can be known to be dead, else after its lease.
+        A holder that died is overtaken: at once where it can be known to be dead, else after its lease. Entered and left
+        in different threads; `check` is called every few seconds, from any thread, and may renew a lease. `owner` is
+        `xen.lease.this_process()`.
 
         Raises:
             BusyError: somebody else has it, still after `wait_s`; says who.
