@@ -34,6 +34,7 @@ class XenApiTable(Table, frozen=True):
     """`[xenapi]`: the pool's coordinator (any member does: it says who is), and how to log in there.
 
     `others`: further members, asked when the coordinator is gone. `certificates`: a PEM file of what to trust.
+    `ha_priority`: what the pool's high availability does with nodes of a host that fails ('' leaves it alone).
     """
 
     coordinator: Text
@@ -42,6 +43,7 @@ class XenApiTable(Table, frozen=True):
     password_file: str = ""
     password_env: str = ""
     certificates: str = ""
+    ha_priority: Literal["", "best-effort", "restart"] = ""
     call_timeout_s: Seconds = 60.0
     task_timeout_s: Seconds = 1800.0
     fail_over_s: Seconds = 180.0
