@@ -169,9 +169,14 @@ class _Planner:
             last = f"; it holds the last replica of {needed} objects" if needed else ""
             self._notes.append(f"{machine.name} is removed when its host is back{last}")
             return
-        if machine.power not in AS_IT_IS and self._node(machine).needed_objects:
+        if machine.power not in AS_IT_IS and self._is_needed(machine):
             yield from self._start([machine], Spread(self._wanted, self._pool, counted=self._standing, freed=()))
         yield Retire(name=machine.name, machine_id=machine.machine_id)
+
+    def _is_needed(self, machine: Machine) -> bool:
+        """Tell whether its node may have to run to be drained."""
+        node = self._node(machine)
+        return node.state != "absent" and (not node.draining or node.needed_objects > 0)
 
     # More
 
