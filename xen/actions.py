@@ -8,7 +8,7 @@ from typing import ClassVar
 from xen.observed import Value
 
 
-class Action(Value, frozen=True):
+class Action(Value, frozen=True, kw_only=True):
     """One step for one node, or for a disk that is left over; `name` is whose."""
 
     name: str
@@ -19,7 +19,7 @@ class Action(Value, frozen=True):
         raise NotImplementedError
 
 
-class Destroy(Action, frozen=True):
+class Destroy(Action, frozen=True, kw_only=True):
     """Remove a machine on which nothing is needed."""
 
     machine_id: str
@@ -31,7 +31,7 @@ class Destroy(Action, frozen=True):
         return f"remove {self.name}: {self.reason}"
 
 
-class DestroyDisk(Action, frozen=True):
+class DestroyDisk(Action, frozen=True, kw_only=True):
     """Remove a disk of ours that no machine has."""
 
     disk_id: str
@@ -42,7 +42,7 @@ class DestroyDisk(Action, frozen=True):
         return f"remove the disk {self.name}, which no machine has"
 
 
-class Make(Action, frozen=True):
+class Make(Action, frozen=True, kw_only=True):
     """Clone the template."""
 
     number: int
@@ -55,7 +55,7 @@ class Make(Action, frozen=True):
         return f"make {self.name}"
 
 
-class Configure(Action, frozen=True):
+class Configure(Action, frozen=True, kw_only=True):
     """Give a machine its processors, memory, disk, network and rule of spreading."""
 
     network_id: str
@@ -65,7 +65,7 @@ class Configure(Action, frozen=True):
         return f"configure {self.name}"
 
 
-class Begin(Action, frozen=True):
+class Begin(Action, frozen=True, kw_only=True):
     """Invite the node, write its first-boot drive and start it, on the first host in `host_ids` that takes it."""
 
     number: int
@@ -77,7 +77,7 @@ class Begin(Action, frozen=True):
         return f"start {self.name} for the first time, on {self.host_name} if it takes it"
 
 
-class Start(Action, frozen=True):
+class Start(Action, frozen=True, kw_only=True):
     """Start a machine whose node has enrolled before."""
 
     host_ids: tuple[str, ...]
@@ -88,7 +88,7 @@ class Start(Action, frozen=True):
         return f"start {self.name} again, on {self.host_name} if it takes it"
 
 
-class Await(Action, frozen=True):
+class Await(Action, frozen=True, kw_only=True):
     """Wait until the machine has an address and its node has enrolled and serves."""
 
     def sentence(self) -> str:
@@ -96,7 +96,7 @@ class Await(Action, frozen=True):
         return f"wait until {self.name} serves"
 
 
-class Leave(Action, frozen=True):
+class Leave(Action, frozen=True, kw_only=True):
     """Tell the gateway to empty the node. Done for all that leave before any is waited for."""
 
     reason: str
@@ -107,7 +107,7 @@ class Leave(Action, frozen=True):
         return f"drain {self.name}: {self.reason}"
 
 
-class Retire(Action, frozen=True):
+class Retire(Action, frozen=True, kw_only=True):
     """When no object needs the node any more: shut its machine down, remove it, revoke its certificate."""
 
     machine_id: str
@@ -118,7 +118,7 @@ class Retire(Action, frozen=True):
         return f"remove {self.name} as soon as nothing there is the last replica"
 
 
-class Plan(Value, frozen=True):
+class Plan(Value, frozen=True, kw_only=True):
     """Steps in order; those of one phase are done side by side for different machines, phase after phase.
 
     `notes`: what stands in the way of things and needs nobody now, or somebody.

@@ -12,7 +12,7 @@ from xen.observed import Value
 State = Literal["live", "silent", "unknown", "absent"]
 
 
-class Node(Value, frozen=True):
+class Node(Value, frozen=True, kw_only=True):
     """A node as the gateway sees it. `silent_s`: since its last sign of life, None if there was none that is remembered.
 
     `draining`: it gets nothing new and what it has is copied elsewhere. `needed_objects`: of these it holds the last

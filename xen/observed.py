@@ -40,7 +40,7 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
     """Something seen."""
 
 
-class Host(Value, frozen=True):
+class Host(Value, frozen=True, kw_only=True):
     """A host. `host_id` never changes; `name` is for people. `open`: takes new machines (not in maintenance)."""
 
     host_id: str
@@ -51,7 +51,7 @@ class Host(Value, frozen=True):
     memory_total_bytes: int
 
 
-class Storage(Value, frozen=True):
+class Storage(Value, frozen=True, kw_only=True):
     """A storage repository (libvirt: a storage pool). `host_ids`: which hosts reach it; all of them if it is shared."""
 
     storage_id: str
@@ -61,14 +61,14 @@ class Storage(Value, frozen=True):
     host_ids: frozenset[str]
 
 
-class Network(Value, frozen=True):
+class Network(Value, frozen=True, kw_only=True):
     """A network that machines can be attached to."""
 
     network_id: str
     name: str
 
 
-class Template(Value, frozen=True):
+class Template(Value, frozen=True, kw_only=True):
     """What nodes are cloned from, and where its disk lies ('' if it has none: then it cannot be cloned)."""
 
     template_id: str
@@ -77,7 +77,7 @@ class Template(Value, frozen=True):
     storage_id: str
 
 
-class Machine(Value, frozen=True):
+class Machine(Value, frozen=True, kw_only=True):
     """A virtual machine of ours. `host_id`: where it runs, else where it ran last, else ''; `address` '' until known.
 
     `storage_id`: where its disk lies, '' while it has none.
@@ -98,14 +98,14 @@ class Machine(Value, frozen=True):
     revision: str = ""
 
 
-class Disk(Value, frozen=True):
+class Disk(Value, frozen=True, kw_only=True):
     """A disk of ours that no machine has: a crash came between its making and its attaching."""
 
     disk_id: str
     name: str
 
 
-class Pool(Value, frozen=True):
+class Pool(Value, frozen=True, kw_only=True):
     """All of it, at one moment. `storage`, `networks`: all that there are; the pool file's are found by name.
 
     `groups`: whether the pool itself keeps machines of a group apart (XenAPI's VM_group with anti-affinity).

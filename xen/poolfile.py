@@ -30,7 +30,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """One table of the file."""
 
 
-class XenApiTable(Table, frozen=True):
+class XenApiTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[xenapi]`: the pool's coordinator (any member does: it says who is), and how to log in there.
 
     `others`: further members, asked when the coordinator is gone. `certificates`: a PEM file of what to trust.
@@ -49,14 +49,14 @@ class XenApiTable(Table, frozen=True):
     fail_over_s: Seconds = 180.0
 
 
-class LibvirtTable(Table, frozen=True):
+class LibvirtTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[libvirt]`: one URI for each host, such as `qemu+ssh://host/system` or `xen:///system`."""
 
     uris: Annotated[list[Text], Meta(min_length=1, max_length=256)]
     state: str = ""
 
 
-class NodesTable(Table, frozen=True):
+class NodesTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[nodes]`: how many, from what, of which shape (S2: 1 vCPU, 1 GB of memory, 3 GB of disk)."""
 
     count: Annotated[int, Meta(ge=0, le=NUMBER_MAX)]
@@ -72,7 +72,7 @@ class NodesTable(Table, frozen=True):
     port: Annotated[int, Meta(ge=1, le=65_535)] = 9001
 
 
-class AddressesTable(Table, frozen=True):
+class AddressesTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[addresses]`: what others reach the nodes by; their certificates are made out to it.
 
     `domain`: DHCP and DNS, the node is NAME.DOMAIN. `first` (CIDR): node 1 has this address, node 2 the next, and so on.
@@ -84,13 +84,13 @@ class AddressesTable(Table, frozen=True):
     name_servers: list[str] = []
 
 
-class SpreadTable(Table, frozen=True):
+class SpreadTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[spread]`: nodes go to the host that has fewest of them. `per_host_max`: and never more than so many; 0: no limit."""
 
     per_host_max: Annotated[int, Meta(ge=0, le=NUMBER_MAX)] = 0
 
 
-class WatchTable(Table, frozen=True):
+class WatchTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[watch]`: times, in seconds, and how much is done side by side."""
 
     grace_s: Seconds = 600.0
@@ -103,7 +103,7 @@ class WatchTable(Table, frozen=True):
     lanes: Annotated[int, Meta(ge=1, le=64)] = 8
 
 
-class PoolFile(Table, frozen=True):
+class PoolFile(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file. `cluster` marks what is ours at the pool; `administrator` is a credentials file of the gateway."""
 
     cluster: str

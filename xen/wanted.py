@@ -11,7 +11,7 @@ from xen.observed import Value
 NUMBER_MAX: Final = 9999
 
 
-class Wanted(Value, frozen=True):
+class Wanted(Value, frozen=True, kw_only=True):
     """`cluster` marks what is ours. `per_host_max`: most nodes on one host, 0 for no limit.
 
     `grace_s`: how long a node whose host or machine is gone may come back before another takes its place.

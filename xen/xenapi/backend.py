@@ -98,7 +98,8 @@ class XenApiBackend:
         machine, record = self._one(name)
         if record["name_label"] != name:
             self._session.call("VM.set_name_label", machine, name)
-        Shaping(self._session, self._view(), timeout_s=self._task_timeout_s).shape(machine, record, shape)
+        view = self._view_of(record)
+        Shaping(self._session, view, timeout_s=self._task_timeout_s).shape(machine, record, shape)
         if self._priority and record["ha_restart_priority"] != self._priority:
             self._session.call("VM.set_ha_restart_priority", machine, self._priority)
         self.mark(name, Stage.CONFIGURED)
@@ -117,9 +118,11 @@ class XenApiBackend:
     def attach_first_boot(self, name: str, image: bytes) -> None:
         """See `Backend`."""
         machine, record = self._one(name)
-        view = self._view()
+        view = self._view_of(record)
         for device in records.drives(record, view):
             self._removing.remove_drive(device, view.VBD[device]["VDI"])
+        for device in records.dangling(record, view):
+            self._session.call("VBD.destroy", device)
         disk = records.system_disk(record, view)
         if disk is None:
             raise ConflictError(f"{name} has no disk")
@@ -208,13 +211,13 @@ class XenApiBackend:
     def machine(self, name: str) -> Machine:
         """See `Backend`."""
         _, record = self._one(name)
-        return records.machine(record, self._view(), self._cluster)
+        return records.machine(record, self._view_of(record), self._cluster)
 
     def _run(self, method: str, *parameters: Any) -> str:
         """Run a long call as a task, and say how far it is."""
 
         def progress(ratio: float) -> None:
-            logger.info("pool_task", call=method, progress_ratio=round(ratio, 3))
+            logger.debug("pool_task", call=method, progress_ratio=round(ratio, 3))
 
         return run_task(self._session, method, *parameters, timeout_s=self._task_timeout_s, progress=progress)
 
@@ -222,6 +225,32 @@ class XenApiBackend:
         """Read what there is, class by class; what points to something that is gone meanwhile points nowhere."""
         read = {name: self._session.call(f"{name}.get_all_records") for name in CLASSES}
         return Database(**read, groups=self._has_groups())
+
+    def _view_of(self, record: Mapping[str, Any]) -> Database:
+        """Read what one machine's record points to."""
+        devices = self._records("VBD", record["VBDs"])
+        disks = self._records("VDI", [each["VDI"] for each in devices.values()])
+        hosts = self._records("host", [record["resident_on"], record["affinity"]])
+        return Database(
+            VM={},
+            VM_guest_metrics=self._records("VM_guest_metrics", [record["guest_metrics"]]),
+            VBD=devices,
+            VDI=disks,
+            SR=self._records("SR", [each["SR"] for each in disks.values()]),
+            PBD={},
+            network={},
+            host=hosts,
+            host_metrics=self._records("host_metrics", [each["metrics"] for each in hosts.values()]),
+            groups=self._has_groups(),
+        )
+
+    def _records(self, name: str, references: Iterable[str]) -> dict[str, Mapping[str, Any]]:
+        """Read records; those that are gone are left out."""
+        found: dict[str, Mapping[str, Any]] = {}
+        for reference in {each for each in references if each != records.NULL}:
+            with contextlib.suppress(NotStoredError):
+                found[reference] = self._session.call(f"{name}.get_record", reference)
+        return found
 
     def _has_groups(self) -> bool:
         try:

@@ -27,7 +27,7 @@ ALL: Final = frozenset({CLUSTER, UUID, NAME, STAGE, REVISION, DRIVE})
 def marks(record: Mapping[str, Any], *, cluster: str, name: str, stage: Stage, revision: str) -> dict[str, str]:
     """Return the machine's whole `other_config` with these marks."""
     kept = {key: value for key, value in record["other_config"].items() if key not in ALL}
-    return kept | {CLUSTER: cluster, UUID: record["uuid"], NAME: name, STAGE: stage, REVISION: revision}
+    return kept | {CLUSTER: cluster, UUID: record["uuid"], NAME: name, STAGE: stage.value, REVISION: revision}
 
 
 def is_marked(record: Mapping[str, Any], cluster: str) -> bool:

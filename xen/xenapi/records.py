@@ -108,6 +108,12 @@ def drives(record: Mapping[str, Any], view: Database) -> list[str]:
     return [each for each in record["VBDs"] if each in view.VBD and _has_disk(each, view) and _is_drive(each, view)]
 
 
+def dangling(record: Mapping[str, Any], view: Database) -> list[str]:
+    """Return the block devices whose disk is gone: a crash came between the two. The machine would not start."""
+    named = [each for each in record["VBDs"] if each in view.VBD and view.VBD[each]["VDI"] != NULL]
+    return [each for each in named if not _has_disk(each, view)]
+
+
 def _has_disk(block_device: str, view: Database) -> bool:
     return view.VBD[block_device]["VDI"] in view.VDI
 

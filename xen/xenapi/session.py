@@ -1,6 +1,6 @@
 """One session with a pool: logged in at the coordinator, followed through redirects and fail-over, always logged out.
 
-All threads share one session; each has a connection of its own. What happens when a call does not come back:
+All threads share one session; each call has a connection to itself. What happens when a call does not come back:
 * not sent (no connection): asked again, at the other members too, until `fail_over_s` is over;
 * SESSION_INVALID, HOST_IS_SLAVE: nothing was done; logged in anew, at the coordinator that is named, and asked again;
 * broken afterwards: questions are asked again; for what changes something, UnreachableError: whoever planned it looks anew.
@@ -63,7 +63,7 @@ class PoolSession:
         self._user, self._password, self._connect = user, password, connect
         self._fail_over_s, self._clock, self._sleep = fail_over_s, clock, sleep
         self._mutex = threading.Lock()
-        self._here = threading.local()
+        self._free: dict[Login, list[XenAPI.Session]] = {}
         self._login: Login | None = None
         self._left: list[Login] = []
 
@@ -76,6 +76,7 @@ class PoolSession:
         with self._mutex:
             left = [*self._left, *([self._login] if self._login is not None else [])]
             self._login, self._left = None, []
+            self._close_free()
         for login in left:
             self._log_out(login)
 
@@ -132,26 +133,37 @@ class PoolSession:
                 self._pause(deadline_s, f"{login.url} broke off: {_words(error)}", error)
 
     def _once(self, login: Login, method: str, parameters: Sequence[Any]) -> Any:
-        proxy = self._proxy(login)
+        proxy = self._take(login)
         try:
-            return proxy.xenapi_request(method, tuple(parameters))
+            value = proxy.xenapi_request(method, tuple(parameters))
+        except XenAPI.Failure:
+            self._give_back(login, proxy)
+            raise
         except xmlrpc.client.Fault as fault:
-            self._here.proxies.pop(login, None)
+            proxy.transport.close()
             if fault.faultCode == 401:  # the client library's word for SESSION_INVALID with no login to repeat
                 raise _InvalidError from fault
             raise
-        except (*BROKEN, NotSentError):
-            self._here.proxies.pop(login, None)
+        except BaseException:
+            proxy.transport.close()
             raise
+        self._give_back(login, proxy)
+        return value
 
-    def _proxy(self, login: Login) -> XenAPI.Session:
-        proxies: dict[Login, XenAPI.Session] | None = getattr(self._here, "proxies", None)
-        if proxies is None:
-            proxies = self._here.proxies = {}
-        if login not in proxies:
-            proxies.clear()
-            proxies[login] = self._attached(login)
-        return proxies[login]
+    def _take(self, login: Login) -> XenAPI.Session:
+        """Return a connection that no other thread uses."""
+        with self._mutex:
+            free = self._free.get(login)
+            if free:
+                return free.pop()
+        return self._attached(login)
+
+    def _give_back(self, login: Login, proxy: XenAPI.Session) -> None:
+        with self._mutex:
+            if self._login == login:
+                self._free.setdefault(login, []).append(proxy)
+                return
+        proxy.transport.close()
 
     def _attached(self, login: Login) -> XenAPI.Session:
         """Return a connection of its own to a session that is open."""
@@ -200,10 +212,16 @@ class PoolSession:
         with self._mutex:
             if self._login == login:
                 self._login = None
+                self._close_free()
             if lost and login not in self._left:
                 self._left.append(login)
             if coordinator:
                 self._first(_url(coordinator, urlsplit(login.url).port))
+
+    def _close_free(self) -> None:
+        for proxy in (each for proxies in self._free.values() for each in proxies):
+            proxy.transport.close()
+        self._free.clear()
 
     def _pause(self, deadline_s: float, reason: str, cause: Exception | None) -> None:
         if self._clock() + PAUSE_S > deadline_s:

@@ -16,6 +16,7 @@ from xen.xenapi.tasks import run_task
 
 logger = log.get_logger()
 NO_GROUPS: Final = frozenset({"MESSAGE_METHOD_UNKNOWN", "LICENCE_RESTRICTION", "LICENSE_RESTRICTION"})
+MEMORY: Final = ("memory_static_max", "memory_dynamic_max", "memory_dynamic_min")
 Record = Mapping[str, Any]
 
 
@@ -38,7 +39,7 @@ class Shaping:
         if {int(record[key]) for key in MEMORY} != {shape.memory_bytes}:
             self._session.call("VM.set_memory", machine, str(shape.memory_bytes))
         self._disk(record, shape.disk_bytes)
-        self._card(machine, record, self._network(shape.network_id))
+        self._card(machine, record, self._session.call("network.get_by_uuid", shape.network_id))
         if shape.group and self._view.groups:
             self._group(machine, record, shape.group)
 
@@ -56,9 +57,6 @@ class Shaping:
         if found is not None and int(found["virtual_size"]) < disk_bytes:
             disk = self._session.call("VDI.get_by_uuid", found["uuid"])
             run_task(self._session, "VDI.resize", disk, str(disk_bytes), timeout_s=self._timeout_s)
-
-    def _network(self, network_id: str) -> str:
-        return next(key for key, each in self._view.network.items() if each["uuid"] == network_id)
 
     def _card(self, machine: str, record: Record, network: str) -> None:
         """Leave the machine exactly one network card, on this network."""
@@ -85,9 +83,6 @@ class Shaping:
     def _find_group(self, label: str) -> str:
         found: list[str] = self._session.call("VM_group.get_by_name_label", label)
         return min(found, default="")
-
-
-MEMORY: Final = ("memory_static_max", "memory_dynamic_max", "memory_dynamic_min")
 
 
 def _card_record(machine: str, network: str) -> dict[str, Any]:
