@@ -174,7 +174,7 @@ async def _carry_out(at: At, lock: Lock, plan: Plan, *, quiet: bool = False) -> 
     failed = await at.run(lock).carry_out(plan)
     if not quiet:
         at.answer(
-            {"steps": len(plan.actions), "failed": {name: error.message for name, error in failed.items()}},
+            {"steps": len(plan.actions), "failed": {name: each.error.message for name, each in failed.items()}},
             f"{len(plan.actions)} steps, {len(failed)} nodes where one failed",
         )
     return int(bool(failed))

@@ -4,7 +4,7 @@
 
 Machines go through their steps side by side (`lanes`), phase after phase. A step that fails holds up its own machine
 only; then everything is observed and planned anew, because the answer that was lost may have been a yes. What fails
-`TRIES` times in a row with the same words is raised. Refuses to do: deciding (`xen.plan`), the steps (`xen.steps`).
+`TRIES` rounds in a row, at the same kind of step for the same kind of reason, is raised. Refuses to do: deciding (`xen.plan`), the steps (`xen.steps`).
 """
 
 from collections import Counter
@@ -47,6 +47,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
 
 
+class Failed(msgspec.Struct, frozen=True):
+    """A step that was not done, and why; the machine's further steps were not tried."""
+
+    action: Action
+    error: FascicleError
+
+
 async def observe(backend: Backend, cloud: Cloud) -> View:
     """Return what there is now at the pool and at the gateway.
 
@@ -67,7 +74,7 @@ class Run:
         self._backend, self._cloud, self._say = backend, cloud, say
         self._lanes = trio.CapacityLimiter(file.watch.lanes)
         self._done: Counter[str] = Counter()
-        self._failures: dict[str, tuple[int, FascicleError]] = {}
+        self._failures: Counter[tuple[str, str]] = Counter()
 
     async def until_as(self, wanted: Wanted, *, upgrade: bool = False) -> Report:
         """Go on until everything is as wanted.
@@ -89,11 +96,11 @@ class Run:
     async def once(self, wanted: Wanted) -> Sequence[FascicleError]:
         """Do what can be done now, also where there is too little room for all; return what failed (reconciler)."""
         plan = await self._next(wanted, upgrade=False, partial=True)
-        return list((await self.carry_out(plan)).values())
+        return [each.error for each in (await self.carry_out(plan)).values()]
 
-    async def carry_out(self, plan: Plan) -> dict[str, FascicleError]:
+    async def carry_out(self, plan: Plan) -> dict[str, Failed]:
         """Carry a plan out; return what failed, by machine."""
-        failed: dict[str, FascicleError] = {}
+        failed: dict[str, Failed] = {}
         for _, phase in groupby(plan.actions, key=lambda each: each.phase):
             chains: dict[str, list[Action]] = {}
             for action in phase:
@@ -111,7 +118,7 @@ class Run:
             self._say(line)
         return plan
 
-    async def _follow(self, chain: Sequence[Action], failed: dict[str, FascicleError]) -> None:
+    async def _follow(self, chain: Sequence[Action], failed: dict[str, Failed]) -> None:
         async with self._lanes:
             for action in chain:
                 try:
@@ -119,18 +126,15 @@ class Run:
                 except FascicleError as error:
                     logger.warning("pool_step_failed", machine=action.name, code=error.code, reason=error.message)
                     self._say(f"{action.name}: {error.message}")
-                    failed[action.name] = error
+                    failed[action.name] = Failed(action, error)
                     return
                 self._done[type(action).__name__.lower()] += 1
                 self._say(f"done: {action.sentence()}")
 
-    def _judge(self, failed: Mapping[str, FascicleError]) -> None:
-        """Raise what does not pass: an error that no retry mends, or the same one for the same machine `TRIES` times."""
-        counted: dict[str, tuple[int, FascicleError]] = {}
-        for name, error in failed.items():
-            before = self._failures.get(name)
-            times = before[0] + 1 if before is not None and before[1].message == error.message else 1
-            counted[name] = times, error
-            if times >= TRIES:
+    def _judge(self, failed: Mapping[str, Failed]) -> None:
+        """Raise what does not pass: the same error at the same kind of step, round after round."""
+        kinds = {(type(each.action).__name__, each.error.code): each.error for each in failed.values()}
+        self._failures = Counter({kind: self._failures[kind] + 1 for kind in kinds})
+        for kind, error in kinds.items():
+            if self._failures[kind] >= TRIES:
                 raise error
-        self._failures = counted

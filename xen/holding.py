@@ -25,26 +25,29 @@ async def open_lock(backend: Backend, owner: str, wait_s: float) -> AsyncIterato
     """
     holding = backend.open_lock(owner, wait_s)
     lock = await trio.to_thread.run_sync(holding.__enter__)
-    lost: list[FascicleError] = []
+    ended_by: list[FascicleError] = []
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_confirm, lock, nursery.cancel_scope, lost)
-            yield lock
+            nursery.start_soon(_confirm, lock, nursery.cancel_scope, ended_by)
+            try:
+                yield lock
+            except FascicleError as error:
+                ended_by.append(error)
             nursery.cancel_scope.cancel()
     finally:
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(holding.__exit__, None, None, None)
-    if lost:
-        raise lost[0]
+    if ended_by:
+        raise ended_by[0]
 
 
-async def _confirm(lock: Lock, scope: trio.CancelScope, lost: list[FascicleError]) -> None:
+async def _confirm(lock: Lock, scope: trio.CancelScope, ended_by: list[FascicleError]) -> None:
     while True:
         await trio.sleep(CONFIRM_EVERY_S)
         try:
             await trio.to_thread.run_sync(lock.check)
         except FascicleError as error:
             if error.code == "busy":
-                lost.append(error)
+                ended_by.append(error)
                 scope.cancel()
                 return

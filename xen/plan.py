@@ -54,13 +54,13 @@ class _Planner:
         ours = [each for each in pool.machines if number_of(each.name, wanted.prefix) is not None]
         self._foreign = [each for each in pool.machines if each not in ours]
         best, doubles = _without_doubles(ours)
-        self._used_numbers = {each.number for each in ours}
         self._doubles = [each for each in doubles if each.stage not in HAS_DATA]
         for each in doubles:
             if each.stage in HAS_DATA:
                 self._notes.append(f"there are two machines {each.name}, and both may hold objects; look at them")
         self._over = [each for each in best if each.stage in (Stage.RAW, Stage.CONDEMNED)]
         rest = [each for each in best if each not in self._over]
+        self._used_numbers = {each.number for each in ours if each not in self._over or self._is_stranded(each)}
         self._leaving = [each for each in rest if each.stage == Stage.LEAVING]
         self._lost = [each for each in rest if each.stage != Stage.LEAVING and self._is_lost(each)]
         self._standing = [each for each in rest if each not in self._leaving and each not in self._lost]

@@ -198,10 +198,10 @@ class PoolSession:
                 continue
             except xmlrpc.client.Fault as fault:
                 raise UnreachableError(f"{url} does not let anybody log in: {fault.faultString}") from None
+            finally:
+                proxy.transport.close()
             self._first(url)
-            login = Login(url, proxy._session)
-            proxy.transport.close()
-            return login
+            return Login(url, proxy._session)
         raise UnreachableError(f"the members of the pool name each other as coordinator, {url} last")
 
     def _first(self, url: str) -> None:
