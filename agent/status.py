@@ -18,7 +18,7 @@ from rich.text import Text
 
 from agent.progress import size_text
 from transfer import credentials as credentials_file
-from transfer.api import NodeStatus, RepairStatus, Status, TransferStatus
+from transfer.api import DrainStatus, NodeStatus, RepairStatus, Status, TransferStatus
 from transfer.client import GatewayClient
 from transfer.errors import UnreachableError
 
@@ -79,6 +79,7 @@ def lines(status: Status) -> Iterator[str]:
     yield _totals(status)
     if (repairs := _repairs(status.repairs)) is not None:
         yield f"repairs {repairs}"
+    yield from map(drain_text, status.repairs.drains)
     for node in status.nodes:
         yield "node " + " ".join(_named(NODE_COLUMNS, _node_row(node)))
     for transfer in status.transfers:
@@ -96,6 +97,8 @@ def _tables(status: Status) -> Table:
     whole.add_row(Text(_totals(status), style="bold"))
     if (repairs := _repairs(status.repairs)) is not None:
         whole.add_row(Text(repairs, style="red" if status.repairs.lost_objects else "yellow"))
+    for drain in status.repairs.drains:
+        whole.add_row(Text(drain_text(drain), style="green" if drain.safe else "yellow"))
     whole.add_row(_table(NODE_COLUMNS, [_node_row(node) for node in status.nodes]))
     if status.transfers:
         whole.add_row(_table(TRANSFER_COLUMNS, [_transfer_row(transfer) for transfer in status.transfers]))
@@ -124,11 +127,26 @@ def _repairs(repairs: RepairStatus) -> str | None:
         return None
     gone = f", gone: {' '.join(repairs.gone_nodes)}" if repairs.gone_nodes else ""
     gone += f", draining: {' '.join(repairs.draining_nodes)}" if repairs.draining_nodes else ""
+    gone += f", running twice (a cloned disk?): {' '.join(repairs.twin_nodes)}" if repairs.twin_nodes else ""
+    orphans = f"{repairs.orphan_objects} orphans ({size_text(repairs.orphan_bytes)})"
+    orphans += ", too many to go without your word" if repairs.orphans_wait else ""
+    orphans += f", {repairs.trash_objects} put aside ({size_text(repairs.trash_bytes)})" if repairs.trash_objects else ""
     return (
         f"{repairs.damaged_total} copies damaged and {repairs.repaired_total} made ever; now {repairs.short_objects} "
         f"objects short of replicas ({repairs.waiting_objects} wait), {repairs.damaged_objects} damaged and not made "
-        f"good, {repairs.lost_objects} lost, {repairs.orphan_objects} orphans ({size_text(repairs.orphan_bytes)}){gone}"
+        f"good, {repairs.lost_objects} lost, {orphans}{gone}"
     )
+
+
+def drain_text(drain: DrainStatus) -> str:
+    """Return how a node stands that is to be taken away."""
+    if drain.safe:
+        return f"drain {drain.node_id}: nothing needs it any more; it is safe to switch off"
+    if drain.left_objects < 0:
+        return f"drain {drain.node_id}: not looked at yet"
+    left = f"{drain.left_objects} objects ({size_text(drain.left_bytes)}) are to be copied from it"
+    claimed = f", {drain.claimed_objects} of open transfers are on it" if drain.claimed_objects else ""
+    return f"drain {drain.node_id}: {left}{claimed}; do not switch it off"
 
 
 def _node_row(node: NodeStatus) -> tuple[str, ...]:

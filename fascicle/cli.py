@@ -148,6 +148,12 @@ def _member(arguments: argparse.Namespace) -> int:
     return members.run(arguments)
 
 
+def _upkeep(arguments: argparse.Namespace) -> int:
+    from fascicle import upkeep
+
+    return upkeep.run(arguments)
+
+
 COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "up": _up,
     "send": _send,
@@ -158,6 +164,8 @@ COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "gateway": _gateway,
     "node": _node,
     "experiment": _experiment,
+    "drain": _upkeep,
+    "trash": _upkeep,
     **dict.fromkeys(("init", "invite", "enroll", "revoke", "renew", "rotate-keys", "parties", "audit"), _member),
 }
 

@@ -25,7 +25,12 @@ def add_members(
     renew = add("renew", "renew the certificate of a credentials file")
     parties = add("parties", "list who was enrolled or revoked")
     _add_audit(add("audit", "check the gateway's audit trail, or print where it ends"))
-    for parser in (revoke, rotate, renew, parties):
+    drain = add("drain", "copy what a node holds to others, so that it can be taken away")
+    drain.add_argument("name", type=_name, metavar="NODE")
+    drain.add_argument("--undo", action="store_true", help="let it take objects again")
+    trash = add("trash", "list what nodes put aside, put it back, delete it; or put orphans aside")
+    _add_trash(trash)
+    for parser in (revoke, rotate, renew, parties, drain, trash):
         _add_to(parser)
         _add_json(parser)
 
@@ -56,6 +61,19 @@ def _add_enroll(parser: Any) -> None:
     parser.add_argument("--advertise", metavar="HOST:PORT", help="of a node, where others reach it differently")
     parser.add_argument("--failure-domain", metavar="NAME", help="of a node: what it shares its fate with")
     _add_json(parser)
+
+
+def _add_trash(parser: Any) -> None:
+    parser.add_argument("task", choices=("list", "undo", "purge", "orphans"))
+    parser.add_argument("--node", type=_name, metavar="NODE", help="of this node alone")
+    parser.add_argument("--object", type=_object_id, action="append", default=[], metavar="ID", help="may be repeated")
+    parser.add_argument("--all", action="store_true", help="undo, purge: everything")
+
+
+def _object_id(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{64}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an object id (64 hex digits)")
+    return text
 
 
 def _add_audit(parser: Any) -> None:

@@ -40,6 +40,11 @@ ROLES: Final[dict[str, frozenset[str]]] = {
     "invite": _ADMINISTRATORS,
     "revoke": _ADMINISTRATORS,
     "list_parties": _KEEPERS,
+    "drain": _KEEPERS,
+    "list_trash": _KEEPERS,
+    "undo_trash": _KEEPERS,
+    "put_orphans_aside": _KEEPERS,
+    "purge_trash": _ADMINISTRATORS,
     "read_audit_head": _KEEPERS,
     "renew_certificate": frozenset({"workstation", "node", "operator", "administrator"}),
 }

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, delete, func, select, update
 
+from gateway.asides import take_back
 from gateway.clock import utc_now
 from gateway.database import insert_new
 from gateway.disks import is_there
@@ -41,23 +42,31 @@ def note_gone(connection: Connection, node_id: str, incarnation: str, ids: Seque
     return len(news)
 
 
-def note_copied(connection: Connection, batch: ReceiptBatch, target: str) -> int:
-    """Write the receipts of copies that were made at `target`; return how many of them are news."""
+def note_copied(connection: Connection, batch: ReceiptBatch, target: str, *, moved: bool = False) -> int:
+    """Write the receipts of copies that were made at `target`; return how many of them are news.
+
+    `moved`: not to repair anything, but for another copy to go (`gateway.balance`).
+    """
     ids = [receipt.object_id for receipt in batch.receipts if target in receipt.node_ids]
     before = holders(connection, ids)
+    take_back(connection, [batch])
     record(connection, [batch])
     news = [object_id for object_id in ids if target not in before.get(object_id, set())]
     _settle(connection, ids)
-    _count(connection, "repaired", len(news))
+    _count(connection, "moved" if moved else "repaired", len(news))
     if news:
         body = {"node_id": target, "from_node_id": batch.node_id, "object_ids": [one.hex() for one in news]}
-        write_event(connection, "object repaired", utc_now(), body)
+        write_event(connection, "object moved" if moved else "object repaired", utc_now(), body)
     return len(news)
 
 
 def note_found(connection: Connection, batches: Iterable[ReceiptBatch]) -> None:
-    """Write what nodes hold after all, such as objects that were sent once more, or put back by an operator."""
+    """Write what nodes hold after all, such as objects that were sent once more, or put back by an operator.
+
+    The nodes were asked with `Watch.telling` held, so nothing of it was put aside since.
+    """
     found = list(batches)
+    take_back(connection, found)
     record(connection, found)
     for batch in found:
         ids = [receipt.object_id for receipt in batch.receipts]
@@ -91,6 +100,7 @@ def read_repairs(connection: Connection) -> dict[str, int]:
     return {
         "damaged_total": counts.get("damaged", 0),
         "repaired_total": counts.get("repaired", 0),
+        "moved_total": counts.get("moved", 0),
         "damaged_objects": connection.execute(number).scalar_one(),
         "lost_objects": connection.execute(number.where(~held.exists())).scalar_one(),
     }

@@ -3,8 +3,9 @@
 Kinds and their fields: `objects stored` (transfer_id, object_ids: those that became visible, at most 500 an event),
 `study stored` (transfer_id, study_instance_uid, new_instances, instances, series), `instance conflict` (transfer_id,
 sop_instance_uid, object_ids), `object damaged` (node_id, object_ids: copies that are gone there), `object repaired`
-(node_id, from_node_id, object_ids: copies that were made there), `catalogue rebuilt` (objects, node_ids: the first
-event of a new numbering). Refuses to do: delivery; subscribers read pages by number and remember the last.
+(node_id, from_node_id, object_ids: copies that were made there), `object moved` (the same, for other copies to go),
+`catalogue rebuilt` (objects, node_ids: the first event of a new numbering). Refuses to do: delivery; subscribers read
+pages by number and remember the last.
 """
 
 from typing import Any, Final

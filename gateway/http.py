@@ -8,7 +8,7 @@
     POST /api/v1/reads                       open_read        OpenRead -> Go
     POST /api/v1/announcements               announce         Announcement -> CommitReceipt
     GET  /api/v1/objects, studies, status, events             -> Listing, Studies, Status, Events
-    what `gateway.membership_http` lists
+    what `gateway.membership_http` and `gateway.upkeep_http` list
     GET  /health, /metrics, /openapi.json                     without a certificate
 
 Every answer of 2xx is given after what it promises is durable. Refuses to do: anything but translate.
@@ -36,6 +36,8 @@ from gateway.membership_http import membership_routes
 from gateway.metrics import Metrics
 from gateway.problems import make_handlers
 from gateway.repairer import Repairer
+from gateway.upkeep import Upkeep
+from gateway.upkeep_http import upkeep_routes
 from gateway.uploads import Uploads
 from transfer.api import (
     Accepted,
@@ -72,14 +74,16 @@ def make_app(
     database: Database,
     nodes: Nodes,
     repairer: Repairer,
+    upkeep: Upkeep,
     metrics: Metrics,
     membership: Membership,
     audit: Audit,
     request_bytes_max: int,
 ) -> Litestar:
     """Return the application."""
-    routes = [*_upload_routes(uploads), *_read_routes(uploads, database, nodes, repairer), *_open_routes(metrics)]
-    routes += membership_routes(membership, audit)
+    routes = [*_upload_routes(uploads), *_read_routes(uploads, database), *_open_routes(metrics)]
+    routes += [_status_route(database, nodes, repairer, upkeep)]
+    routes += [*membership_routes(membership, audit), *upkeep_routes(repairer, upkeep, nodes, audit)]
 
     return Litestar(
         routes,
@@ -125,7 +129,7 @@ def _upload_routes(uploads: Uploads) -> list[Any]:
     return [open_transfer, renew_ticket, offer, take_receipts, commit, announce]
 
 
-def _read_routes(uploads: Uploads, database: Database, nodes: Nodes, repairer: Repairer) -> list[Any]:
+def _read_routes(uploads: Uploads, database: Database) -> list[Any]:
     @post("/api/v1/reads", status_code=200, **_operation("open_read"))
     async def open_read(request: Caller, data: JSONBody[OpenRead]) -> Go:
         return await uploads.open_read(data, peer_of(request))
@@ -149,6 +153,10 @@ def _read_routes(uploads: Uploads, database: Database, nodes: Nodes, repairer: R
     async def events(after: Annotated[int, QueryParameter(ge=0, le=1 << 62)] = 0, limit: Limit = EVENTS_MAX) -> Events:
         return await database.read(lambda connection: list_events(connection, after, limit))
 
+    return [open_read, list_objects, list_studies, events]
+
+
+def _status_route(database: Database, nodes: Nodes, repairer: Repairer, upkeep: Upkeep) -> Any:
     @get("/api/v1/status", **_operation("status"))
     async def status() -> Status:
         totals, transfers, repairs = await database.read(
@@ -169,11 +177,16 @@ def _read_routes(uploads: Uploads, database: Database, nodes: Nodes, repairer: R
                 orphan_objects=repairer.stocktake.orphans.objects,
                 orphan_bytes=repairer.stocktake.orphans.bytes,
                 gone_nodes=sorted(repairer.watch.gone),
-                draining_nodes=sorted(repairer.draining),
+                draining_nodes=sorted(repairer.draining.node_ids),
+                drains=repairer.draining.statuses(),
+                trash_objects=upkeep.trash.sums[0],
+                trash_bytes=upkeep.trash.sums[1],
+                orphans_wait=upkeep.orphans_wait,
+                twin_nodes=sorted(nodes.twins(time.monotonic())),
             ),
         )
 
-    return [open_read, list_objects, list_studies, events, status]
+    return status
 
 
 def _open_routes(metrics: Metrics) -> list[Any]:

@@ -6,7 +6,7 @@ one, changes nothing. Refuses to do: sockets (`gateway.heartbeats`), clocks (cal
 """
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -15,12 +15,22 @@ from transfer.api import NodeStatus
 from transfer.heartbeat import Heartbeat
 
 State = Literal["live", "silent", "unknown"]
+TWIN_BEATS: Final = 3  # each newer than the one before: a restarted node's last datagram may come late, but not three
 
 
 class Seen(msgspec.Struct, frozen=True):
     """The last heartbeat of a node, and when it came (monotonic seconds)."""
 
     beat: Heartbeat
+    at_s: float
+
+
+class OtherLife(msgspec.Struct, frozen=True):
+    """A life of a node that began before its newest one and was heard since; how often, and when last."""
+
+    started_ns: int
+    sequence: int
+    beats: int
     at_s: float
 
 
@@ -32,6 +42,7 @@ class Nodes:
         self._silent_after_s = silent_after_s
         self._seen: dict[str, Seen] = {}
         self._since_s: float | None = None
+        self._others: dict[str, OtherLife] = {}
 
     @property
     def node_ids(self) -> frozenset[str]:
@@ -52,6 +63,7 @@ class Nodes:
         """Take a verified heartbeat; False if it is not newer than the last one."""
         last = self._seen.get(beat.node_id)
         if last is not None and not is_newer(beat, last.beat):
+            self._note_other_life(beat, last.beat, now_s)
             return False
         self._seen[beat.node_id] = Seen(beat, now_s)
         return True
@@ -77,6 +89,22 @@ class Nodes:
         since_s = self._since_s = now_s if self._since_s is None else self._since_s
         heard = {key: self._seen[key].at_s if key in self._seen else since_s for key in self._node_ids}
         return {key for key, at_s in heard.items() if now_s - at_s >= grace_s + self._silent_after_s}
+
+    def twins(self, now_s: float) -> frozenset[str]:
+        """Return the nodes that run twice: a disk was cloned, or one identity is used by two machines."""
+        enough = (key for key, other in self._others.items() if other.beats >= TWIN_BEATS)
+        return frozenset(key for key in enough if now_s - self._others[key].at_s <= self._silent_after_s)
+
+    def _note_other_life(self, beat: Heartbeat, newest: Heartbeat, now_s: float) -> None:
+        """Take in an older heartbeat: it is late, or sent again, or of a life that goes on beside the newest one."""
+        known = self._others.get(beat.node_id)
+        if beat.started_ns == newest.started_ns and (beat.sequence < newest.sequence or beat == newest):
+            return
+        is_same = known is not None and known.started_ns == beat.started_ns
+        if is_same and known is not None and beat.sequence <= known.sequence:
+            return
+        beats = known.beats + 1 if is_same and known is not None else 1
+        self._others[beat.node_id] = OtherLife(beat.started_ns, beat.sequence, beats, now_s)
 
     def count(self, state: State, now_s: float) -> int:
         """Return the number of nodes in a state."""

@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway import rebuilding, service
+from gateway.audit import Audit
 from gateway.database import Database
 from gateway.heartbeats import Heartbeats
 from gateway.liveness import Nodes
@@ -26,7 +27,7 @@ from gateway.repairlink import RepairLinks
 from gateway.replacement import renewed
 from gateway.settings import GatewaySettings
 from gateway.signatures import NodeKeys
-from transfer import log, settings
+from transfer import log, pki, settings
 from transfer.errors import FascicleError, SettingsError, UnreachableError
 from transfer.heartbeat import Heartbeat
 from transfer.pages import Page
@@ -70,8 +71,11 @@ def rebuild(options: Options, on_progress: Callable[[Progress], None]) -> dict[s
     wanted = sorted(known - set(options.without))
     if not wanted:
         raise SettingsError(f"{options.config} names no node to ask, and none was enrolled")
-    with service.locked(Path(config.data)), renewed(config.database, keep_aside=options.keep_aside) as path:
-        found = asyncio.run(_Rebuild(config, options, wanted, enrolled, on_progress).run(path))
+    with service.locked(Path(config.data)), contextlib.closing(_audit(config)) as audit:
+        with renewed(config.database, keep_aside=options.keep_aside) as path:
+            found = asyncio.run(_Rebuild(config, options, wanted, enrolled, on_progress).run(path))
+        without = sorted(options.without)
+        asyncio.run(audit.note("catalogue_rebuilt", config.gateway_id, objects=found["objects"], without=without))
     logger.info("catalogue_rebuilt", objects=found["objects"], replicas=found["replicas"], seconds=found["seconds"])
     return found
 
@@ -85,6 +89,11 @@ def taking_part(config: GatewaySettings) -> tuple[dict[str, str], set[str]]:
     record = Register(Path(config.data) / "register.json").record
     enrolled = record.nodes()
     return enrolled, {entry.node_id for entry in config.node} - record.revoked.keys() | enrolled.keys()
+
+
+def _audit(config: GatewaySettings) -> Audit:
+    """Open the trail before anything is done: a catalogue that nobody can tell of is not put in place."""
+    return Audit(Path(config.data), pki.load_signing_key(Path(config.identity)))
 
 
 class _Rebuild:

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, func, select, update
 from sqlalchemy.sql import Select
 
 from gateway import schema
+from gateway.asides import without_doubted
 from gateway.database import insert_new, insert_or_update
 from gateway.disks import is_there, present_disks
 from gateway.schema import object_, offered, replica
@@ -33,7 +34,7 @@ _json = msgspec.json.Encoder()
 
 
 def record(connection: Connection, batches: Iterable[ReceiptBatch]) -> list[bytes]:
-    """Write what verified receipts say; return the ids of their objects."""
+    """Write what verified receipts say; return the ids of their objects. Copies that were put aside are left out."""
     signed = [(batch, receipt) for batch in batches for receipt in batch.receipts]
     insert_new(connection, object_, [_object_row(receipt) for _, receipt in signed])
     insert_new(
@@ -43,7 +44,7 @@ def record(connection: Connection, batches: Iterable[ReceiptBatch]) -> list[byte
     )
     disks = present_disks(connection)
     rows = [row for batch, receipt in signed for row in _replica_rows(batch, receipt, disks)]
-    insert_or_update(connection, replica, rows)
+    insert_or_update(connection, replica, without_doubted(connection, rows))
     return [receipt.object_id for _, receipt in signed]
 
 

@@ -58,6 +58,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     parties: dict[str, Party] = {}
     invited: dict[str, Invited] = {}
     revoked: dict[str, int] = {}
+    draining: list[str] = []  # nodes that are to be taken away
 
     def is_revoked(self, name: str, not_before_s: int) -> bool:
         """Tell whether a certificate of `name` that begins at this moment was revoked."""
@@ -113,6 +114,8 @@ class Register:
 
         def edit(record: Record) -> tuple[Record, None]:
             invited = {key: invited for key, invited in record.invited.items() if invited.name != name}
-            return replace(record, revoked=record.revoked | {name: not_before_s}, invited=invited), None
+            draining = [each for each in record.draining if each != name]
+            revoked = record.revoked | {name: not_before_s}
+            return replace(record, revoked=revoked, invited=invited, draining=draining), None
 
         await self.change(edit)

@@ -21,6 +21,7 @@ import msgspec
 
 from gateway.damage import note_copied, note_found, open_damage
 from gateway.database import Database
+from gateway.draining import Draining, Left, count_claims
 from gateway.liveness import Nodes, candidate
 from gateway.metrics import Metrics
 from gateway.nodelink import CHECK_IDS_MAX
@@ -59,12 +60,14 @@ class Repairer:
         links: RepairLinks,
         tickets: Tickets,
         metrics: Metrics,
+        draining: Draining,
     ) -> None:
         self._settings, self._database, self._nodes, self._links = settings, database, nodes, links
         self._tickets, self._metrics = tickets, metrics
-        self.draining = frozenset(entry.node_id for entry in settings.node if entry.draining)
+        self.draining = draining
         self._job_bytes = min(JOB_BYTES, settings.repair_bytes_per_s)  # a second's worth at most
         self._changed = asyncio.Event()
+        self._old_disk = asyncio.Event()  # one that a stocktake should look at now
         self._avoided_s: dict[str, float] = {}  # targets, until when
         self._due_s = 0.0
         self._damaged = False  # copies that a node may have again, such as one put back by an operator
@@ -77,8 +80,10 @@ class Repairer:
             metrics=metrics,
             grace_s=settings.replica_grace_s,
             on_change=self._changed.set,
+            on_old_disk=self._old_disk.set,
         )
         self.stocktake = Stocktake(database, nodes, links, self.watch.telling, self.watch.ask_about)
+        draining.on_change = self._changed.set
 
     async def serve(self) -> None:
         """Repair until cancelled."""
@@ -102,8 +107,12 @@ class Repairer:
             await asyncio.sleep(LOOK_S)
 
     async def _serve_stocktakes(self) -> Never:
-        await asyncio.sleep(min(FIRST_STOCKTAKE_S, self._settings.stocktake_every_s))
+        rest_s = min(FIRST_STOCKTAKE_S, self._settings.stocktake_every_s)
         while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(rest_s):
+                    await self._old_disk.wait()
+            self._old_disk.clear()
             rest_s = self._settings.stocktake_every_s
             try:
                 await self.stocktake.run()
@@ -112,7 +121,6 @@ class Repairer:
                 log.warning("stocktake_waits", code=error.code, reason=error.message)
             except Exception as error:
                 log.error("stocktake_failed", exc_info=error)
-            await asyncio.sleep(rest_s)
 
     async def _serve_passes(self) -> Never:
         while True:
@@ -124,27 +132,34 @@ class Repairer:
             except Exception as error:
                 log.error("repair_failed", exc_info=error)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._settings.repair_every_s if self.short or self._damaged else IDLE_S):
+                busy = self.short or self._damaged or self.draining.is_unsettled
+                async with asyncio.timeout(self._settings.repair_every_s if busy else IDLE_S):
                     await self._changed.wait()
             await asyncio.sleep(SETTLE_S)
 
     async def _pass(self) -> None:
         """Go through everything once; ends early when a node comes back or another is gone."""
         await self._look_again_at_damage()
+        began_s = time.monotonic()
         gone, short, waiting, copied = self.watch.gone, 0, 0, 0
-        counted = self._nodes.node_ids - gone - self.draining
-        read = partial(read_shortages, counted=counted, every=bool(self.draining))
+        draining = self.draining.node_ids
+        counted = self._nodes.node_ids - gone - draining
+        read = partial(read_shortages, counted=counted, every=bool(draining))
+        left = dict.fromkeys(sorted(draining), Left())
         after: bytes | None = b""
         while after is not None:
             found, after = await self._database.read(partial(read, after=after))
-            planned = plan(found, self._candidates(), draining=self.draining, job_bytes=self._job_bytes)
+            left = {node_id: left[node_id].plus(node_id, found) for node_id in left}
+            planned = plan(found, self._candidates(), draining=draining, job_bytes=self._job_bytes)
             short, waiting = short + len(found), waiting + planned.waiting
             self.short, self.waiting = max(self.short, short - copied), waiting
             for job in planned.jobs:
                 if self.watch.gone != gone:
                     self._changed.set()
                     return
-                copied += await self._run(job)
+                copied += await self.copy(job)
+        claims = await self._database.read(partial(count_claims, node_ids=sorted(draining)))
+        self.draining.note({key: left[key].claimed(claims[key]) for key in left}, began_s)
         self.short, self.waiting = max(waiting, short - copied), waiting
         self._metrics.objects_short.set(self.short)
         if short:
@@ -157,8 +172,8 @@ class Repairer:
             msgspec.structs.replace(node, free_bytes=0) if self._is_avoided(node.node_id) else node for node in live
         ]
 
-    async def _run(self, job: Job) -> int:
-        """Have one job done; return how many copies were made."""
+    async def copy(self, job: Job, *, moved: bool = False) -> int:
+        """Have one job done; return how many copies were made. `moved`: for others to go, not to repair anything."""
         live = {node.node_id: node for node in self._nodes.live(time.monotonic())}
         if job.source not in live or job.target not in live or self._is_avoided(job.target):
             return 0
@@ -173,8 +188,8 @@ class Repairer:
             except FascicleError as error:
                 log.warning("copy_failed", source=job.source, target=job.target, code=error.code, reason=error.message)
                 return 0
-            news = await self._database.write(lambda link: note_copied(link, copies.batch, job.target))
-        self._metrics.copies_repaired.inc(news)
+            news = await self._database.write(lambda link: note_copied(link, copies.batch, job.target, moved=moved))
+        self._metrics.copies_repaired.inc(0 if moved else news)
         refused = sorted({one.code for one in copies.failed})
         names = {"source": job.source, "target": job.target}
         log.info("objects_copied", **names, objects=news, bytes=job.bytes, refused=refused)

@@ -16,7 +16,24 @@ from transfer import pages
 from transfer.errors import UnauthorisedError, UnreachableError
 from transfer.heartbeat import Heartbeat
 from transfer.pages import Page
-from transfer.protocol.messages import Check, Checked, Copied, Copy, List, Listed, Message, Refused, Stored
+from transfer.protocol.messages import (
+    Check,
+    Checked,
+    Copied,
+    Copy,
+    Discard,
+    Done,
+    List,
+    Listed,
+    Message,
+    Purge,
+    Reason,
+    Refused,
+    Restore,
+    Stored,
+    Trash,
+    Trashed,
+)
 from transfer.receipts import ReceiptBatch
 
 NONCE_BYTES: Final = 16
@@ -72,9 +89,51 @@ class RepairLinks:
         Raises:
             FascicleError: as `list`; some may have been copied all the same.
         """
-        timeout_s = COPY_TIMEOUT_S + size_bytes / COPY_BYTES_PER_S_MIN
-        copied = await self._request(source, Copy(list(object_ids), ticket), Copied, timeout_s)
+        copied = await self._request(source, Copy(list(object_ids), ticket), Copied, _patience_s(size_bytes))
         return Copies(self._verify(source, copied.stored), copied.failed)
+
+    async def verify(self, node: Heartbeat, object_ids: Sequence[bytes], size_bytes: int) -> ReceiptBatch:
+        """Return a node's receipts for those of at most 256 objects whose every byte it has read again.
+
+        Raises:
+            FascicleError: as `list`.
+        """
+        asked = Check(list(object_ids), deep=True)
+        checked = await self._request(node, asked, Checked, _patience_s(size_bytes))
+        return self._verify(node, checked.sound)
+
+    async def discard(self, node: Heartbeat, object_ids: Sequence[bytes], reason: Reason, keep_s: int) -> Done:
+        """Have a node put objects aside; what is not in the answer may be so all the same.
+
+        Raises:
+            FascicleError: as `list`.
+        """
+        return await self._request(node, Discard(list(object_ids), reason, keep_s), Done, self._list_timeout_s)
+
+    async def restore(self, node: Heartbeat, object_ids: Sequence[bytes], size_bytes: int) -> ReceiptBatch:
+        """Have a node put objects back; return its receipts for those that are in their places now.
+
+        Raises:
+            FascicleError: as `list`.
+        """
+        checked = await self._request(node, Restore(list(object_ids)), Checked, _patience_s(size_bytes))
+        return self._verify(node, checked.sound)
+
+    async def purge(self, node: Heartbeat, object_ids: Sequence[bytes], *, at_once: bool) -> Done:
+        """Have a node delete what it put aside, where its time has passed or `at_once`.
+
+        Raises:
+            FascicleError: as `list`.
+        """
+        return await self._request(node, Purge(list(object_ids), at_once), Done, self._list_timeout_s)
+
+    async def trash(self, node: Heartbeat, after: bytes) -> Trashed:
+        """Return the next page of what a node put aside.
+
+        Raises:
+            FascicleError: as `list`.
+        """
+        return await self._request(node, Trash(after), Trashed, self._list_timeout_s)
 
     def close(self) -> None:
         """Drop all flows."""
@@ -99,3 +158,7 @@ class RepairLinks:
         if node.node_id not in self._links:
             self._links[node.node_id] = NodeLink(node.node_id, self._make_ticket, self._tls)
         return self._links[node.node_id]
+
+
+def _patience_s(size_bytes: int) -> float:
+    return COPY_TIMEOUT_S + size_bytes / COPY_BYTES_PER_S_MIN

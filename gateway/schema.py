@@ -132,6 +132,36 @@ damage: Final = Table(  # copies that nodes said are gone, until the object is r
     **_CLUSTERED,
 )
 
+spare: Final = Table(  # copies that may be put aside once they are so for long enough (`gateway.spares`)
+    "spare",
+    metadata,
+    Column("node_id", Text, primary_key=True),
+    Column("object_id", LargeBinary, primary_key=True),
+    Column("reason", Text, nullable=False),  # orphan; or extra: put back by an operator, left alone for a while
+    Column("stored_bytes", BigInteger, nullable=False),
+    Column("since_s", BigInteger, nullable=False),  # of the gateway's running time
+    **_CLUSTERED,
+)
+
+aside: Final = Table(  # copies that were put aside: what was signed of them before counts no more (`gateway.asides`)
+    "aside",
+    metadata,
+    Column("object_id", LargeBinary, primary_key=True),
+    Column("node_id", Text, primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("noted_at", Text, nullable=False),
+    **_CLUSTERED,
+)
+
+idle: Final = Table(  # open transfers: how far they were when that was last new, by the gateway's running time
+    "idle",
+    metadata,
+    Column("transfer_key", _Key, ForeignKey(transfer.c.transfer_key), primary_key=True, autoincrement=False),
+    Column("offered_objects", BigInteger, nullable=False),
+    Column("durable_objects", BigInteger, nullable=False),
+    Column("since_s", BigInteger, nullable=False),
+)
+
 tally: Final = Table(  # what is counted for good: copies found damaged, copies made to repair
     "tally",
     metadata,

@@ -22,6 +22,7 @@ from gateway import renewal
 from gateway.audit import Audit
 from gateway.connections import connection_type
 from gateway.database import Database
+from gateway.draining import Draining
 from gateway.heartbeats import Heartbeats
 from gateway.http import make_app
 from gateway.liveness import Nodes
@@ -37,6 +38,7 @@ from gateway.settings import GatewaySettings
 from gateway.signatures import NodeKeys
 from gateway.signing import SigningKeys
 from gateway.tickets import Tickets
+from gateway.upkeep import Upkeep
 from gateway.uploads import Uploads
 from transfer import addresses, log, pki, settings, tls
 from transfer.errors import SettingsError
@@ -104,9 +106,7 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
         membership = Membership(config, register=register, signing=signing, keys=keys, nodes=nodes, audit=audit)
         tickets, outgoing = _tickets(config, keys, signing), _context(config)
         links = stack.enter_context(contextlib.closing(_links(config, tickets, outgoing)))
-        uploads = _uploads(
-            config, metrics, tickets, database=database, nodes=nodes, keys=keys, links=links, audit=audit
-        )
+        draining = Draining(config, register)
         repairs = stack.enter_context(contextlib.closing(repair_links(config, keys, tickets, outgoing)))
         repairer = Repairer(
             settings=config,
@@ -115,12 +115,29 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
             links=repairs,
             tickets=tickets,
             metrics=metrics,
+            draining=draining,
+        )
+        upkeep = Upkeep(
+            settings=config, database=database, nodes=nodes, links=repairs, repairer=repairer, audit=audit
+        )
+        uploads = _uploads(
+            config,
+            metrics,
+            tickets,
+            database=database,
+            nodes=nodes,
+            keys=keys,
+            links=links,
+            audit=audit,
+            draining=draining,
+            recall=upkeep.trash.recall,
         )
         app = make_app(
             uploads=uploads,
             database=database,
             nodes=nodes,
             repairer=repairer,
+            upkeep=upkeep,
             metrics=metrics,
             membership=membership,
             audit=audit,
@@ -137,7 +154,7 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
         running = Running(server, listener, datagrams.get_extra_info("sockname"))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         renewing = _start_renewal(config, [context, *([outgoing] if outgoing else [])], tickets)
-        repairing = asyncio.create_task(repairer.serve())
+        repairing = asyncio.gather(repairer.serve(), upkeep.serve())
         try:
             yield running, serving
         finally:

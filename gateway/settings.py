@@ -50,6 +50,14 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     repair_every_s: Seconds = 30.0  # between looks for what is short, while something is
     stocktake_every_s: Annotated[float, Meta(ge=0.1, le=366 * 86_400)] = 86_400.0
     repair_bytes_per_s: Annotated[int, Meta(ge=1 << 10, le=1 << 40)] = 64 << 20
+    upkeep_every_s: Annotated[float, Meta(gt=0, le=86_400)] = 60.0
+    upkeep_bytes_per_s: Annotated[int, Meta(ge=1 << 10, le=1 << 40)] = 16 << 20  # moved, and read again to let others go
+    calm_s: Annotated[float, Meta(ge=0, le=366 * 86_400)] = 3600.0  # nothing short and all nodes heard, before tidying
+    trash_s: Annotated[float, Meta(ge=0, le=366 * 86_400)] = 7 * 86_400.0
+    orphan_grace_s: Annotated[float, Meta(ge=0, le=366 * 86_400)] = 7 * 86_400.0
+    orphan_share_max: Annotated[float, Meta(ge=0, le=1)] = 0.01  # of all copies; beyond, somebody has to say so
+    transfer_idle_s: Annotated[float, Meta(gt=0, le=366 * 86_400)] = 30 * 86_400.0
+    balance_spread: Annotated[float, Meta(gt=0, le=1)] = 0.1  # between the fullest node and the emptiest
     reserve_timeout_s: Seconds = 2.0
     check_timeout_s: Seconds = 10.0
     list_timeout_s: Seconds = 30.0

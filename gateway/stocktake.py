@@ -2,13 +2,14 @@
 
 A copy that the catalogue names and the node does not list is asked for once more, and gone when the node signs that. A
 copy that the node lists of an object that the catalogue has counts from now on. What the catalogue does not show (never
-committed, or not known at all) is an orphan: counted and said, and left alone, because it may be an image that somebody
-is sending. Refuses to do: deleting anything.
+committed, or not known at all) is an orphan: counted, said and noted with its beginning, and left alone, because it may be
+an image that somebody is sending. Refuses to do: putting anything aside (`gateway.discards`).
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -18,12 +19,14 @@ from gateway.damage import note_found
 from gateway.database import Database
 from gateway.liveness import Nodes
 from gateway.merging import END
+from gateway.nodelink import CHECK_IDS_MAX
 from gateway.repairlink import RepairLinks
+from gateway.runtime import running_s
 from gateway.schema import object_, replica
+from gateway.spares import note_orphans
 from transfer.heartbeat import Heartbeat
 from transfer.log import get_logger
 from transfer.pages import Page
-from transfer.receipts import ReceiptBatch
 
 PAUSE_S: Final = 0.2  # between pages: a million objects of one node take a quarter of an hour
 log = get_logger()
@@ -74,12 +77,18 @@ class Stocktake:
         self._database, self._nodes, self._links = database, nodes, links
         self._telling, self._ask_about = telling, ask_about
         self._orphans: dict[str, Orphans] = {}
+        self._listed: dict[str, int] = {}
 
     @property
     def orphans(self) -> Orphans:
         """What the last look at each node found."""
         found = self._orphans.values()
         return Orphans(sum(each.objects for each in found), sum(each.bytes for each in found))
+
+    @property
+    def listed(self) -> int:
+        """How many copies the last look at each node found."""
+        return sum(self._listed.values())
 
     async def run(self) -> None:
         """Look at every live node once.
@@ -92,7 +101,7 @@ class Stocktake:
 
     async def _look(self, beat: Heartbeat) -> None:
         after, complete = b"", False
-        missing = unnamed = orphans = orphan_bytes = 0
+        missing = unnamed = orphans = orphan_bytes = listed = 0
         while not complete:
             async with self._telling:  # or it would wait behind a long copy on the same flow, and give up
                 page = await self._links.list(beat, after)
@@ -100,16 +109,17 @@ class Stocktake:
             await self._settle(beat, page, found)
             orphan_bytes += sum(one.stored_bytes for one in page.receipts if one.object_id in set(found.orphans))
             missing, unnamed = missing + len(found.missing), unnamed + len(found.unnamed)
-            orphans += len(found.orphans)
+            orphans, listed = orphans + len(found.orphans), listed + len(page.receipts)
             after, complete = page.last, page.complete
             await asyncio.sleep(PAUSE_S)
         self._orphans[beat.node_id] = Orphans(orphans, orphan_bytes)
+        self._listed[beat.node_id] = listed
         log.info("node_taken_stock", node_id=beat.node_id, missing=missing, unnamed=unnamed, orphans=orphans)
 
     async def _settle(self, beat: Heartbeat, page: Page, found: Difference) -> None:
         await self._ask_about(beat, sorted({*found.missing, *page.damaged}))
-        if found.unnamed:
-            wanted = set(found.unnamed)
-            held = [receipt for receipt in page.receipts if receipt.object_id in wanted]
-            batch = ReceiptBatch(page.node_id, page.incarnation, "", held)
-            await self._database.write(lambda connection: note_found(connection, [batch]))
+        await self._database.write(lambda link: note_orphans(link, page, found.orphans, running_s(link)))
+        for start in range(0, len(found.unnamed), CHECK_IDS_MAX):
+            async with self._telling:  # asked anew: it may have been put aside since the page was made
+                batch = await self._links.check(beat, found.unnamed[start : start + CHECK_IDS_MAX])
+                await self._database.write(partial(note_found, batches=[batch]))

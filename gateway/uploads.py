@@ -8,6 +8,8 @@ it) and counts for no transfer. Refuses to do: HTTP, SQL, authorisation by role.
 import asyncio
 import secrets
 import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -16,7 +18,9 @@ from sqlalchemy import Connection
 
 from gateway import announcements, commits, transfers
 from gateway.audit import Audit
+from gateway.asides import doubted
 from gateway.database import Database
+from gateway.draining import Draining
 from gateway.liveness import Nodes, candidate
 from gateway.metrics import Metrics
 from gateway.nodelink import NodeLinks
@@ -36,14 +40,17 @@ from transfer.api import (
     OpenRead,
     OpenTransfer,
     Receipts,
+    SignedReceipts,
     Wanted,
 )
 from transfer.errors import BusyError, FullError, UnauthorisedError
 from transfer.heartbeat import Heartbeat
 from transfer.log import get_logger
 from transfer.protocol.messages import Right
+from transfer.receipts import ReceiptBatch
 from transfer.tls import Peer
 
+Recall = Callable[[Mapping[str, Sequence[bytes]]], Awaitable[None]]
 READ_RIGHTS: Final[frozenset[Right]] = frozenset({"get", "check"})
 
 
@@ -62,10 +69,12 @@ class Uploads:
         signing_key: Ed25519PrivateKey,
         metrics: Metrics,
         audit: Audit,
+        draining: Draining,
+        recall: Recall,
     ) -> None:
         self._audit = audit
         self._settings = settings
-        self._draining = frozenset(entry.node_id for entry in settings.node if entry.draining)
+        self._draining, self._recall = draining, recall
         self._database = database
         self._nodes = nodes
         self._keys = keys
@@ -132,7 +141,7 @@ class Uploads:
             ProtocolError, UnauthorisedError: see `gateway.signatures.NodeKeys.verify`.
             FascicleError: see `gateway.transfers.find_owned`.
         """
-        batches = await asyncio.to_thread(self._keys.verify_all, body.receipts)
+        batches = await self._take(body.receipts)
         durable = await self._database.write(
             lambda connection: transfers.take_receipts(connection, transfer_id, sender, batches)
         )
@@ -146,7 +155,7 @@ class Uploads:
             ProtocolError, UnauthorisedError: see `gateway.signatures.NodeKeys.verify`.
             FascicleError: see `gateway.commits.commit`.
         """
-        batches = await asyncio.to_thread(self._keys.verify_all, claim.receipts)
+        batches = await self._take(claim.receipts)
 
         def unit(connection: Connection) -> bytes:
             if batches:
@@ -168,7 +177,7 @@ class Uploads:
         """
         for item in body.names:
             names.check(item.name)
-        batches = await asyncio.to_thread(self._keys.verify_all, body.receipts)
+        batches = await self._take(body.receipts)
         if any(batch.node_id != node.name for batch in batches):
             raise UnauthorisedError("a node announces its own objects only")
         key = self._signing_key
@@ -192,6 +201,14 @@ class Uploads:
         await self._audit.note("read_opened", reader.name, rights=sorted(set(wish.rights)))
         return self._answer("", 1, nodes, ticket)
 
+    async def _take(self, signed: list[SignedReceipts]) -> list[ReceiptBatch]:
+        """Return what nodes signed; copies that it names and that were put aside since are asked for first."""
+        batches = await asyncio.to_thread(self._keys.verify_all, signed)
+        doubts = await self._database.read(partial(doubted, batches=batches)) if batches else {}
+        if doubts:
+            await self._recall(doubts)
+        return batches
+
     async def _ask_nodes(self, mine: Transfer, uncertain: list[bytes]) -> set[bytes]:
         signed = await self._links.check(self._nodes.live(time.monotonic()), uncertain)
         batches = await asyncio.to_thread(lambda: [self._keys.verify(stored) for stored in signed])
@@ -203,7 +220,8 @@ class Uploads:
         self, transfer_id: str, replicas: int, wished: int | None, size_bytes: int | None
     ) -> list[Heartbeat]:
         """Return nodes that confirmed room, best first; those that do not confirm are replaced by the next."""
-        live = [node for node in self._live() if node.node_id not in self._draining]
+        out = self._draining.node_ids | self._nodes.twins(time.monotonic())
+        live = [node for node in self._live() if node.node_id not in out]
         if len(live) < replicas:
             raise BusyError(f"{replicas} replicas are wished and {len(live)} nodes are live; start more, or wish fewer")
         count = max(replicas, min(wished or self._settings.transfer_nodes_max, len(live)))

@@ -21,6 +21,7 @@ from transfer.log import get_logger
 from transfer.pages import Page
 
 LOOK_S: Final = 0.5
+AGE_SLACK_S: Final = 120  # of running time: nodes keep it every minute
 TROUBLE_S: Final = 5.0  # before a node that did not answer is asked again
 log = get_logger()
 
@@ -37,15 +38,18 @@ class Watch:
         metrics: Metrics,
         grace_s: float,
         on_change: Callable[[], None],
+        on_old_disk: Callable[[], None] = lambda: None,
     ) -> None:
         self._nodes, self._database, self._links = nodes, database, links
-        self._metrics, self._grace_s, self._on_change = metrics, grace_s, on_change
+        self._metrics, self._grace_s, self._on_change, self._on_old_disk = metrics, grace_s, on_change, on_old_disk
         self.gone: frozenset[str] = frozenset()
         self.telling = asyncio.Lock()  # held from a question about copies until the answer is in the catalogue
         self._states: dict[str, State] = {}
         self._disks: dict[str, str] = {}
         self._told: dict[str, tuple[str, int]] = {}  # disk and number in quarantine of which everything is known
         self._ask_again_s: dict[str, float] = {}
+        self._twins: frozenset[str] = frozenset()
+        self._ages_s: dict[str, tuple[str, int]] = {}  # disk, and how long nodes ran on it
 
     def look_for_silence(self) -> None:
         """Take in which nodes are heard now."""
@@ -55,6 +59,7 @@ class Watch:
             if self._states.get(node_id, "unknown") != state:
                 log.info("node_state", node_id=node_id, state=state)
             self._states[node_id] = state
+        self._look_for_copied_disks(now_s)
         gone = frozenset(self._nodes.gone(now_s, self._grace_s))
         disks = {beat.node_id: beat.incarnation for beat in self._nodes.live(now_s)}
         is_other_disk = any(self._disks.get(node_id) != disk for node_id, disk in disks.items())
@@ -64,6 +69,19 @@ class Watch:
         if gone != self.gone or is_other_disk:
             self.gone = gone
             self._on_change()
+
+    def _look_for_copied_disks(self, now_s: float) -> None:
+        """Say which nodes run twice, and which disks are what they were before, as those put back from a copy are."""
+        twins = self._nodes.twins(now_s)
+        if twins != self._twins:
+            log.error("nodes_run_twice", node_ids=sorted(twins), no_more=sorted(self._twins - twins))
+            self._twins = twins
+        for beat in self._nodes.live(now_s):
+            disk, age_s = self._ages_s.get(beat.node_id, ("", 0))
+            if disk == beat.incarnation and beat.running_s + AGE_SLACK_S < age_s:
+                log.error("disk_is_an_old_one", node_id=beat.node_id, running_s=beat.running_s, before_s=age_s)
+                self._on_old_disk()
+            self._ages_s[beat.node_id] = (beat.incarnation, beat.running_s)
 
     async def look_for_damage(self) -> None:
         """Ask the nodes that have something to tell."""

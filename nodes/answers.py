@@ -45,7 +45,7 @@ async def answer_check(node: Node, check: Check, transfer_id: str) -> Checked:
     missing: list[bytes] = []
     corrupt: list[bytes] = []
     for object_id in check.object_ids:
-        look = partial(node.store.check, object_id.hex(), deep=check.deep)
+        look = partial(node.store.check_durable, object_id.hex(), deep=check.deep)
         try:
             record = await trio.to_thread.run_sync(look, limiter=node.checks)
         except NotStoredError:

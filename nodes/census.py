@@ -61,10 +61,10 @@ class Census:
             self.objects += 1
             self.stored_bytes += stored_bytes
 
-    def remove(self, object_id: str, stored_bytes: int) -> None:
-        """Count off an object that is in quarantine now."""
+    def remove(self, object_id: str, stored_bytes: int, *, quarantined: bool = True) -> None:
+        """Count off an object that is in quarantine now, or was put aside."""
         with self._lock:
-            self.quarantined += 1
+            self.quarantined += quarantined
             counted = self.complete or object_id in self._changed or object_id[:4] <= self._counted_to
             if not self.complete:
                 self._changed.add(object_id)

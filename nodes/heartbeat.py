@@ -38,6 +38,7 @@ async def beat(node: Node, advertised: Address, gateway: Address, *, failure_dom
                 objects=statistics.objects,
                 flows=node.flows,
                 quarantined=statistics.quarantined,
+                running_s=node.trash.uptime.now_s(),
             ),
             node.signing_key,
         )

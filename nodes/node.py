@@ -18,6 +18,7 @@ from nodes.metrics import Metrics
 from nodes.objectfile import HEADER_BYTES, Record
 from nodes.replicate import Replicator
 from nodes.store import Store
+from nodes.trash import Trash
 from nodes.trust import Trusted
 from transfer import receipts
 from transfer.buffers import Buffers
@@ -47,6 +48,7 @@ class Node:
     ) -> None:
         self.node_id = node_id
         self.store = store
+        self.trash = Trash(store)
         self.signing_key = signing_key
         self.committer = Committer(store)
         self.replicator = Replicator(store, node_id, client_context, nursery)

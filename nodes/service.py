@@ -9,6 +9,7 @@
      +- heartbeat                nodes.heartbeat
      +- trust, certificate       nodes.trust, nodes.renewal   (when the gateway's URL is configured)
      +- scrubber                 nodes.scrub      (unless switched off)
+     +- running time             nodes.uptime
      +- paper listener           nodes.paper      (when configured)
      +- announcer                nodes.announce   (when configured)
      +- metrics listener         nodes.metrics    (when configured)
@@ -36,6 +37,7 @@ from nodes.scrub import Scrubber
 from nodes.server import serve_flows
 from nodes.store import Store
 from nodes.trust import Trusted, keep_trust
+from nodes.uptime import keep_uptime
 from transfer import addresses, encodings, log, memory, pki, settings, tls
 from transfer.errors import SettingsError
 from transfer.protocol.messages import NodeId
@@ -112,6 +114,7 @@ async def _start(loaded: NodeSettings, store: Store, nursery: trio.Nursery) -> N
     context = None if loaded.plain else tls.server_context(identity, require_client=True)
     advertised = _advertised(loaded, port_of(listener))
     nursery.start_soon(node.committer.serve)
+    nursery.start_soon(keep_uptime, node.trash.uptime)
     nursery.start_soon(partial(serve_flows, node, listener, context))
     nursery.start_soon(
         partial(beat, node, advertised, addresses.parse(loaded.heartbeat), failure_domain=loaded.failure_domain)

@@ -1,7 +1,7 @@
 """One flow at a node: takes what the client sends, answers in batches, within the credit it gave.
 
 Two tasks: one reads frames and hands them on, the other sends what has gathered in the outbox and works off requests
-(GET, CHECK, LIST, COPY) in the order in which they came. Refuses to do: uploads (`nodes.uploads`), judging tickets.
+(GET, CHECK, and the gateway's own) in the order in which they came. Refuses to do: uploads (`nodes.uploads`), judging tickets.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import trio
 from nodes import admission, credit
 from nodes.answers import answer_check, answer_get, answer_list
 from nodes.copying import answer_copy
+from nodes.discarding import answer_discard, answer_purge, answer_restore, answer_trash
 from nodes.node import Node
 from nodes.outbox import Outbox
 from nodes.uploads import Uploads
@@ -23,16 +24,25 @@ from transfer.protocol.messages import (
     VERSION,
     Bye,
     Check,
+    Checked,
+    Copied,
     Copy,
+    Discard,
+    Done,
     Get,
     Hello,
     List,
+    Listed,
     Ping,
     Pong,
+    Purge,
     Put,
     Reserve,
     Reserved,
+    Restore,
     Right,
+    Trash,
+    Trashed,
     Welcome,
 )
 from transfer.stream import Stream
@@ -44,7 +54,9 @@ LOOK_S: Final = 10.0  # between looks whether that long has passed
 SEND_S: Final = 120.0  # for a client that does not read what it asked for
 OPEN_OBJECTS_MAX: Final = 4096
 REQUESTS_MAX: Final = 64
-NEEDED: Final[dict[type, Right]] = {Get: "get", Check: "check", List: "repair", Copy: "repair"}
+Request = Get | Check | List | Copy | Discard | Restore | Purge | Trash
+_KEEPING: Final[dict[type, Right]] = dict.fromkeys((List, Copy, Discard, Restore, Purge, Trash), "repair")
+NEEDED: Final[dict[type, Right]] = {Get: "get", Check: "check", **_KEEPING}
 FRAMES_MAX: Final = 1024  # queued to be sent, such as PONGs for a client that does not read them
 
 
@@ -101,7 +113,7 @@ class Session:
     def __init__(self, node: Node, stream: Stream, connection: ServerConnection, ticket: Ticket, signed: bytes) -> None:
         self._node, self._stream, self._connection, self._ticket = node, stream, connection, ticket
         self._outbox = Outbox()
-        self._requests: deque[Get | Check | List | Copy] = deque()
+        self._requests: deque[Request] = deque()
         self._changed = trio.Event()  # something was answered or sent
         self._done_reading = False
         self._receiving = self._answering = False
@@ -184,7 +196,7 @@ class Session:
                 await self._uploads.take_put(frame)
             case Data():
                 await self._uploads.take_data(frame)
-            case Get() | Check() | List() | Copy():
+            case Get() | Check() | List() | Copy() | Discard() | Restore() | Purge() | Trash():
                 admission.require(self._ticket, NEEDED[type(frame)])
                 self._requests.append(frame)
                 self._outbox.wake()
@@ -234,16 +246,35 @@ class Session:
             return
         raise ProtocolError(f"the client read nothing for {SEND_S:.0f} s")
 
-    async def _answer(self, request: Get | Check | List | Copy) -> None:
-        if isinstance(request, Check):
-            self._outbox.say(await answer_check(self._node, request, self._ticket.transfer_id))
-            return
-        if isinstance(request, List):
-            self._outbox.say(await answer_list(self._node, request))
-            return
-        if isinstance(request, Copy):
-            self._outbox.say(await answer_copy(self._node, request))
-            return
+    async def _answer(self, request: Request) -> None:
+        if isinstance(request, Get):
+            await self._give(request)
+        else:
+            self._outbox.say(await self._answer_keeper(request))
+
+    async def _answer_keeper(
+        self, request: Check | List | Copy | Discard | Restore | Purge | Trash
+    ) -> Checked | Listed | Copied | Done | Trashed:
+        node, name = self._node, self._ticket.transfer_id
+        answer: Checked | Listed | Copied | Done | Trashed
+        match request:
+            case Check():
+                answer = await answer_check(node, request, name)
+            case List():
+                answer = await answer_list(node, request)
+            case Copy():
+                answer = await answer_copy(node, request)
+            case Discard():
+                answer = await answer_discard(node, request)
+            case Restore():
+                answer = await answer_restore(node, request, name)
+            case Purge():
+                answer = await answer_purge(node, request)
+            case Trash():
+                answer = await answer_trash(node, request)
+        return answer
+
+    async def _give(self, request: Get) -> None:
         try:
             async with contextlib.aclosing(answer_get(self._node, request)) as pieces:
                 async for piece in pieces:

@@ -5,11 +5,12 @@
 | `objects/ab/cd/` | the objects whose ids begin with ab, cd (`nodes.objectfile`) |
 | `incoming/` | temporary files, cleared at start; `<object id>.partial` of resumable uploads, a week if there is room |
 | `quarantine/` | what was found damaged, as `<object id>.<number>` |
+| `trash/` | what the gateway had put aside (`nodes.trash`) |
 | `incarnation` | the id of this life of the disk |
 | `lock` | held while a node has the folder |
 
 Everything blocks unless it says otherwise; methods may be called from any thread. Refuses to do: deleting objects
-(the scrubber does, after a delay), decoding for readers, deciding who may ask.
+(`nodes.trash` does, after a delay), decoding for readers, deciding who may ask.
 """
 
 import contextlib
@@ -89,7 +90,7 @@ class Store:
             StorageError, FullError: the disk failed or is full.
         """
         folder = folder.absolute()
-        for name in ("objects", "incoming", "quarantine"):
+        for name in ("objects", "incoming", "quarantine", "trash"):
             make_folder_durably(folder / name)
         descriptor = lock_folder(folder)
         try:
@@ -277,6 +278,17 @@ class Store:
         finally:
             disk.close(descriptor)
 
+    def check_durable(self, object_id: str, *, deep: bool) -> Record:
+        """As `check`; an object whose name is visible and not durable yet is not here: its receipt could prove false.
+
+        Raises:
+            FascicleError: as `read`.
+        """
+        record = self.check(object_id, deep=deep)
+        if self.contains(object_id) is None:
+            raise NotStoredError(f"{object_id} is not durable here yet")
+        return record
+
     def _open(self, object_id: str) -> int:
         if not is_object_id(object_id):
             raise ProtocolError("an object's id is 64 lower-case hex digits")
@@ -292,6 +304,41 @@ class Store:
             self._volume.move(path, target)
             self._census.remove(object_id, max(0, disk.size_of(descriptor) - HEADER_BYTES))
         log.error("object_quarantined", object_id=object_id)
+
+    def set_aside(self, object_id: str, target: str) -> None:
+        """Move an object whose header is right to `target`, a free name in this folder; durable on return.
+
+        Raises:
+            FascicleError: as `check`; after StorageError of the move it may be in either place.
+        """
+        with self._volume.publishing:
+            record = self.check(object_id, deep=False)
+            self._volume.move(object_path(self.folder, object_id), target)
+            self._census.remove(object_id, record.stored_bytes, quarantined=False)
+
+    def take_back(self, object_id: str, source: str) -> Record:
+        """Put an object that lies at `source` in its place, after every byte of it was read; durable on return.
+
+        Where a sound one is in its place already, `source` stays where it is.
+
+        Raises:
+            FascicleError: as `read`; nothing has changed, but after StorageError of the move.
+        """
+        with StoredReader(disk.open_to_read(source), object_id, lambda _: None, from_disk=True) as reader:
+            for _ in reader:
+                pass
+        with self._volume.publishing:
+            new = self._announce([object_id])
+            if not new:
+                return self.check(object_id, deep=True)
+            try:
+                self._volume.move(source, object_path(self.folder, object_id))
+            except FascicleError:
+                self._settle(new if is_taken_back(self.folder, object_id) else set(), failed=True)
+                raise
+            self._settle(new)
+            self._census.add(object_id, reader.record.stored_bytes)
+        return reader.record
 
     def statistics(self) -> Statistics:
         """Return the counts and the room that is left above the reserve; does not block."""

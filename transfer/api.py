@@ -181,17 +181,33 @@ class TransferStatus(Body, frozen=True):
     opened_at: str
 
 
+class DrainStatus(Body, frozen=True):
+    """A node that is to be taken away; `safe` to switch off, or what is left on it that is not elsewhere.
+
+    Numbers are by the last look, -1 before it. `claimed_objects`: of transfers that are open.
+    """
+
+    node_id: NodeId
+    left_objects: int
+    left_bytes: int
+    claimed_objects: int
+    safe: bool
+
+
 class RepairStatus(Body, frozen=True):
     """Damage and repair. The first two count for good; the others say how it stands.
 
     `damaged_objects`: copies gone and not made good elsewhere yet. `short_objects`: with fewer replicas than wished.
     `waiting_objects`: those of them that nothing can be done for now: no node to read from, or none with room to write
     to. `lost_objects`: without any copy that is known. `orphan_objects`: copies that nodes hold and that no listing
-    shows, such as those of transfers that were never committed, by the last audit.
+    shows, such as those of transfers that were never committed, by the last stocktake; `orphans_wait`: too many of them
+    to be put aside without an operator's word. `moved_total`: copies made so that others could go. `trash_objects`:
+    copies that were put aside, by the last look. `twin_nodes`: that run twice, as of a cloned disk.
     """
 
     damaged_total: int = 0
     repaired_total: int = 0
+    moved_total: int = 0
     damaged_objects: int = 0
     short_objects: int = 0
     waiting_objects: int = 0
@@ -200,6 +216,11 @@ class RepairStatus(Body, frozen=True):
     orphan_bytes: int = 0
     gone_nodes: list[str] = []
     draining_nodes: list[str] = []
+    trash_objects: int = 0
+    trash_bytes: int = 0
+    orphans_wait: bool = False
+    twin_nodes: list[str] = []
+    drains: list[DrainStatus] = []
 
 
 class Status(Body, frozen=True):

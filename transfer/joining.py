@@ -9,7 +9,7 @@ import base64
 import binascii
 import hashlib
 import ssl
-from typing import Final
+from typing import Final, Literal
 
 import httpx
 import msgspec
@@ -33,6 +33,7 @@ from transfer.membership import (
     RotateKeys,
 )
 from transfer.protocol.messages import UNREADABLE
+from transfer.upkeep import Count, Drain, Drains, SomeTrash, TrashPage
 
 PREFIX: Final = "fascicle1."
 AUTHORITY_BYTES_MAX: Final = 64 << 10
@@ -138,6 +139,22 @@ class JoiningClient(GatewayClient):
     async def audit_head(self) -> AuditHead:
         """Return where the audit trail ends: an anchor to keep elsewhere."""
         return await self._get("/api/v1/audit/head", {}, AuditHead)
+
+    async def drain(self, wish: Drain) -> Drains:
+        """Have a node drain, or not."""
+        return await self._post("/api/v1/drains", wish, Drains)
+
+    async def trash(self, node_id: str, after: str) -> TrashPage:
+        """Return a page of what a node put aside."""
+        return await self._get("/api/v1/trash", {"node": node_id, "after": after}, TrashPage)
+
+    async def change_trash(self, change: Literal["undo", "purge"], some: SomeTrash) -> int:
+        """Have some of it put back, or deleted; return of how many that is done."""
+        return (await self._post(f"/api/v1/trash/{change}", some, Count)).objects
+
+    async def put_orphans_aside(self) -> int:
+        """Have the next orphans put aside; return how many, 0 when there are no more."""
+        return (await self._post("/api/v1/trash/orphans", None, Count)).objects
 
     async def parties(self) -> Parties:
         """Return who was enrolled or revoked."""

@@ -49,6 +49,11 @@ EXPECTED = {
     ("POST", f"{API}/revocations"): ("revoke", ADMINISTRATOR),
     ("GET", f"{API}/parties"): ("list_parties", {"operator", "administrator"}),
     ("GET", f"{API}/audit/head"): ("read_audit_head", {"operator", "administrator"}),
+    ("POST", f"{API}/drains"): ("drain", {"operator", "administrator"}),
+    ("GET", f"{API}/trash"): ("list_trash", {"operator", "administrator"}),
+    ("POST", f"{API}/trash/undo"): ("undo_trash", {"operator", "administrator"}),
+    ("POST", f"{API}/trash/orphans"): ("put_orphans_aside", {"operator", "administrator"}),
+    ("POST", f"{API}/trash/purge"): ("purge_trash", ADMINISTRATOR),
     ("POST", f"{API}/renewals"): ("renew_certificate", {*WATCHER, "node"}),
     ("POST", f"{API}/enrolments"): ("enrol", OPEN),
     ("GET", f"{API}/authority"): ("show_authority", OPEN),
@@ -71,6 +76,7 @@ def routes() -> list[tuple[str, str, str]]:
         membership=nothing,
         audit=nothing,
         repairer=nothing,
+        upkeep=nothing,
         request_bytes_max=1,
     )
     return sorted(

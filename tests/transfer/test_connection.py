@@ -20,6 +20,9 @@ from transfer.protocol.messages import (
     Copied,
     Copy,
     Credit,
+    Discard,
+    Discarded,
+    Done,
     FrameType,
     Get,
     Hello,
@@ -28,12 +31,16 @@ from transfer.protocol.messages import (
     Object,
     Ping,
     Pong,
+    Purge,
     Put,
     Refused,
     Reserve,
     Reserved,
+    Restore,
     Resume,
     Stored,
+    Trash,
+    Trashed,
     Welcome,
 )
 
@@ -60,6 +67,12 @@ SAMPLES: dict[FrameType, Control] = {
     FrameType.LISTED: Listed(b"page", bytes(64)),
     FrameType.COPY: Copy([ID], b"ticket"),
     FrameType.COPIED: Copied(STORED, [Refused(ID, "full", "no room")]),
+    FrameType.DISCARD: Discard([ID], "orphan", 60),
+    FrameType.RESTORE: Restore([ID]),
+    FrameType.PURGE: Purge([ID], False),
+    FrameType.DONE: Done([ID], [Refused(ID, "conflict", "not yet")]),
+    FrameType.TRASH: Trash(b""),
+    FrameType.TRASHED: Trashed([Discarded(ID, "extra", 5, 60)], True),
 }
 DATA_FRAME = frames.encode_data_header(0, 5, LAST) + b"image"
 

@@ -51,6 +51,10 @@ SERVER: Final[Transitions] = {
     (State.OPEN, FrameType.CHECK): State.OPEN,
     (State.OPEN, FrameType.LIST): State.OPEN,
     (State.OPEN, FrameType.COPY): State.OPEN,
+    (State.OPEN, FrameType.DISCARD): State.OPEN,
+    (State.OPEN, FrameType.RESTORE): State.OPEN,
+    (State.OPEN, FrameType.PURGE): State.OPEN,
+    (State.OPEN, FrameType.TRASH): State.OPEN,
     (State.OPEN, FrameType.BYE): State.CLOSED,
 }
 
@@ -64,6 +68,8 @@ CLIENT: Final[Transitions] = {
     (State.OPEN, FrameType.CHECKED): State.OPEN,
     (State.OPEN, FrameType.LISTED): State.OPEN,
     (State.OPEN, FrameType.COPIED): State.OPEN,
+    (State.OPEN, FrameType.DONE): State.OPEN,
+    (State.OPEN, FrameType.TRASHED): State.OPEN,
     (State.BODY, FrameType.DATA): State.BODY,
     (State.BODY, FrameType.REFUSED): State.OPEN,  # the object turned out corrupt in mid-reading
     **{(state, kind): state for state in (State.OPEN, State.BODY) for kind in _AT_ANY_TIME},

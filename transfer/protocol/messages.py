@@ -22,6 +22,8 @@ Size = Annotated[int, Meta(ge=0, le=1 << 46)]
 Ids = Annotated[list[ObjectIdBytes], Meta(max_length=1024)]
 
 COPY_OBJECTS_MAX: Final = 64
+TRASH_OBJECTS_MAX: Final = 256  # receipts of so many fit a control frame
+Reason = Literal["orphan", "extra"]  # why an object was put aside: nobody's, or more copies than wished
 
 
 class FrameType(IntEnum):
@@ -48,6 +50,12 @@ class FrameType(IntEnum):
     LISTED = 19
     COPY = 20
     COPIED = 21
+    DISCARD = 22
+    RESTORE = 23
+    PURGE = 24
+    DONE = 25
+    TRASH = 26
+    TRASHED = 27
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -195,6 +203,62 @@ class Copied(Message, frozen=True):
     failed: Annotated[list[Refused], Meta(max_length=COPY_OBJECTS_MAX)]
 
 
+SomeIds = Annotated[list[ObjectIdBytes], Meta(max_length=TRASH_OBJECTS_MAX)]
+
+
+class Discard(Message, frozen=True):
+    """The gateway has this node put objects that it holds aside, for `keep_s` seconds of its running time at least.
+
+    Answered by DONE, as PURGE is.
+    """
+
+    object_ids: SomeIds
+    reason: Reason
+    keep_s: Annotated[int, Meta(ge=0, le=366 * 86_400)]
+
+
+class Restore(Message, frozen=True):
+    """The gateway has this node put back what was put aside; answered by CHECKED, of what is in its place now."""
+
+    object_ids: SomeIds
+
+
+class Purge(Message, frozen=True):
+    """The gateway confirms that what was put aside may go for good, where its time has passed; or `at_once`."""
+
+    object_ids: SomeIds
+    at_once: bool
+
+
+class Done(Message, frozen=True):
+    """The answer to DISCARD and PURGE: of which objects it is done, and why not of the others."""
+
+    object_ids: SomeIds
+    failed: Annotated[list[Refused], Meta(max_length=TRASH_OBJECTS_MAX)]
+
+
+class Trash(Message, frozen=True):
+    """The gateway asks what was put aside here: the next objects above `after` in the order of ids."""
+
+    after: Annotated[bytes, Meta(max_length=32)]
+
+
+class Discarded(Message, frozen=True):
+    """One object that was put aside, and when it may go: in `due_s` seconds of the node's running time."""
+
+    object_id: ObjectIdBytes
+    reason: Reason
+    stored_bytes: Size
+    due_s: Annotated[int, Meta(ge=0, le=1 << 40)]
+
+
+class Trashed(Message, frozen=True):
+    """The answer to TRASH; `complete` when there is nothing behind it."""
+
+    entries: Annotated[list[Discarded], Meta(max_length=TRASH_OBJECTS_MAX)]
+    complete: bool
+
+
 class Ping(Message, frozen=True):
     """Are you there."""
 
@@ -215,6 +279,7 @@ Control = (
     Hello | Welcome | Put | Stored | Refused | Credit | Get | Ping | Pong | Bye | Resume | Object
     | Reserve | Reserved | Check | Checked | List | Listed
     | Copy | Copied
+    | Discard | Restore | Purge | Done | Trash | Trashed
 )  # fmt: skip
 TYPES: Final[dict[FrameType, type[Message]]] = {
     FrameType.HELLO: Hello,
@@ -237,7 +302,13 @@ TYPES: Final[dict[FrameType, type[Message]]] = {
     FrameType.LISTED: Listed,
     FrameType.COPY: Copy,
     FrameType.COPIED: Copied,
+    FrameType.DISCARD: Discard,
+    FrameType.RESTORE: Restore,
+    FrameType.PURGE: Purge,
+    FrameType.DONE: Done,
+    FrameType.TRASH: Trash,
+    FrameType.TRASHED: Trashed,
 }
 FRAME_TYPES: Final[dict[type[Message], FrameType]] = {kind: number for number, kind in TYPES.items()}
 
-Right = Literal["put", "get", "check", "reserve", "repair"]  # `repair` is the gateway's own: to list, and to copy
+Right = Literal["put", "get", "check", "reserve", "repair"]  # `repair` is the gateway's own: to list, to copy, to put aside

@@ -1,0 +1,253 @@
+"""The gateway's upkeep against nodes over the wire: what goes, what stays, what comes back, and what is said of it."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway.audit import log_path
+from tests.gateway.kit import TRANSFERS, Gateway, Identities, get, images, post, upload
+from tests.repair.test_repairer import holders, repairs, store, wait
+from tests.upkeep.kit import Keepers, running
+from transfer.api import Commit, Offer, OpenTransfer, Receipts
+from transfer.merkle import merkle_root
+from transfer.upkeep import Drain, SomeTrash
+
+
+def hold(nodes: Keepers, node_id: str, *sent: Any) -> list[bytes]:
+    """Have a node hold objects of which the gateway was told nothing."""
+    for image in sent:
+        nodes[node_id].held[bytes.fromhex(image.object_id)] = image.receipt(node_id)
+    return [bytes.fromhex(image.object_id) for image in sent]
+
+
+def leave_uncommitted(gateway: Gateway, nodes: Keepers, *sent: Any) -> str:
+    """Send objects to node-1 in a transfer that stays open; return its id."""
+    client = gateway.client("ws-1")
+    transfer_id = post(client, TRANSFERS, OpenTransfer())["transfer_id"]
+    post(client, f"{TRANSFERS}/{transfer_id}/offer", Offer(objects=[image.offered() for image in sent]))
+    hold(nodes, "node-1", *sent)
+    receipts = [image.receipt("node-1") for image in sent]
+    post(client, f"{TRANSFERS}/{transfer_id}/receipts", Receipts(receipts=[nodes["node-1"].sign(receipts)]))
+    return str(transfer_id)
+
+
+def audited(gateway: Gateway, event: str) -> list[dict[str, Any]]:
+    lines = log_path(Path(gateway.config.data)).read_bytes().splitlines()
+    found = [msgspec.json.decode(line[line.index(b"{") :]) for line in lines]
+    return [entry for entry in found if entry["event"] == event]
+
+
+def test_an_orphan_that_the_catalogue_heard_of_goes_aside_and_is_deleted_in_time(
+    identities: Identities, tmp_path: Path
+) -> None:
+    """Its transfer is given up when nothing has happened in it for long; until then it stays where it is."""
+    with running(identities, tmp_path, trash_s=2, transfer_idle_s=3) as (gateway, nodes):
+        store(gateway, nodes, "node-1", "node-2")  # type: ignore[arg-type]
+        strays = images(3, seed="stray")
+        ids = {bytes.fromhex(image.object_id) for image in strays}
+        leave_uncommitted(gateway, nodes, *strays)
+        wait(lambda: repairs(gateway)["orphan_objects"] == 3)
+        assert ids <= nodes["node-1"].held.keys()
+        assert nodes["node-1"].aside == {}
+        wait(lambda: nodes["node-1"].aside.keys() == ids)
+        wait(lambda: nodes["node-1"].deleted == ids)
+        assert len(nodes["node-1"].held) == 4
+        assert all(held == ["node-1", "node-2"] for held in holders(gateway).values())
+        (entry,) = audited(gateway, "copies_put_aside")
+        assert (entry["by"], entry["about"], entry["objects"], entry["reason"]) == ("gateway", "node-1", 3, "orphan")
+        assert [entry["objects"] for entry in audited(gateway, "copies_deleted")] in ([3], [2, 1])
+
+
+def test_what_is_unknown_to_the_catalogue_goes_by_an_operator_s_word_alone(
+    identities: Identities, tmp_path: Path
+) -> None:
+    """Its own loss may be the reason. What was put aside by mistake comes back; deleted it is by another word."""
+    with running(identities, tmp_path, trash_s=3600) as (gateway, nodes):
+        store(gateway, nodes, "node-1", "node-2")  # type: ignore[arg-type]
+        ids = hold(nodes, "node-3", *images(3, seed="stray"))
+        wait(lambda: repairs(gateway)["orphan_objects"] == 3)
+        time.sleep(1.5)
+        assert nodes["node-3"].aside == {}
+        operator, administrator = gateway.client("op-1"), gateway.client("admin-1")
+        assert post(operator, "/api/v1/trash/orphans", None)["objects"] == 3
+        assert nodes["node-3"].aside.keys() == set(ids)
+        page = get(operator, "/api/v1/trash", node="node-3")
+        assert [entry["reason"] for entry in page["entries"]] == ["orphan", "orphan"]
+        rest = get(operator, "/api/v1/trash", node="node-3", after=page["next"])
+        assert (len(rest["entries"]), rest["next"]) == (1, None)
+        some = SomeTrash(node_id="node-3", object_ids=[ids[0].hex()])
+        assert post(operator, "/api/v1/trash/undo", some)["objects"] == 1
+        assert ids[0] in nodes["node-3"].held
+        assert operator.post("/api/v1/trash/purge", content=msgspec.json.encode(some)).status_code == 403
+        every = SomeTrash(node_id="node-3", object_ids=[one.hex() for one in ids])
+        assert post(administrator, "/api/v1/trash/purge", every)["objects"] == 2
+        assert nodes["node-3"].deleted == set(ids[1:])
+        assert [entry["by"] for entry in audited(gateway, "copies_put_back")] == ["op-1"]
+        assert {entry["by"] for entry in audited(gateway, "copies_deleted")} == {"admin-1"}
+
+
+def test_too_many_orphans_wait_for_somebody(identities: Identities, tmp_path: Path) -> None:
+    with running(identities, tmp_path, orphan_share_max=0.2, transfer_idle_s=0.1) as (gateway, nodes):
+        store(gateway, nodes, "node-1", "node-2")  # type: ignore[arg-type]
+        leave_uncommitted(gateway, nodes, *images(4, seed="stray"))
+        wait(lambda: repairs(gateway)["orphans_wait"])
+        time.sleep(1.0)
+        assert nodes["node-1"].aside == {}
+        assert post(gateway.client("op-1"), "/api/v1/trash/orphans", None)["objects"] == 4
+
+
+def test_a_copy_too_many_goes_aside_when_the_others_were_read_again(identities: Identities, tmp_path: Path) -> None:
+    with running(identities, tmp_path, trash_s=1) as (gateway, nodes):
+        ids = store(gateway, nodes, "node-1", "node-2", "node-3")  # type: ignore[arg-type]
+        wait(lambda: all(len(held) == 2 for held in holders(gateway).values()))
+        wait(lambda: sum(len(node.deleted) for node in nodes.values()) == len(ids))
+        for one in ids:
+            here = {name for name, node in nodes.items() if bytes.fromhex(one) in node.held}
+            assert here == set(holders(gateway)[one])
+        assert repairs(gateway)["damaged_total"] == 0
+
+
+def test_nothing_goes_where_a_copy_that_stays_does_not_prove_sound(identities: Identities, tmp_path: Path) -> None:
+    with running(identities, tmp_path) as (gateway, nodes):
+        for node in nodes.values():
+            node.rotten = {bytes.fromhex(image.object_id) for image in images(1)}
+        ids = store(gateway, nodes, "node-1", "node-2", "node-3")  # type: ignore[arg-type]
+        wait(lambda: sum(len(held) == 2 for held in holders(gateway).values()) == len(ids) - 1)
+        time.sleep(1.0)
+        assert holders(gateway)[ids[0]] == ["node-1", "node-2", "node-3"]
+
+
+def test_a_copy_that_is_aside_comes_back_when_its_object_is_short_again(identities: Identities, tmp_path: Path) -> None:
+    """Both others are damaged at once: the only sound copy was put aside, and nobody has to do anything."""
+    with running(identities, tmp_path, trash_s=3600) as (gateway, nodes):
+        (one,) = store(gateway, nodes, "node-1", "node-2", "node-3", count=1)  # type: ignore[arg-type]
+        key = bytes.fromhex(one)
+        wait(lambda: any(key in node.aside for node in nodes.values()))
+        keeper = next(name for name, node in nodes.items() if key in node.aside)
+        for name, node in nodes.items():
+            if name != keeper:
+                node.quarantined.add(key)
+                del node.held[key]
+                node.beat(gateway)
+        wait(lambda: keeper in holders(gateway)[one])
+        wait(lambda: len(holders(gateway)[one]) == 2)
+        assert repairs(gateway)["lost_objects"] == 0
+
+
+def test_a_receipt_of_a_copy_that_was_put_aside_counts_when_the_node_has_put_it_back(
+    identities: Identities, tmp_path: Path
+) -> None:
+    """A sender kept its receipts for long. Committed is only what is in its place."""
+    with running(identities, tmp_path, trash_s=3600, transfer_idle_s=0.5) as (gateway, nodes):
+        store(gateway, nodes, "node-1", "node-2")  # type: ignore[arg-type]
+        strays = images(3, seed="stray")
+        ids = {bytes.fromhex(image.object_id) for image in strays}
+        leave_uncommitted(gateway, nodes, *strays)
+        wait(lambda: nodes["node-1"].aside.keys() == ids)
+        gone = bytes.fromhex(strays[0].object_id)
+        del nodes["node-1"].aside[gone]  # deleted for good meanwhile
+        client = gateway.client("ws-2")
+        transfer_id = post(client, TRANSFERS, OpenTransfer())["transfer_id"]
+        wanted = post(client, f"{TRANSFERS}/{transfer_id}/offer", Offer(objects=[one.offered() for one in strays]))
+        assert wanted["stored"] == []
+        old = nodes["node-1"].sign([image.receipt("node-1") for image in strays])
+        assert post(client, f"{TRANSFERS}/{transfer_id}/receipts", Receipts(receipts=[old]))["objects"] == 2
+        assert ids - {gone} <= nodes["node-1"].held.keys()
+        whole = Commit(objects=3, merkle_root=merkle_root(sorted(image.object_id for image in strays)), receipts=[old])
+        path = f"{TRANSFERS}/{transfer_id}/commit"
+        assert client.post(path, content=msgspec.json.encode(whole)).status_code == 409
+        hold(nodes, "node-1", strays[0])  # sent once more
+        assert post(client, path, whole)["objects"] == 3
+
+
+def test_a_node_that_did_not_answer_is_left_with_a_copy_too_many_and_nothing_is_lost(
+    identities: Identities, tmp_path: Path
+) -> None:
+    with running(identities, tmp_path) as (gateway, nodes):
+        for node in nodes.values():
+            node.answers_discards = False
+        ids = store(gateway, nodes, "node-1", "node-2", "node-3")  # type: ignore[arg-type]
+        time.sleep(2.0)
+        assert all(len(node.held) == len(ids) for node in nodes.values())
+        for node in nodes.values():
+            node.answers_discards = True
+        wait(lambda: sum(len(node.held) for node in nodes.values()) == 2 * len(ids))
+        wait(lambda: all(len(held) == 2 for held in holders(gateway).values()))
+        assert repairs(gateway)["damaged_total"] == 0
+
+
+def test_full_nodes_give_to_emptier_ones(identities: Identities, tmp_path: Path) -> None:
+    """By what their heartbeats say of their room; each copy is made before the old one goes."""
+    with running(identities, tmp_path, balance_spread=0.2, trash_s=3600) as (gateway, nodes):
+        ids = store(gateway, nodes, "node-1", "node-2", count=8)  # type: ignore[arg-type]
+        size = sum(len(image.data) // 2 for image in images(8))
+        for name, node in nodes.items():
+            used = 0 if name == "node-3" else size
+            node.beat(gateway, used_bytes=used, free_bytes=2 * size - used + (1 << 13))
+        wait(lambda: repairs(gateway)["moved_total"] > 0)
+        wait(lambda: sum(len(node.aside) for node in nodes.values()) == repairs(gateway)["moved_total"])
+        assert all(len(held) == 2 for held in holders(gateway).values())
+        assert 1 <= sum("node-3" in held for held in holders(gateway).values()) < len(ids)
+        assert repairs(gateway)["repaired_total"] == 0
+
+
+@pytest.mark.parametrize("undo", [False, True])
+def test_a_node_drains_by_a_command_and_says_when_it_may_go(identities: Identities, tmp_path: Path, undo: bool) -> None:
+    with running(identities, tmp_path, ticket_lifetime_s=0.5, repair_bytes_per_s=1 << 30) as (gateway, nodes):
+        single = images(5, seed="single")
+        hold(nodes, "node-1", *single)
+        upload(gateway.client("ws-1"), single, nodes["node-1"])
+        open_one = images(1, seed="open")
+        transfer_id = leave_uncommitted(gateway, nodes, *open_one)
+        operator = gateway.client("op-1")
+        assert operator.post("/api/v1/drains", content=b'{"node_id": "node-9"}').status_code == 404
+        post(operator, "/api/v1/drains", Drain(node_id="node-1"))
+        if undo:
+            answer = post(operator, "/api/v1/drains", Drain(node_id="node-1", undo=True))
+            assert answer == {"drains": []}
+            assert repairs(gateway)["draining_nodes"] == []
+            return
+        wait(lambda: repairs(gateway)["drains"][0]["left_objects"] == 0)
+        (drain,) = repairs(gateway)["drains"]
+        assert (drain["claimed_objects"], drain["safe"]) == (1, False)
+        assert all(len(set(held) - {"node-1"}) == 1 for held in holders(gateway).values())
+        root = merkle_root([open_one[0].object_id])
+        post(gateway.client("ws-1"), f"{TRANSFERS}/{transfer_id}/commit", Commit(objects=1, merkle_root=root))
+        wait(lambda: repairs(gateway)["drains"][0]["safe"])
+        go = post(gateway.client("ws-1"), TRANSFERS, OpenTransfer())
+        assert "node-1" not in {node["node_id"] for node in go["nodes"]}
+        assert len(nodes["node-1"].held) == 6, "nothing is taken away from it"
+        assert [entry["about"] for entry in audited(gateway, "drain_begun")] == ["node-1"]
+        post(operator, "/api/v1/drains", Drain(node_id="node-2"))
+        last = operator.post("/api/v1/drains", content=b'{"node_id": "node-3"}')
+        assert (last.status_code, "last node" in last.json()["message"]) == (409, True)
+
+
+def test_a_node_that_runs_twice_is_said_and_gets_nothing_new(identities: Identities, tmp_path: Path) -> None:
+    with running(identities, tmp_path) as (gateway, nodes):
+        store(gateway, nodes, "node-1", "node-2", "node-3")  # type: ignore[arg-type]
+        for _ in range(4):
+            nodes["node-1"].beat(gateway, started_ns=2)
+            nodes["node-1"].beat(gateway, started_ns=1)
+        wait(lambda: repairs(gateway)["twin_nodes"] == ["node-1"])
+        go = post(gateway.client("ws-1"), TRANSFERS, OpenTransfer())
+        assert {node["node_id"] for node in go["nodes"]} == {"node-2", "node-3"}
+
+
+def test_a_disk_that_was_put_back_from_a_copy_is_looked_at_at_once(identities: Identities, tmp_path: Path) -> None:
+    """It has its id and less running time; what it lacks is missed by a stocktake now, not tomorrow, and made good."""
+    with running(identities, tmp_path, stocktake_every_s=3600) as (gateway, nodes):
+        ids = store(gateway, nodes, "node-1", "node-2")  # type: ignore[arg-type]
+        nodes["node-1"].beat(gateway, running_s=5000)
+        time.sleep(1.0)  # two looks
+        for one in ids[1:]:
+            del nodes["node-1"].held[bytes.fromhex(one)]
+        nodes["node-1"].beat(gateway, running_s=4900)  # a minute is kept at most after a kill
+        time.sleep(1.0)
+        assert repairs(gateway)["damaged_total"] == 0
+        nodes["node-1"].beat(gateway, running_s=1000)
+        wait(lambda: repairs(gateway)["damaged_total"] == len(ids) - 1)
+        wait(lambda: all(len(held) == 2 for held in holders(gateway).values()))
