@@ -22,7 +22,7 @@ from xen.wanted import NUMBER_MAX, Wanted
 MIB: Final = 1 << 20
 Count = Annotated[int, Meta(ge=1, le=NUMBER_MAX)]
 Text = Annotated[str, Meta(min_length=1, max_length=256)]
-Seconds = Annotated[float, Meta(ge=1, le=86_400)]
+Seconds = Annotated[float, Meta(ge=0.1, le=86_400)]
 NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,40}[a-z0-9-])?")
 
 
@@ -97,7 +97,7 @@ class WatchTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     every_s: Seconds = 15.0
     address_timeout_s: Seconds = 300.0
     enrol_timeout_s: Seconds = 600.0
-    drain_timeout_s: Annotated[float, Meta(ge=1, le=30 * 86_400)] = 86_400.0
+    drain_timeout_s: Annotated[float, Meta(ge=0.1, le=30 * 86_400)] = 86_400.0
     shut_down_timeout_s: Seconds = 60.0
     lock_wait_s: Annotated[float, Meta(ge=0, le=86_400)] = 0.0
     lanes: Annotated[int, Meta(ge=1, le=64)] = 8

@@ -161,7 +161,7 @@ class Pool:
             self.coordinator = host
             self.database.set("pool", next(iter(self.database.records["pool"])), master=host)
             self.expire_sessions()
-            self.database.records["task"].clear()
+            self.database.forget("task")
             for record in self.database.records["VM"].values():
                 record["current_operations"].clear()
             self.epoch += 1
@@ -171,7 +171,7 @@ class Pool:
         """End every session."""
         with self.database.changed:
             self.sessions.clear()
-            self.database.records["session"].clear()
+            self.database.forget("session")
 
     def inject(self, method: str, words: list[str], times: int = 1) -> None:
         """Have a call answer with an error."""
