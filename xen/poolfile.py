@@ -227,7 +227,9 @@ def _xenapi_problems(table: XenApiTable) -> list[str]:
 
 def _address_problems(table: AddressesTable, count: int) -> list[str]:
     if not table.domain and not table.first:
-        return ["`addresses`: say `domain` (DHCP and DNS: NAME.DOMAIN) or `first` (the address of node 1, as 10.0.0.11/24)"]
+        return [
+            "`addresses`: say `domain` (DHCP and DNS: NAME.DOMAIN) or `first` (the address of node 1, as 10.0.0.11/24)"
+        ]
     if table.domain and not re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,180}[a-z0-9])?", table.domain):
         return [f"`addresses.domain`: {table.domain!r} is not a DNS domain"]
     if table.first:

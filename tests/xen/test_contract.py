@@ -49,7 +49,9 @@ async def drive(site: Site) -> None:
             moved, stay = await maintenance.free_host(file.wanted(), view, host, backend, site.cloud, lock)
             assert moved and not stay
             await trio.to_thread.run_sync(lambda: backend.open_host(host.host_id, is_open=True))
-    base.make("VDI", name_label="left", SR=site.storage, other_config={"fascicle_cluster": "radiology", "fascicle_drive": "x"})
+    base.make(
+        "VDI", name_label="left", SR=site.storage, other_config={"fascicle_cluster": "radiology", "fascicle_drive": "x"}
+    )
     await site.apply(site.file(count=0))
 
 

@@ -35,7 +35,9 @@ async def test_it_is_logged_out_also_when_it_fails(site: Site) -> None:
 async def test_a_supporter_says_who_coordinates(site: Site) -> None:
     file = site.file(count=1)
     assert file.xenapi is not None
-    await site.apply(msgspec.structs.replace(file, xenapi=msgspec.structs.replace(file.xenapi, coordinator=asks(site, 2))))
+    await site.apply(
+        msgspec.structs.replace(file, xenapi=msgspec.structs.replace(file.xenapi, coordinator=asks(site, 2)))
+    )
     site.assert_exactly(1)
     assert site.pool.calls["session.login_with_password"] == 2  # the first was answered HOST_IS_SLAVE
 
@@ -54,7 +56,9 @@ async def test_a_session_that_is_never_good_ends_by_itself(site: Site) -> None:
         await site.apply(site.file(count=1))
 
 
-@pytest.mark.parametrize("call", ["VM.clone", "VM.set_other_config", "VDI.create", "VBD.create", "VM.start_on", "VM.provision"])
+@pytest.mark.parametrize(
+    "call", ["VM.clone", "VM.set_other_config", "VDI.create", "VBD.create", "VM.start_on", "VM.provision"]
+)
 async def test_an_answer_that_is_lost_is_no_reason_to_do_it_twice(site: Site, call: str) -> None:
     site.wire.drop[call] = 1
     await site.apply(site.file(count=2))
@@ -140,7 +144,11 @@ async def test_a_holder_that_is_dead_is_overtaken_after_its_lease(site: Site) ->
     with site.backend(file, lease_s=0.5) as backend, backend.open_lock("here/2/2", 5.0) as lock:
         lock.check()
         config = site.pool.database.get("pool", pool)["other_config"]
-        assert config == {"fascicle-lock-radiology.5": "here/2/2", "fascicle-lock-radiology.5.beat": "1", "kept": "as it is"}
+        assert config == {
+            "fascicle-lock-radiology.5": "here/2/2",
+            "fascicle-lock-radiology.5.beat": "1",
+            "kept": "as it is",
+        }
     assert site.pool.database.get("pool", pool)["other_config"] == {"kept": "as it is"}
 
 
@@ -161,4 +169,3 @@ async def test_marks_survive(site: Site) -> None:
         seen = backend.machine("node-01")
     assert (seen.stage, seen.number, seen.memory_bytes >> 30, seen.disk_bytes >> 30) == (Stage.LEAVING, 1, 1, 3)
     assert seen.address.startswith("10.0.")
-

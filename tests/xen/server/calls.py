@@ -52,7 +52,11 @@ class Calls:
         changes = not plain.rpartition(".")[2].startswith(READS)
         if changes:
             self.before(plain)
-        found = self._begin(plain, values) if plain != method else self.run(plain, values[1:] if plain != "session.logout" else values)
+        found = (
+            self._begin(plain, values)
+            if plain != method
+            else self.run(plain, values[1:] if plain != "session.logout" else values)
+        )
         if changes:
             self.after(plain)
         return found

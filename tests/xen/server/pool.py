@@ -105,9 +105,7 @@ class Pool:
     def attach_disk(self, machine: str, disk: str, device: str, *, bootable: bool) -> str:
         """Add a block device."""
         base = self.database
-        made = base.make(
-            "VBD", VM=machine, VDI=disk, userdevice=device, bootable=bootable, type="Disk", mode="RW"
-        )
+        made = base.make("VBD", VM=machine, VDI=disk, userdevice=device, bootable=bootable, type="Disk", mode="RW")
         base.set("VM", machine, VBDs=[*base.get("VM", machine)["VBDs"], made])
         base.set("VDI", disk, VBDs=[*base.get("VDI", disk)["VBDs"], made])
         return made
