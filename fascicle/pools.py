@@ -140,7 +140,9 @@ async def _drain_host(at: At, view: View, lock: Lock) -> int:
         code = await _carry_out(at, lock, maintenance.plan_drain(view.pool, stay), quiet=True)
     at.answer(
         {"host": host.name, "open": False, "moved": moved, "drained": stay},
-        f"{host.name} is free of nodes: {len(moved)} moved, {len(stay)} drained" if not code else f"{host.name} is not free",
+        f"{host.name} is free of nodes: {len(moved)} moved, {len(stay)} drained"
+        if not code
+        else f"{host.name} is not free",
     )
     return code
 
@@ -158,7 +160,9 @@ async def _destroy(at: At) -> int:
     wanted = msgspec.structs.replace(at.wanted, count=0)
     if not at.arguments.yes:
         view = await at.look()
-        plan = maintenance.plan_removal(view.pool) if at.arguments.with_data else make_plan(wanted, view.pool, view.nodes)
+        plan = (
+            maintenance.plan_removal(view.pool) if at.arguments.with_data else make_plan(wanted, view.pool, view.nodes)
+        )
         at.answer({"steps": [each.sentence() for each in plan.actions]}, *plan.lines(), "nothing was done: say --yes")
         return 0
     async with at.held() as lock:

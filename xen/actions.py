@@ -20,10 +20,11 @@ class Action(Value, frozen=True, kw_only=True):
 
 
 class Destroy(Action, frozen=True, kw_only=True):
-    """Remove a machine on which nothing is needed."""
+    """Remove a machine on which nothing is needed. `revoke`: its node had enrolled, and a run was cut off in between."""
 
     machine_id: str
     reason: str
+    revoke: bool = False
     phase: ClassVar[int] = 0
 
     def sentence(self) -> str:

@@ -24,9 +24,12 @@ from xen.wanted import Wanted, number_of
 PROGRESS: Final = {stage: rank for rank, stage in enumerate(Stage)}
 NEVER_STARTED: Final = frozenset({Stage.CLONED, Stage.CONFIGURED})
 HAS_DATA: Final = frozenset({Stage.SERVING, Stage.LEAVING})
-RANK: Final = {Stage.CONDEMNED: -1} | {each: rank for each, rank in PROGRESS.items() if each != Stage.CONDEMNED} | {
-    Stage.SERVING: len(PROGRESS)
-}
+RANK: Final = (
+    {Stage.CONDEMNED: -1}
+    | {each: rank for each, rank in PROGRESS.items() if each != Stage.CONDEMNED}
+    | {Stage.SERVING: len(PROGRESS)}
+)
+ON_A_HOST: Final = frozenset({Power.RUNNING, Power.PAUSED})
 AS_IT_IS: Final = frozenset({Power.RUNNING, Power.UNKNOWN})
 
 
@@ -81,7 +84,7 @@ class _Planner:
 
     def _is_stranded(self, machine: Machine) -> bool:
         """Tell whether nothing can be done with it now: it ran on a host that is gone, or its storage is out of reach."""
-        if machine.power == Power.UNKNOWN or (machine.power != Power.HALTED and machine.host_id not in self._alive):
+        if machine.power == Power.UNKNOWN or (machine.power in ON_A_HOST and machine.host_id not in self._alive):
             return True
         reach = [each.host_ids for each in self._pool.storage if each.storage_id == machine.storage_id]
         return bool(reach) and not any(host_ids & self._alive for host_ids in reach)
@@ -120,7 +123,8 @@ class _Planner:
             if self._is_stranded(machine):
                 self._notes.append(f"{machine.name} is removed when its host is back ({reason})")
             else:
-                yield Destroy(name=machine.name, machine_id=machine.machine_id, reason=reason)
+                enrolled = machine.stage == Stage.CONDEMNED and self._node(machine).state != "absent"
+                yield Destroy(name=machine.name, machine_id=machine.machine_id, reason=reason, revoke=enrolled)
 
     def _surplus(self, *, upgrade: bool) -> list[Machine]:
         """Return those that leave because there are too many: the least finished, then from where most are."""
@@ -185,9 +189,7 @@ class _Planner:
             return 0
         return int(any(self._is_outdated(each) for each in stay) and all(self._serves(each) for each in stay))
 
-    def _place(
-        self, stay: Sequence[Machine], freed: Sequence[Machine], missing: int, *, partial: bool
-    ) -> list[Action]:
+    def _place(self, stay: Sequence[Machine], freed: Sequence[Machine], missing: int, *, partial: bool) -> list[Action]:
         gone = [each for each in [*self._over, *self._doubles, *freed] if not self._is_stranded(each)]
         halted = [each for each in stay if each.power not in AS_IT_IS and not self._is_stranded(each)]
         spread = Spread(self._wanted, self._pool, counted=stay, freed=gone)

@@ -22,7 +22,7 @@ from xen.wanted import NUMBER_MAX, Wanted
 MIB: Final = 1 << 20
 Count = Annotated[int, Meta(ge=1, le=NUMBER_MAX)]
 Text = Annotated[str, Meta(min_length=1, max_length=256)]
-Seconds = Annotated[float, Meta(ge=1, le=86_400)]
+Seconds = Annotated[float, Meta(ge=0.1, le=86_400)]
 NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,40}[a-z0-9-])?")
 
 
@@ -97,7 +97,7 @@ class WatchTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     every_s: Seconds = 15.0
     address_timeout_s: Seconds = 300.0
     enrol_timeout_s: Seconds = 600.0
-    drain_timeout_s: Annotated[float, Meta(ge=1, le=30 * 86_400)] = 86_400.0
+    drain_timeout_s: Annotated[float, Meta(ge=0.1, le=30 * 86_400)] = 86_400.0
     shut_down_timeout_s: Seconds = 60.0
     lock_wait_s: Annotated[float, Meta(ge=0, le=86_400)] = 0.0
     lanes: Annotated[int, Meta(ge=1, le=64)] = 8
@@ -227,7 +227,9 @@ def _xenapi_problems(table: XenApiTable) -> list[str]:
 
 def _address_problems(table: AddressesTable, count: int) -> list[str]:
     if not table.domain and not table.first:
-        return ["`addresses`: say `domain` (DHCP and DNS: NAME.DOMAIN) or `first` (the address of node 1, as 10.0.0.11/24)"]
+        return [
+            "`addresses`: say `domain` (DHCP and DNS: NAME.DOMAIN) or `first` (the address of node 1, as 10.0.0.11/24)"
+        ]
     if table.domain and not re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,180}[a-z0-9])?", table.domain):
         return [f"`addresses.domain`: {table.domain!r} is not a DNS domain"]
     if table.first:

@@ -55,6 +55,8 @@ class Steps:
 
     @_do.register
     async def _(self, action: Destroy) -> None:
+        if action.revoke:
+            await self._cloud.revoke(action.name)
         await self._call(self._backend.destroy, action.machine_id)
 
     @_do.register

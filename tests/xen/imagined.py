@@ -62,7 +62,7 @@ class Imagined:
         alive = {host.host_id for host in self.hosts if host.alive}
         shown = tuple(
             msgspec.structs.replace(each, power=Power.UNKNOWN)
-            if each.power != Power.HALTED and each.host_id not in alive
+            if each.power in (Power.RUNNING, Power.PAUSED) and each.host_id not in alive
             else each
             for each in self.machines.values()
         )
@@ -146,7 +146,9 @@ class Imagined:
             case Retire():
                 node = self.nodes.get(action.name)
                 if node is not None and node.state == "live":
-                    node = self.nodes[action.name] = msgspec.structs.replace(node, needed_objects=0)  # drained meanwhile
+                    node = self.nodes[action.name] = msgspec.structs.replace(
+                        node, needed_objects=0
+                    )  # drained meanwhile
                 if node is not None and (not node.draining or node.needed_objects):
                     return
                 self.change(action.name, stage=Stage.CONDEMNED)
@@ -157,6 +159,8 @@ class Imagined:
                 yield
                 self.destroy(action.machine_id)
             case Destroy():
+                if action.revoke:
+                    self.nodes.pop(action.name, None)
                 self.destroy(action.machine_id)
             case DestroyDisk():
                 self.disks = [each for each in self.disks if each.disk_id != action.disk_id]

@@ -111,7 +111,8 @@ domain = "nodes.example.org"
     def assert_nothing_left(self, count: int) -> None:
         """The pool has, for `count` machines and the template, just the disks, cards and drives that they need."""
         base = self.pool.database.records
-        assert len(self.pool.machines()) == count
+        left = [(each["name_label"], each["power_state"], each["other_config"]) for each in self.pool.machines()]
+        assert len(left) == count, left
         assert len(base["VBD"]) == len(base["VDI"]) == 2 * count + 1
         assert len(base["VIF"]) == count + 1
         assert not base["task"], list(base["task"].values())

@@ -79,7 +79,7 @@ async def test_a_node_that_is_needed_stays(site: Site) -> None:
     await site.apply(site.file(count=3))
     site.cloud.needed["node-03"] = 1
     with pytest.raises(BusyError, match=r"node-03 still holds the last replica"):
-        await site.apply(site.file(count=2, watch={"drain_timeout_s": 1.0}))
+        await site.apply(site.file(count=2, watch={"drain_timeout_s": 0.1}))
     assert site.nodes()["node-03"]["power_state"] == "Running"
     assert site.nodes()["node-03"]["other_config"]["fascicle_stage"] == "leaving"
     site.cloud.needed["node-03"] = 0
@@ -90,13 +90,13 @@ async def test_a_node_that_is_needed_stays(site: Site) -> None:
 async def test_a_guest_that_does_not_shut_down_is_switched_off(site: Site) -> None:
     await site.apply(site.file(count=2))
     site.pool.hang_shutdown = True
-    await site.apply(site.file(count=1, watch={"shut_down_timeout_s": 1.0}))
+    await site.apply(site.file(count=1, watch={"shut_down_timeout_s": 0.1}))
     site.assert_exactly(1)
     assert site.pool.calls["task.cancel"] == 1
 
 
 async def test_late_guests_are_waited_for_by_events(site: Site) -> None:
-    site.pool.delays.guest = 0.7
+    site.pool.delays.guest = 0.3
     site.pool.calls.clear()
     await site.apply(site.file(count=2))
     site.assert_exactly(2)
@@ -105,21 +105,21 @@ async def test_late_guests_are_waited_for_by_events(site: Site) -> None:
 
 
 async def test_slow_clones_and_tasks(site: Site) -> None:
-    site.pool.delays.clone, site.pool.delays.task = 0.3, 0.1
+    site.pool.delays.clone, site.pool.delays.task = 0.1, 0.05
     await site.apply(site.file(count=3))
     site.assert_exactly(3)
 
 
 async def test_a_guest_that_tells_no_address_is_named(site: Site) -> None:
     site.pool.delays.guest = 60.0
-    with pytest.raises(UnreachableError, match="node-01 has told no address within 1 s"):
-        await site.apply(site.file(count=1, watch={"address_timeout_s": 1.0}))
+    with pytest.raises(UnreachableError, match="node-01 has told no address within 0 s"):
+        await site.apply(site.file(count=1, watch={"address_timeout_s": 0.1}))
 
 
 async def test_a_node_that_never_enrols_is_given_up_and_made_anew(site: Site) -> None:
     site.pool.on_boot = lambda machine: None
-    with pytest.raises(FascicleError, match="did not serve within 1 s"):
-        await site.apply(site.file(count=1, watch={"enrol_timeout_s": 1.0}))
+    with pytest.raises(FascicleError, match="did not serve within 0 s"):
+        await site.apply(site.file(count=1, watch={"enrol_timeout_s": 0.1}))
     assert site.pool.calls["VM.clone"] == 3
     assert len(site.nodes()) == 1
 

@@ -80,6 +80,7 @@ def test_cut_off_anywhere_it_goes_on_to_exactly_as_many(counts: list[int], cuts:
             assert not made or made.most_common(1)[0][1] == 1
         until_as(state, wish)
         assert len(state.machines) == len(state.serving()) == count
+        assert sorted(state.nodes) == state.serving()
         assert state.disks == []
         assert make_plan(wish, state.pool(), state.nodes) == Plan()
         on = Counter(each.host_id for each in state.machines.values())
@@ -89,7 +90,8 @@ def test_cut_off_anywhere_it_goes_on_to_exactly_as_many(counts: list[int], cuts:
 
 STAGES = st.sampled_from(list(Stage))
 MACHINES = st.lists(
-    st.tuples(st.integers(1, 9), STAGES, st.sampled_from(list(Power)), st.sampled_from(["", "h1", "h2", "h3"])), max_size=12
+    st.tuples(st.integers(1, 9), STAGES, st.sampled_from(list(Power)), st.sampled_from(["", "h1", "h2", "h3"])),
+    max_size=12,
 )
 
 
@@ -180,7 +182,9 @@ def test_a_dead_host_s_nodes_are_replaced_after_the_grace_time_and_not_before() 
     early = make_plan(wanted(count=6), state.pool(), state.nodes)
     assert early.actions == ()
     assert early.notes == tuple(
-        f"{each.name} is out of reach; it is replaced after 600 s" for each in state.machines.values() if each.host_id == "h2"
+        f"{each.name} is out of reach; it is replaced after 600 s"
+        for each in state.machines.values()
+        if each.host_id == "h2"
     )
     state.kill_host("h2", silent_s=600.0)
     late = make_plan(wanted(count=6), state.pool(), state.nodes)
@@ -231,9 +235,10 @@ def test_a_silent_node_in_a_machine_that_runs_is_not_replaced() -> None:
     assert plan.notes == ("node-02 runs, but its node is silent at the gateway; look at it",)
 
 
-def test_a_machine_that_stopped_is_started_again() -> None:
+@pytest.mark.parametrize(("power", "host"), [(Power.HALTED, "h2"), (Power.PAUSED, "h2"), (Power.SUSPENDED, "")])
+def test_a_machine_that_stopped_is_started_again(power: Power, host: str) -> None:
     state = brought_up(3)
-    state.change("node-02", power=Power.HALTED)
+    state.change("node-02", power=power, host_id=host)
     plan = make_plan(wanted(count=3), state.pool(), state.nodes)
     assert [type(each) for each in plan.actions] == [Start, Await]
     assert until_as(state, wanted(count=3)) == 1

@@ -47,9 +47,7 @@ def open_backend(
         lambda: Transport(context, table.call_timeout_s),
         fail_over_s=table.fail_over_s,
     ) as session:
-        uploads = drive.Uploads(
-            session, context, timeout_s=table.call_timeout_s, task_timeout_s=table.task_timeout_s
-        )
+        uploads = drive.Uploads(session, context, timeout_s=table.call_timeout_s, task_timeout_s=table.task_timeout_s)
         yield XenApiBackend(session, uploads, cluster, table, lease_s=lease_s)
 
 
@@ -88,9 +86,7 @@ class XenApiBackend:
         else:
             made = self._run("VM.clone", template, label)
         record = self._session.call("VM.get_record", made)
-        config = marks.marks(
-            record, cluster=self._cluster, name=wish.name, stage=Stage.CLONED, revision=wish.revision
-        )
+        config = marks.marks(record, cluster=self._cluster, name=wish.name, stage=Stage.CLONED, revision=wish.revision)
         self._session.call("VM.set_other_config", made, config)
 
     def configure(self, name: str, shape: Shape) -> None:

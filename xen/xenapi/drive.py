@@ -26,7 +26,9 @@ REDIRECTS: Final = frozenset({301, 302, 307, 308})
 class Uploads:
     """Fills disks of a pool."""
 
-    def __init__(self, session: PoolSession, context: ssl.SSLContext, *, timeout_s: float, task_timeout_s: float) -> None:
+    def __init__(
+        self, session: PoolSession, context: ssl.SSLContext, *, timeout_s: float, task_timeout_s: float
+    ) -> None:
         self._session, self._context = session, context
         self._timeout_s, self._task_timeout_s = timeout_s, task_timeout_s
 

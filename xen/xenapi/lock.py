@@ -49,7 +49,10 @@ class PoolLock:
         with self._mutex:
             self._released = True
             try:
-                for key in (lease.beat_key(self._prefix, self._generation), lease.key_of(self._prefix, self._generation)):
+                for key in (
+                    lease.beat_key(self._prefix, self._generation),
+                    lease.key_of(self._prefix, self._generation),
+                ):
                     self._session.call("pool.remove_from_other_config", self._pool, key)
             except FascicleError as error:
                 logger.warning("pool_lock_not_released", reason=error.message)
@@ -104,7 +107,9 @@ def hold_lock(
             if lock is not None:
                 break
         elif time.monotonic() > deadline_s:
-            raise BusyError(f"another run is at work at this pool: {now.owner}; wait for it, or say `watch.lock_wait_s`")
+            raise BusyError(
+                f"another run is at work at this pool: {now.owner}; wait for it, or say `watch.lock_wait_s`"
+            )
         time.sleep(LOOK_EVERY_S)
     try:
         yield lock

@@ -99,7 +99,9 @@ def system_disk(record: Mapping[str, Any], view: Database) -> Mapping[str, Any] 
 def disks(record: Mapping[str, Any], view: Database) -> list[str]:
     """Return the references of the machine's block devices that have a disk in them."""
     return [
-        each for each in record["VBDs"] if each in view.VBD and view.VBD[each]["type"] == "Disk" and _has_disk(each, view)
+        each
+        for each in record["VBDs"]
+        if each in view.VBD and view.VBD[each]["type"] == "Disk" and _has_disk(each, view)
     ]
 
 

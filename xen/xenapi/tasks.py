@@ -67,9 +67,7 @@ def watch(session: PoolSession, classes: Sequence[str], timeout_s: float) -> Ite
         yield batch["events"]
 
 
-def _ended(
-    session: PoolSession, method: str, task: str, timeout_s: float, progress: Progress | None
-) -> dict[str, Any]:
+def _ended(session: PoolSession, method: str, task: str, timeout_s: float, progress: Progress | None) -> dict[str, Any]:
     for events in watch(session, [f"task/{task}"], timeout_s):
         for event in events:
             if event["ref"] != task:

@@ -13,7 +13,6 @@ from tests.xen.server.database import NULL, Failure, Violation
 from tests.xen.server.machines import Machines
 from tests.xen.server.pool import Pool
 
-FREE = frozenset({"session.login_with_password"})
 READS = ("get_", "assert_", "from")
 
 
@@ -47,22 +46,24 @@ class Calls:
         if host != self.pool.coordinator and method != "session.local_logout":
             raise Failure("HOST_IS_SLAVE", self.base.get("host", self.pool.coordinator)["address"])
         if method == "session.login_with_password":
+            self._raise_injected(method)
             return self._log_in(host, *values)
         self._check_session(values[0])
         changes = not plain.rpartition(".")[2].startswith(READS)
         if changes:
             self.before(plain)
-        found = self._begin(plain, values) if plain != method else self.run(plain, values[1:] if plain != "session.logout" else values)
+        found = (
+            self._begin(plain, values)
+            if plain != method
+            else self.run(plain, values[1:] if plain != "session.logout" else values)
+        )
         if changes:
             self.after(plain)
         return found
 
     def run(self, method: str, values: tuple[Any, ...], **more: Any) -> Any:
         """Carry a call out."""
-        injected = self.pool.injected.get(method)
-        if injected is not None and injected.times > 0:
-            injected.times -= 1
-            raise Failure(*injected.words)
+        self._raise_injected(method)
         name, _, rest = method.partition(".")
         if name == "VM_group" and not self.pool.groups:
             raise Failure("MESSAGE_METHOD_UNKNOWN", method)
@@ -73,6 +74,12 @@ class Calls:
             if call is None:
                 raise Failure("NOT_IMPLEMENTED", method)
             return call(*values)
+
+    def _raise_injected(self, method: str) -> None:
+        injected = self.pool.injected.get(method)
+        if injected is not None and injected.times > 0:
+            injected.times -= 1
+            raise Failure(*injected.words)
 
     # Sessions
 

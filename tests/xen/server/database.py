@@ -70,6 +70,13 @@ class Database:
             self.removed.append((self.count, name, reference))
             self.changed.notify_all()
 
+    def forget(self, name: str) -> None:
+        """Remove all records of a class without a word, as a coordinator does that never had them."""
+        with self.changed:
+            for reference in self.records[name]:
+                self.changes.pop((name, reference), None)
+            self.records[name].clear()
+
     def touch(self, name: str, reference: str) -> None:
         """Say that a record has changed."""
         self.count += 1

@@ -68,9 +68,7 @@ class Machines:
         self.pool.use(target, int(disk["virtual_size"]) if storage else CLONE_BYTES)
         disk |= {"uuid": str(uuid.uuid4()), "SR": target, "VBDs": [], "type": "user"}
         made = self.base.make("VDI", **disk)
-        self.pool.contents[f"used {made}"] = str(
-            int(disk["virtual_size"]) if storage else CLONE_BYTES
-        ).encode()
+        self.pool.contents[f"used {made}"] = str(int(disk["virtual_size"]) if storage else CLONE_BYTES).encode()
         return made, block["userdevice"], block["bootable"]
 
     def VM__provision(self, machine: str, *, task: str = "") -> str:

@@ -105,9 +105,7 @@ class Pool:
     def attach_disk(self, machine: str, disk: str, device: str, *, bootable: bool) -> str:
         """Add a block device."""
         base = self.database
-        made = base.make(
-            "VBD", VM=machine, VDI=disk, userdevice=device, bootable=bootable, type="Disk", mode="RW"
-        )
+        made = base.make("VBD", VM=machine, VDI=disk, userdevice=device, bootable=bootable, type="Disk", mode="RW")
         base.set("VM", machine, VBDs=[*base.get("VM", machine)["VBDs"], made])
         base.set("VDI", disk, VBDs=[*base.get("VDI", disk)["VBDs"], made])
         return made
@@ -161,7 +159,7 @@ class Pool:
             self.coordinator = host
             self.database.set("pool", next(iter(self.database.records["pool"])), master=host)
             self.expire_sessions()
-            self.database.records["task"].clear()
+            self.database.forget("task")
             for record in self.database.records["VM"].values():
                 record["current_operations"].clear()
             self.epoch += 1
@@ -171,7 +169,7 @@ class Pool:
         """End every session."""
         with self.database.changed:
             self.sessions.clear()
-            self.database.records["session"].clear()
+            self.database.forget("session")
 
     def inject(self, method: str, words: list[str], times: int = 1) -> None:
         """Have a call answer with an error."""
