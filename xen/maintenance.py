@@ -14,7 +14,7 @@ from xen.apply import View
 from xen.backend import Backend, Lock
 from xen.cloud import Cloud
 from xen.observed import Host, Machine, Pool, Power, Stage
-from xen.spread import Spread
+from xen.spread import Spread, storage_of
 from xen.wanted import Wanted
 
 
@@ -70,7 +70,7 @@ def plan_moves(wanted: Wanted, pool: Pool, host: Host) -> Moves:
     moves: dict[str, tuple[str, ...]] = {}
     stay: list[str] = []
     for machine in sorted(_on(pool, host), key=lambda each: each.number):
-        place = spread.take(disk_bytes=0, on_storage=machine.storage_id)
+        place = spread.take(disk_bytes=0, on_storage=storage_of(machine))
         if place is None:
             stay.append(machine.name)
         else:

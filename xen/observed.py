@@ -69,12 +69,16 @@ class Network(Value, frozen=True, kw_only=True):
 
 
 class Template(Value, frozen=True, kw_only=True):
-    """What nodes are cloned from, and where its disk lies ('' if it has none: then it cannot be cloned)."""
+    """What nodes are cloned from, and where its disk lies ('' if it has none: then it cannot be cloned).
+
+    `also_on`: further storage that has the same (libvirt: each host has a template of its own, of one name).
+    """
 
     template_id: str
     name: str
     disk_bytes: int
     storage_id: str
+    also_on: frozenset[str] = frozenset()
 
 
 class Machine(Value, frozen=True, kw_only=True):

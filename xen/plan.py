@@ -18,7 +18,7 @@ from xen.actions import Action, Await, Begin, Configure, Destroy, DestroyDisk, L
 from xen.cloud import ABSENT, Node
 from xen.observed import Machine, Pool, Power, Stage
 from xen.room import check_names, new_disk_bytes, shortage
-from xen.spread import Place, Spread
+from xen.spread import Place, Spread, storage_of
 from xen.wanted import Wanted, number_of
 
 PROGRESS: Final = {stage: rank for rank, stage in enumerate(Stage)}
@@ -222,7 +222,7 @@ class _Planner:
 
     def _start(self, machines: Sequence[Machine], spread: Spread) -> Iterator[Action]:
         for machine in machines:
-            place = spread.take(disk_bytes=0, on_storage=machine.storage_id)
+            place = spread.take(disk_bytes=0, on_storage=storage_of(machine))
             if place is None:
                 return
             if machine.stage in (Stage.SERVING, Stage.LEAVING):
@@ -257,8 +257,9 @@ class _Planner:
     def _free_numbers(self, missing: int) -> Iterator[int]:
         return islice((number for number in count(1) if number not in self._used_numbers), missing)
 
-    def _clone_storage(self) -> str:
-        return "" if self._wanted.full_copy else self._template.storage_id
+    def _clone_storage(self) -> frozenset[str]:
+        """Where a clone can be: anywhere, or where it can share the template's disk."""
+        return frozenset() if self._wanted.full_copy else self._template.also_on | {self._template.storage_id}
 
     # What somebody should know
 

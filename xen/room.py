@@ -62,7 +62,7 @@ def _check_template(wanted: Wanted, template: Template, storage_ids: set[str]) -
             f"the template {template.name} has a disk of {_gib(template.disk_bytes)}, more than `nodes.disk_mib` "
             f"({_gib(wanted.disk_bytes)}); disks only grow"
         )
-    if not wanted.full_copy and template.storage_id not in storage_ids:
+    if not wanted.full_copy and not storage_ids & (template.also_on | {template.storage_id}):
         raise SettingsError(
             f"the template {template.name} is not on the storage {wanted.storage}, so clones cannot share its disk; "
             "say `nodes.full_copy = true`, or put the template there"

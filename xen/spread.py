@@ -4,7 +4,7 @@ Machines go one after the other to the host that has the fewest of ours, among t
 storage; ties by free memory, then by id, so that the same view gives the same answer. Refuses to do: moving what runs.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -43,7 +43,7 @@ class Spread:
         for machine in freed:
             self._free(machine)
 
-    def take(self, *, disk_bytes: int, on_storage: str = "") -> Place | None:
+    def take(self, *, disk_bytes: int, on_storage: Collection[str] = ()) -> Place | None:
         """Return a place for one more machine that needs `disk_bytes` of new room, and give it away; None: no room."""
         fitting = [key for key in self._hosts if self._fits(key, disk_bytes, on_storage)]
         if not fitting:
@@ -76,13 +76,18 @@ class Spread:
         most = self._wanted.per_host_max
         return min(slots, max(0, most - self._count[key])) if most else slots
 
-    def _fits(self, key: str, disk_bytes: int, on_storage: str) -> bool:
+    def _fits(self, key: str, disk_bytes: int, on_storage: Collection[str]) -> bool:
         storage = self._storage_of(key)
-        near = on_storage in ("", storage.storage_id)
+        near = not on_storage or storage.storage_id in on_storage
         return near and self._slots(key) > 0 and self._room[storage.storage_id] >= disk_bytes
 
     def _storage_of(self, key: str) -> Storage:
         return self.storage[key]
+
+
+def storage_of(machine: Machine) -> frozenset[str]:
+    """Return where a machine's disk lies; nothing where that is not known."""
+    return frozenset({machine.storage_id} - {""})
 
 
 def named_storage(wanted: Wanted, pool: Pool) -> Mapping[str, Storage]:

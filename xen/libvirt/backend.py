@@ -28,7 +28,7 @@ from xen.libvirt.hosts import Connect, HostLink, connect, open_links
 from xen.libvirt.marks import Mark
 from xen.libvirt.memory import HostMemory, Memory
 from xen.libvirt.pool import OVERHEAD_BYTES, Look, assemble, remembered
-from xen.libvirt.records import HostSeen, address, power_of, read_host
+from xen.libvirt.records import HostSeen, address, domains, power_of, read_host, read_memory
 from xen.observed import Machine, Pool, Power, Stage
 from xen.poolfile import LibvirtTable
 
@@ -116,7 +116,7 @@ class LibvirtBackend:
             if host_id != found.link.host_id and not moving.is_within_reach(found, link):
                 reasons.append(f"{host_id}: its disk is not there")
                 continue
-            free = read_host(link.connection, host_id, self._cluster).memory_free_bytes
+            free = self._free_bytes(link)
             if free >= need:
                 return host_id
             reasons.append(f"{host_id}: {free >> 20} MiB of memory are free, {need >> 20} MiB are needed")
@@ -295,6 +295,10 @@ class LibvirtBackend:
     def _define(self, link: HostLink, definition: ET.Element) -> None:
         with named(f"defining {definition.findtext('name')} on {link.host_id}"):
             link.connection.defineXML(definitions.text(definition))
+
+    def _free_bytes(self, link: HostLink) -> int:
+        running = [definition for _, definition, power in domains(link.connection) if power != Power.HALTED]
+        return read_memory(link.connection, running)[1]
 
     def _template(self, link: HostLink, name: str) -> ET.Element:
         for domain in self._machines.halted(link):

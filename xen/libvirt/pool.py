@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from xen.libvirt.memory import HostMemory
-from xen.libvirt.records import HostSeen, StorageSeen, loose
+from xen.libvirt.records import HostSeen, StorageSeen, TemplateSeen, loose
 from xen.observed import MIB, Disk, Host, Machine, Network, Pool, Power, Storage, Template
 
 # What a host needs for a machine beside the machine's own memory: page tables, the emulator. Measured with the node
@@ -102,15 +102,20 @@ def _networks(looks: Iterable[Look]) -> list[str]:
 
 def _templates(looks: Iterable[Look]) -> tuple[Template, ...]:
     """Return each template once: what has one name on several hosts is one template, each host using its own."""
-    found: dict[str, Template] = {}
+    found: dict[str, list[TemplateSeen]] = {}
     for look in looks:
         for each in look.seen.templates if look.seen is not None else ():
-            size, where = each.disk_bytes, each.storage_id
-            made = Template(template_id=each.name, name=each.name, disk_bytes=size, storage_id=where)
-            known = found.setdefault(each.name, made)
-            if each.disk_bytes > known.disk_bytes:
-                found[each.name] = made
-    return tuple(found.values())
+            found.setdefault(each.name, []).append(each)
+    return tuple(
+        Template(
+            template_id=name,
+            name=name,
+            disk_bytes=max(each.disk_bytes for each in seen),
+            storage_id=max(each.storage_id for each in seen),
+            also_on=frozenset(each.storage_id for each in seen) - {""},
+        )
+        for name, seen in found.items()
+    )
 
 
 def _loose(looks: Iterable[Look], machines: Iterable[Machine], cluster: str) -> tuple[Disk, ...]:

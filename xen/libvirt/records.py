@@ -66,7 +66,7 @@ def read_host(connection: Any, host_id: str, cluster: str) -> HostSeen:
         FascicleError: libvirt's answer.
     """
     seen = list(domains(connection))
-    total, free = _memory(connection, (definition for _, definition, power in seen if power != Power.HALTED))
+    total, free = read_memory(connection, (definition for _, definition, power in seen if power != Power.HALTED))
     ids = {pool.name(): storage.id_of(host_id, pool.name(), shared) for pool, _, shared in storage.pools(connection)}
     machines, templates = [], []
     for domain, definition, power in seen:
@@ -167,8 +167,12 @@ def loose(seen: StorageSeen, cluster: str, machines: Iterable[Machine]) -> list[
     ]
 
 
-def _memory(connection: Any, running: Iterable[ET.Element]) -> tuple[int, int]:
-    """Return a host's memory, and how much of it no machine may take: the less of what is promised and what is used."""
+def read_memory(connection: Any, running: Iterable[ET.Element]) -> tuple[int, int]:
+    """Return a host's memory, and what is free of it: the less of what is not promised to `running` and not used.
+
+    Raises:
+        FascicleError: libvirt's answer.
+    """
     with named("reading the host's memory"):
         total = connection.getInfo()[1] * MIB
     free = total - sum(definitions.memory_bytes(each) for each in running)
