@@ -75,7 +75,7 @@ class At:
 
 
 async def _run(file: PoolFile, backend: Backend, arguments: argparse.Namespace) -> int:
-    async with open_cloud(arguments.pool.resolve().parent / Path(file.administrator).expanduser()) as cloud:
+    async with open_cloud(poolfile.beside(arguments.pool, file.administrator)) as cloud:
         return await TASKS[arguments.task](At(file, backend, cloud, arguments))
 
 
@@ -133,7 +133,7 @@ async def _drain_host(at: At, view: View, lock: Lock) -> int:
         await trio.to_thread.run_sync(lambda: at.backend.open_host(host.host_id, is_open=True))
         at.answer({"host": host.name, "open": True}, f"{host.name} takes nodes again")
         return 0
-    moved, stay = await maintenance.free_host(at.wanted, view, host, at.backend, at.cloud, lock)
+    moved, stay = await maintenance.free_host(at.wanted, view, host, backend=at.backend, cloud=at.cloud, lock=lock)
     code = 0
     if stay:
         at.say(f"cannot be moved, so they are drained, and apply makes others elsewhere: {', '.join(stay)}")

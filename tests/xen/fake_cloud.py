@@ -1,4 +1,4 @@
-"""A gateway in memory for tests of pools: knows who was invited, enrolled, serves and drains. Its state is the test's."""
+"""A gateway in memory for tests of pools: knows who was invited, enrolled, serves and drains; its state is open."""
 
 import json
 import threading

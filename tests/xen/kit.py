@@ -124,11 +124,13 @@ domain = "nodes.example.org"
 
 def toml(table: dict[str, Any]) -> str:
     """Return a flat table as TOML."""
-    words = {True: "true", False: "false"}
-    return "\n".join(
-        f"{key} = {words[value] if isinstance(value, bool) else repr(value) if not isinstance(value, str) else quoted(value)}"
-        for key, value in table.items()
-    )
+    return "\n".join(f"{key} = {_toml(value)}" for key, value in table.items())
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return quoted(value) if isinstance(value, str) else repr(value)
 
 
 def quoted(text: str) -> str:
