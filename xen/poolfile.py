@@ -159,7 +159,20 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> PoolFile:
     Raises:
         SettingsError: what is wrong, with its key.
     """
-    read = settings.load(PoolFile, path, environment)
+    return _checked(settings.load(PoolFile, path, environment), path)
+
+
+def with_count(file: PoolFile, count: int, path: Path) -> PoolFile:
+    """Return the file as it would be with another number of nodes.
+
+    Raises:
+        SettingsError: the number does not fit the rest of it.
+    """
+    replace = msgspec.structs.replace
+    return _checked(replace(file, nodes=replace(file.nodes, count=count)), path)
+
+
+def _checked(read: PoolFile, path: Path) -> PoolFile:
     for problem in _problems(read):
         raise SettingsError(f"{path}: {problem}")
     return read

@@ -150,4 +150,3 @@ async def test_silence_that_the_gateway_forgot_is_counted_here(site: Site) -> No
     assert (await patient.nodes())["node-01"].silent_s == 5.0
     now[0] = 260.0
     assert (await patient.nodes())["node-01"].silent_s == 60.0
-
