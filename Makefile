@@ -16,7 +16,7 @@ $(INSTALLED): pyproject.toml constraints.txt | packages
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed (make PYTHON=/path/to/python3)" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt setuptools
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[gateway,dev,experiments]'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[gateway,dev,xen,experiments]'
 	@touch $@
 
 demo: setup
@@ -36,7 +36,7 @@ fmt: setup
 
 cov: setup
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt coverage
-	$(BIN)/coverage run --source agent,experiments,fascicle,gateway,nodes,transfer -m pytest -m 'not campaign' $(ARGS)
+	$(BIN)/coverage run --source agent,experiments,fascicle,gateway,nodes,transfer,xen -m pytest -m 'not campaign' $(ARGS)
 	$(BIN)/coverage report --skip-covered
 
 bench: setup
@@ -105,6 +105,11 @@ target-stat:
 # A catalogue of a million objects made anew (wanted: within 30 minutes); it writes 8 GB of headers first.
 rebuild-million: setup
 	@$(BIN)/python -m bench.rebuild --objects 1000000 $(ARGS)
+
+# kill -9 of `fascicle xen apply` at every call, with one node and with thirty; ROUNDS=3 times up and down.
+.PHONY: xen-kills
+xen-kills: setup
+	$(BIN)/python -m tests.xen.kills $(or $(ROUNDS),3)
 
 experiments-setup: setup
 	@.ci/packages experiments

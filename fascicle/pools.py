@@ -33,9 +33,9 @@ COUNT: Final = re.compile(r"(?ms)^(\[nodes\][^\[]*?^count\s*=\s*)([0-9_]+)")
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the task that `arguments` name; returns 0, or 1 where not all that was asked is done."""
-    if arguments.task == "scale":
-        _write_count(arguments.pool, arguments.count)
     file = poolfile.load(arguments.pool)
+    if arguments.task == "scale":
+        file = poolfile.with_count(file, arguments.count, arguments.pool)
     with open_backend(file, arguments.pool) as backend:
         return trio.run(_run, file, backend, arguments)
 
@@ -75,7 +75,7 @@ class At:
 
 
 async def _run(file: PoolFile, backend: Backend, arguments: argparse.Namespace) -> int:
-    async with open_cloud(arguments.pool.resolve().parent / Path(file.administrator).expanduser()) as cloud:
+    async with open_cloud(poolfile.beside(arguments.pool, file.administrator)) as cloud:
         return await TASKS[arguments.task](At(file, backend, cloud, arguments))
 
 
@@ -94,6 +94,15 @@ async def _apply(at: At) -> int:
         report = await at.run(lock).until_as(at.wanted, upgrade=getattr(at.arguments, "upgrade", False))
     _answer_report(at, report)
     return 0
+
+
+async def _scale(at: At) -> int:
+    """Change the file only when the number is known to fit."""
+    text = _changed(at.arguments.pool, at.arguments.count)
+    view = await at.look()
+    make_plan(at.wanted, view.pool, view.nodes)
+    await trio.to_thread.run_sync(_write, at.arguments.pool, text)
+    return await _apply(at)
 
 
 async def _reconcile(at: At) -> int:
@@ -133,7 +142,7 @@ async def _drain_host(at: At, view: View, lock: Lock) -> int:
         await trio.to_thread.run_sync(lambda: at.backend.open_host(host.host_id, is_open=True))
         at.answer({"host": host.name, "open": True}, f"{host.name} takes nodes again")
         return 0
-    moved, stay = await maintenance.free_host(at.wanted, view, host, at.backend, at.cloud, lock)
+    moved, stay = await maintenance.free_host(at.wanted, view, host, backend=at.backend, cloud=at.cloud, lock=lock)
     code = 0
     if stay:
         at.say(f"cannot be moved, so they are drained, and apply makes others elsewhere: {', '.join(stay)}")
@@ -193,20 +202,32 @@ def _answer_report(at: At, report: Report) -> None:
     )
 
 
-def _write_count(path: Path, count: int) -> None:
-    """Write the number of nodes into the file, and leave everything else as it is.
+def _changed(path: Path, count: int) -> str:
+    """Return the file's text with another number of nodes, and everything else as it is.
 
     Raises:
-        SettingsError: the file cannot be read or written, or has no plain `count` in `[nodes]`.
+        SettingsError: the file cannot be read, or has no plain `count` in `[nodes]`.
     """
     try:
         text = path.read_text(encoding="utf-8")
-        changed, found = COUNT.subn(lambda match: f"{match[1]}{count}", text, count=1)
-        if not found:
-            raise SettingsError(f"{path}: has no line `count = N` in `[nodes]` that could be changed")
-        if changed != text:
-            write_file_durably(path, changed.encode(), path.stat().st_mode & 0o777)
     except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: cannot be read: {error}") from error
+    changed, found = COUNT.subn(lambda match: f"{match[1]}{count}", text, count=1)
+    if not found:
+        raise SettingsError(f"{path}: has no line `count = N` in `[nodes]` that could be changed")
+    return changed
+
+
+def _write(path: Path, text: str) -> None:
+    """Write the file, if it changes.
+
+    Raises:
+        SettingsError: it cannot be written.
+    """
+    try:
+        if path.read_text(encoding="utf-8") != text:
+            write_file_durably(path, text.encode(), path.stat().st_mode & 0o777)
+    except OSError as error:
         raise SettingsError(f"{path}: cannot be changed: {error}") from error
 
 
@@ -215,7 +236,7 @@ TASKS: Final[dict[str, Callable[[At], Awaitable[int]]]] = {
     "apply": _apply,
     "reconcile": _reconcile,
     "status": _status,
-    "scale": _apply,
+    "scale": _scale,
     "drain": _drain,
     "snapshot": _snapshot,
     "destroy": _destroy,

@@ -20,7 +20,7 @@ class Action(Value, frozen=True, kw_only=True):
 
 
 class Destroy(Action, frozen=True, kw_only=True):
-    """Remove a machine on which nothing is needed. `revoke`: its node had enrolled, and a run was cut off in between."""
+    """Remove a machine on which nothing is needed. `revoke`: its node is enrolled still."""
 
     machine_id: str
     reason: str

@@ -4,7 +4,8 @@
 
 Machines go through their steps side by side (`lanes`), phase after phase. A step that fails holds up its own machine
 only; then everything is observed and planned anew, because the answer that was lost may have been a yes. What fails
-`TRIES` rounds in a row, at the same kind of step for the same kind of reason, is raised. Refuses to do: deciding (`xen.plan`), the steps (`xen.steps`).
+`TRIES` rounds in a row, at the same kind of step for the same kind of reason, is raised. Refuses to do:
+deciding (`xen.plan`), the steps (`xen.steps`).
 """
 
 from collections import Counter

@@ -4,13 +4,13 @@ Rules for whoever implements it:
 * **Every method may be called again** after it was interrupted at any point, in this or another process, and then
   brings about the same as one call would have (a machine that is destroyed already is not an error of `destroy`).
 * **Order within a step**: what makes the work findable comes first. `clone` gives the machine a name that alone tells
-  that it is ours and unmarked (`Stage.RAW`, see `raw_name`), and the mark afterwards in one write; `destroy` removes the
-  disks first and the machine, by which they are found, last; a drive is marked when it is made, then attached.
-* **Hosts out of reach**: `observe` goes on without them. Their machines stay in its answer, with `Power.UNKNOWN` and what
-  was known of them last, and `mark` works for them; a machine that is left out would be made a second time.
+  that it is ours and unmarked (`Stage.RAW`, see `raw_name`), and the mark afterwards in one write; `destroy` removes
+  the disks first and the machine, by which they are found, last; a drive is marked when it is made, then attached.
+* **Hosts out of reach**: `observe` goes on without them. Their machines stay in its answer, with `Power.UNKNOWN` and
+  what was known of them last, and `mark` works for them; a machine that is left out would be made a second time.
 * **Threads**: methods are called by several threads at once, for different machines.
-* **Errors** are those of `transfer.errors`, wrapped once, here: UnauthorisedError (credentials), SettingsError (what the
-  pool file names is not there), UnreachableError (no answer: whether it was done is unknown), FullError (no room on
+* **Errors** are those of `transfer.errors`, wrapped once, here: UnauthorisedError (credentials), SettingsError (what
+  the pool file names is not there), UnreachableError (no answer: whether it was done is unknown), FullError (no room on
   storage, no memory on any host), BusyError (may pass), ConflictError (the machine's state does not allow it), and
   `xen.errors.PoolError` with the hypervisor's own name of the error for all others.
 
@@ -75,9 +75,9 @@ class Backend(Protocol):
     def open_lock(self, owner: str, wait_s: float) -> AbstractContextManager[Lock]:
         """Return the pool's one lock of this cluster, held at the pool so that two machines' runs exclude each other.
 
-        A holder that died is overtaken: at once where it can be known to be dead, else after its lease. Entered and left
-        in different threads; `check` is called every few seconds, from any thread, and may renew a lease. `owner` is
-        `xen.lease.this_process()`.
+        A holder that died is overtaken: at once where it can be known to be dead, else after its lease. Entered and
+        left in different threads; `check` is called every few seconds, from any thread, and may renew a lease. `owner`
+        is `xen.lease.this_process()`.
 
         Raises:
             BusyError: somebody else has it, still after `wait_s`; says who.

@@ -1,7 +1,7 @@
 """What the gateway knows of our nodes, and what is asked of it; the other half of what planning looks at.
 
-`Cloud` is the narrow interface (`xen.gatewaylink` asks a real gateway; tests have one in memory). Refuses to do: guessing
-from silence: what is not known is said to be not known.
+`Cloud` is the narrow interface (`xen.gatewaylink` asks a real gateway; tests have one in memory). Refuses to do:
+guessing from silence: what is not known is said to be not known.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ State = Literal["live", "silent", "unknown", "absent"]
 
 
 class Node(Value, frozen=True, kw_only=True):
-    """A node as the gateway sees it. `silent_s`: since its last sign of life, None if there was none that is remembered.
+    """A node as the gateway sees it. `silent_s`: since its last sign of life, None if not known.
 
     `draining`: it gets nothing new and what it has is copied elsewhere. `needed_objects`: of these it holds the last
     replica that there is, so that destroying it would lose them.

@@ -11,6 +11,7 @@ Files are JSON, which is YAML too. The image must have cloud-init, the `fascicle
 
 import io
 import json
+import shlex
 from typing import Any, Final
 
 import msgspec
@@ -62,12 +63,17 @@ def image(boot: FirstBoot) -> bytes:
     return out.getvalue()
 
 
+def join(host: str, port: int) -> str:
+    """Return HOST:PORT, an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _user_data(boot: FirstBoot) -> dict[str, Any]:
     enrol = [
         "fascicle enroll",
         f'--token "$(cat {TOKEN_FILE})"',
         f"--data {DATA} --listen 0.0.0.0:{boot.port}",
-        f"--advertise {boot.host}:{boot.port} --failure-domain {boot.failure_domain}",
+        f"--advertise {shlex.quote(join(boot.host, boot.port))} --failure-domain {shlex.quote(boot.failure_domain)}",
     ]
     return {
         "hostname": boot.name,

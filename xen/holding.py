@@ -1,7 +1,7 @@
 """The pool's lock as a context of trio: taken and given back in threads, and confirmed again and again in between.
 
-When the lock turns out to be lost, everything under it is cancelled and the loss raised. Refuses to do: how a pool keeps
-a lock (the back ends).
+When the lock turns out to be lost, everything under it is cancelled and the loss raised. Refuses to do: how a pool
+keeps a lock (the back ends).
 """
 
 from collections.abc import AsyncIterator

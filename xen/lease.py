@@ -5,8 +5,8 @@
 
 The lock is the owner's of the highest generation. To overtake a dead owner of generation G one writes G + 1: whoever
 succeeds has it, and removes what is lower. So two that overtake at once cannot both have it, which removing and writing
-one key would allow. Dead is an owner whose process is known to have ended (same machine and boot), or whose beat did not
-change for `LEASE_S` by the watcher's own clock. Refuses to do: reading and writing (the back ends).
+one key would allow. Dead is an owner whose process is known to have ended (same machine and boot), or whose beat did
+not change for `LEASE_S` by the watcher's own clock. Refuses to do: reading and writing (the back ends).
 """
 
 import os

@@ -79,7 +79,7 @@ def plan_moves(wanted: Wanted, pool: Pool, host: Host) -> Moves:
 
 
 async def free_host(
-    wanted: Wanted, view: View, host: Host, backend: Backend, cloud: Cloud, lock: Lock
+    wanted: Wanted, view: View, host: Host, *, backend: Backend, cloud: Cloud, lock: Lock
 ) -> tuple[Sequence[str], Sequence[str]]:
     """Let a host take no more nodes, and move those that run there; return which moved and which could not.
 

@@ -1,7 +1,7 @@
 """The plan: what is wanted and what is seen -> steps in order. Pure; the same view gives the same plan.
 
-A plan is only a proposal for this moment: after any of its steps, or a crash between two, the next view gives a plan that
-goes on from there, and when all is as wanted the plan is empty. What keeps it from doing harm:
+A plan is only a proposal for this moment: after any of its steps, or a crash between two, the next view gives a plan
+that goes on from there, and when all is as wanted the plan is empty. What keeps it from doing harm:
 * a node that has ever been started leaves only by drain, whatever the reason;
 * what cannot be seen is not gone: a machine on a dead host is replaced after the grace time, and is itself removed only
   when the host is back and nothing on it is needed;
@@ -83,7 +83,7 @@ class _Planner:
     # What is wrong with a machine
 
     def _is_stranded(self, machine: Machine) -> bool:
-        """Tell whether nothing can be done with it now: it ran on a host that is gone, or its storage is out of reach."""
+        """Tell whether nothing can be done with it: it ran on a host that is gone, or its storage is out of reach."""
         if machine.power == Power.UNKNOWN or (machine.power in ON_A_HOST and machine.host_id not in self._alive):
             return True
         reach = [each.host_ids for each in self._pool.storage if each.storage_id == machine.storage_id]

@@ -1,7 +1,7 @@
 """The pool file: TOML into frozen settings, every mistake named with its key, and no secret in it.
 
-The password comes from a file or from an environment variable that the file names, is read when it is used, and is never
-printed. Refuses to do: connecting, checking what only the pool can know (`xen.room`).
+The password comes from a file or from an environment variable that the file names, is read when it is used, and is
+never printed. Refuses to do: connecting, checking what only the pool can know (`xen.room`).
 """
 
 import ipaddress
@@ -75,7 +75,7 @@ class NodesTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class AddressesTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[addresses]`: what others reach the nodes by; their certificates are made out to it.
 
-    `domain`: DHCP and DNS, the node is NAME.DOMAIN. `first` (CIDR): node 1 has this address, node 2 the next, and so on.
+    `domain`: DHCP and DNS, the node is NAME.DOMAIN. `first` (CIDR): node 1 has this address, node 2 the next.
     """
 
     domain: str = ""
@@ -85,7 +85,7 @@ class AddressesTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class SpreadTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[spread]`: nodes go to the host that has fewest of them. `per_host_max`: and never more than so many; 0: no limit."""
+    """`[spread]`: nodes go to the host that has fewest, and never more than `per_host_max` to one; 0: no limit."""
 
     per_host_max: Annotated[int, Meta(ge=0, le=NUMBER_MAX)] = 0
 
@@ -104,7 +104,7 @@ class WatchTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class PoolFile(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The whole file. `cluster` marks what is ours at the pool; `administrator` is a credentials file of the gateway."""
+    """The whole file. `cluster` marks what is ours at the pool; `administrator` is a gateway's credentials file."""
 
     cluster: str
     administrator: Text
@@ -159,13 +159,31 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> PoolFile:
     Raises:
         SettingsError: what is wrong, with its key.
     """
-    read = settings.load(PoolFile, path, environment)
+    return _checked(settings.load(PoolFile, path, environment), path)
+
+
+def with_count(file: PoolFile, count: int, path: Path) -> PoolFile:
+    """Return the file as it would be with another number of nodes.
+
+    Raises:
+        SettingsError: the number does not fit the rest of it.
+    """
+    replace = msgspec.structs.replace
+    return _checked(replace(file, nodes=replace(file.nodes, count=count)), path)
+
+
+def _checked(read: PoolFile, path: Path) -> PoolFile:
     for problem in _problems(read):
         raise SettingsError(f"{path}: {problem}")
     return read
 
 
-def password(table: XenApiTable, beside: Path, environment: Mapping[str, str] = os.environ) -> str:
+def beside(path: Path, name: str) -> Path:
+    """Return the path of a file that the pool file at `path` names."""
+    return path.resolve().parent / Path(name).expanduser()
+
+
+def password(table: XenApiTable, folder: Path, environment: Mapping[str, str] = os.environ) -> str:
     """Return the pool's password, out of the file or the variable that the table names.
 
     Raises:
@@ -175,7 +193,7 @@ def password(table: XenApiTable, beside: Path, environment: Mapping[str, str] = 
         if not environment.get(table.password_env):
             raise SettingsError(f"`xenapi.password_env`: the variable {table.password_env} is not set")
         return environment[table.password_env]
-    path = beside / Path(table.password_file).expanduser()
+    path = folder / Path(table.password_file).expanduser()
     try:
         if path.stat().st_mode & 0o077:
             raise SettingsError(f"`xenapi.password_file`: {path} can be read by others; chmod 600 it")

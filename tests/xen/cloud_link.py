@@ -18,9 +18,7 @@ CHANGES = frozenset({"invite", "drain", "revoke", "tell_domain"})
 
 
 @contextmanager
-def serve(
-    cloud: FakeCloud, path: Path, before: Callable[[str], None], after: Callable[[str], None]
-) -> Iterator[None]:
+def serve(cloud: FakeCloud, path: Path, before: Callable[[str], None], after: Callable[[str], None]) -> Iterator[None]:
     """Answer questions at `path`; `before` and `after` are told of each that changes something."""
 
     class Handler(socketserver.StreamRequestHandler):

@@ -1,6 +1,7 @@
-"""A gateway in memory for tests of pools: knows who was invited, enrolled, serves and drains. Its state is the test's."""
+"""A gateway in memory for tests of pools: knows who was invited, enrolled, serves and drains; its state is open."""
 
 import json
+import shlex
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -102,7 +103,7 @@ def read_drive(image: bytes) -> dict[str, str]:
     assert disc.pvd.volume_identifier.decode().strip() == "cidata"
     disc.close()
     user = json.loads(found["user-data"].removeprefix("#cloud-config\n"))
-    words = user["runcmd"][0][2].split()
+    words = shlex.split(user["runcmd"][0][2])
     return {
         "name": json.loads(found["meta-data"])["local-hostname"],
         "token": user["write_files"][0]["content"],

@@ -1,8 +1,8 @@
 """kill -9 of apply at its steps, in one form for the tests and for `make xen-kills`.
 
-A run is a process. The server, which lives on, kills it at the n-th call that changes something, either before the call is
-carried out or after it was, without an answer. Calls that only keep the lock or tidy tasks away are not counted, or no
-run would come to its work.
+A run is a process. The server, which lives on, kills it at the n-th call that changes something, either before the call
+is carried out or after it was, without an answer. Calls that only keep the lock or tidy tasks away are not counted, or
+no run would come to its work.
 """
 
 import json
@@ -158,8 +158,8 @@ def main() -> None:
                 runs += sweep(killer, cycle=24, runs_max=2000)
                 forget_killed(site)
                 site.assert_exactly(count)
-        shown = {"rounds": rounds, "runs": runs, "kills": sum(killer.kills.values()), "at": dict(sorted(killer.kills.items()))}
-        print(json.dumps(shown, indent=1))
+        kills = dict(sorted(killer.kills.items()))
+        print(json.dumps({"rounds": rounds, "runs": runs, "kills": sum(kills.values()), "at": kills}, indent=1))
 
 
 if __name__ == "__main__":

@@ -35,16 +35,18 @@ class Site:
     storage: str
     network: str
     template: str
+    first_node: str = "10.1.0.11/24"
 
     def file(self, **nodes: Any) -> PoolFile:
         """Write the pool file, with these keys of `[nodes]`, and return what was read."""
         first = self.pool.database.get("host", self.hosts[0])["address"]
         watch = nodes.pop("watch", {})
+        administrator = nodes.pop("administrator", "administrator.json")
         spread = nodes.pop("spread", {})
         wanted = {"count": 3, "template": "node image", "storage": "shared", "network": "storage network"} | nodes
         text = f"""
 cluster = "{CLUSTER}"
-administrator = "administrator.json"
+administrator = {quoted(administrator)}
 [xenapi]
 coordinator = "https://{first}:{self.wire.port}"
 password_file = "password"
@@ -53,7 +55,7 @@ fail_over_s = 20.0
 [nodes]
 {toml(wanted)}
 [addresses]
-domain = "nodes.example.org"
+first = "{self.first_node}"
 [spread]
 {toml(spread)}
 [watch]
@@ -124,11 +126,13 @@ domain = "nodes.example.org"
 
 def toml(table: dict[str, Any]) -> str:
     """Return a flat table as TOML."""
-    words = {True: "true", False: "false"}
-    return "\n".join(
-        f"{key} = {words[value] if isinstance(value, bool) else repr(value) if not isinstance(value, str) else quoted(value)}"
-        for key, value in table.items()
-    )
+    return "\n".join(f"{key} = {_toml(value)}" for key, value in table.items())
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return quoted(value) if isinstance(value, str) else repr(value)
 
 
 def quoted(text: str) -> str:
@@ -153,6 +157,7 @@ def open_site(folder: Path, *, hosts: int = 3, host_memory: int = 16 * GIB, room
     template = pool.add_template("node image", storage, card, 2 * GIB)
     wire = Wire(pool, identity / "certificate.pem", identity / "key.pem")
     site = Site(folder, pool, wire, cloud, made, storage, card, template)
+    site.first_node = addresses[0].rpartition(".")[0] + ".101/24"  # a loopback address each, where real nodes listen
     pool.on_boot, pool.on_halt = boots(pool, cloud), halts(pool, cloud)
     try:
         for host, address in zip(made, addresses, strict=True):

@@ -1,4 +1,4 @@
-"""The contract with XenAPI: every call that the code makes is in the published data model, with parameters of its types,
+"""The contract with XenAPI: every call that the code makes is in the published data model, with the right types,
 and every error that the model declares for it ends in an error of ours that keeps its name, or is acted upon.
 
 The whole command set is driven against the server, which judges each call by the model (`tests.xen.server.model`).
@@ -46,7 +46,9 @@ async def drive(site: Site) -> None:
         async with open_lock(backend, "test/1/1", 0.0) as lock:
             view = await observe(backend, site.cloud)
             host = maintenance.find_host(view.pool, "host-1")
-            moved, stay = await maintenance.free_host(file.wanted(), view, host, backend, site.cloud, lock)
+            moved, stay = await maintenance.free_host(
+                file.wanted(), view, host, backend=backend, cloud=site.cloud, lock=lock
+            )
             assert moved and not stay
             await trio.to_thread.run_sync(lambda: backend.open_host(host.host_id, is_open=True))
     base.make(

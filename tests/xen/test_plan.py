@@ -1,4 +1,4 @@
-"""Plans, as a pure function: exactly as many as are wanted from every state, nothing lost on the way, and by how much."""
+"""Plans, as a pure function: from every state exactly as many as are wanted, nothing lost, and short by how much."""
 
 from collections import Counter
 

@@ -129,9 +129,9 @@ async def test_two_runs_at_once_make_no_more_than_one(site: Site) -> None:
 
 async def test_a_run_that_does_not_wait_says_who_is_at_work(site: Site) -> None:
     file = site.file(count=1)
-    with site.backend(file) as first, first.open_lock("somewhere/7/7", 0.0):
-        with pytest.raises(BusyError, match=r"another run is at work at this pool: somewhere/7/7"):
-            await site.apply(file)
+    said = pytest.raises(BusyError, match=r"another run is at work at this pool: somewhere/7/7")
+    with site.backend(file) as first, first.open_lock("somewhere/7/7", 0.0), said:
+        await site.apply(file)
     await site.apply(file)
     site.assert_exactly(1)
 
@@ -155,11 +155,11 @@ async def test_a_holder_that_is_dead_is_overtaken_after_its_lease(site: Site) ->
 async def test_who_was_overtaken_does_nothing_more(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "BEAT_S", 0.0)
     file = site.file(count=1)
+    said = pytest.raises(BusyError, match="the pool's lock was lost to fast/2/2")
     with site.backend(file) as first, site.backend(file, lease_s=0.3) as second:
-        with first.open_lock("slow/1/1", 0.0) as lock:
-            with second.open_lock("fast/2/2", 5.0):
-                with pytest.raises(BusyError, match="the pool's lock was lost to fast/2/2"):
-                    lock.check()
+        held = first.open_lock("slow/1/1", 0.0)
+        with held as lock, second.open_lock("fast/2/2", 5.0), said:
+            lock.check()
 
 
 async def test_marks_survive(site: Site) -> None:

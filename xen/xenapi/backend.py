@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from transfer import log
 from transfer.errors import ConflictError, FascicleError, FullError, NotStoredError, UnreachableError
@@ -16,7 +16,7 @@ from xen.backend import Clone, Lock, Shape, raw_name
 from xen.observed import Machine, Pool, Power, Stage
 from xen.poolfile import XenApiTable, password
 from xen.xenapi import drive, errors, lock, marks, records
-from xen.xenapi.records import Database
+from xen.xenapi.reading import Reading
 from xen.xenapi.removing import Removing
 from xen.xenapi.session import PoolSession
 from xen.xenapi.shaping import Shaping
@@ -24,9 +24,6 @@ from xen.xenapi.tasks import run_task, watch
 from xen.xenapi.transport import Transport, tls_context
 
 logger = log.get_logger()
-CLASSES: Final = ("VM", "VM_guest_metrics", "VBD", "VDI", "SR", "PBD", "network", "host", "host_metrics")
-MAKING: Final = frozenset({"clone", "copy"})
-UNKNOWN_CALL: Final = "MESSAGE_METHOD_UNKNOWN"
 
 
 @contextmanager
@@ -59,12 +56,13 @@ class XenApiBackend:
     ) -> None:
         self._session, self._uploads, self._cluster = session, uploads, cluster
         self._task_timeout_s, self._priority, self._lease_s = table.task_timeout_s, table.ha_priority, lease_s
+        self._reading = Reading(session, cluster)
         self._removing = Removing(session, cluster, task_timeout_s=table.task_timeout_s)
 
     def observe(self) -> Pool:
         """See `Backend`."""
-        self._settle()
-        view = self._view()
+        self._reading.settle(self._task_timeout_s)
+        view = self._reading.view()
         self._session.know_members(each["address"] for each in view.host.values())
         return records.pool(view, self._cluster)
 
@@ -94,7 +92,7 @@ class XenApiBackend:
         machine, record = self._one(name)
         if record["name_label"] != name:
             self._session.call("VM.set_name_label", machine, name)
-        view = self._view_of(record)
+        view = self._reading.view_of(record)
         Shaping(self._session, view, timeout_s=self._task_timeout_s).shape(machine, record, shape)
         if self._priority and record["ha_restart_priority"] != self._priority:
             self._session.call("VM.set_ha_restart_priority", machine, self._priority)
@@ -114,7 +112,7 @@ class XenApiBackend:
     def attach_first_boot(self, name: str, image: bytes) -> None:
         """See `Backend`."""
         machine, record = self._one(name)
-        view = self._view_of(record)
+        view = self._reading.view_of(record)
         for device in records.drives(record, view):
             self._removing.remove_drive(device, view.VBD[device]["VDI"])
         for device in records.dangling(record, view):
@@ -122,15 +120,8 @@ class XenApiBackend:
         disk = records.system_disk(record, view)
         if disk is None:
             raise ConflictError(f"{name} has no disk")
-        drive.attach(
-            self._session,
-            machine,
-            disk["SR"],
-            image,
-            name,
-            self._cluster,
-            lambda made: self._uploads.fill(made, image, f"fascicle {name}"),
-        )
+        to = drive.Attachment(machine=machine, storage=disk["SR"], name=name, cluster=self._cluster)
+        drive.attach(self._session, self._uploads, to, image)
         self.mark(name, Stage.BEGUN)
 
     def start(self, name: str, host_id: str) -> None:
@@ -207,7 +198,7 @@ class XenApiBackend:
     def machine(self, name: str) -> Machine:
         """See `Backend`."""
         _, record = self._one(name)
-        return records.machine(record, self._view_of(record), self._cluster)
+        return records.machine(record, self._reading.view_of(record), self._cluster)
 
     def _run(self, method: str, *parameters: Any) -> str:
         """Run a long call as a task, and say how far it is."""
@@ -216,66 +207,6 @@ class XenApiBackend:
             logger.debug("pool_task", call=method, progress_ratio=round(ratio, 3))
 
         return run_task(self._session, method, *parameters, timeout_s=self._task_timeout_s, progress=progress)
-
-    def _view(self) -> Database:
-        """Read what there is, class by class; what points to something that is gone meanwhile points nowhere."""
-        read = {name: self._session.call(f"{name}.get_all_records") for name in CLASSES}
-        return Database(**read, groups=self._has_groups())
-
-    def _view_of(self, record: Mapping[str, Any]) -> Database:
-        """Read what one machine's record points to."""
-        devices = self._records("VBD", record["VBDs"])
-        disks = self._records("VDI", [each["VDI"] for each in devices.values()])
-        hosts = self._records("host", [record["resident_on"], record["affinity"]])
-        return Database(
-            VM={},
-            VM_guest_metrics=self._records("VM_guest_metrics", [record["guest_metrics"]]),
-            VBD=devices,
-            VDI=disks,
-            SR=self._records("SR", [each["SR"] for each in disks.values()]),
-            PBD={},
-            network={},
-            host=hosts,
-            host_metrics=self._records("host_metrics", [each["metrics"] for each in hosts.values()]),
-            groups=self._has_groups(),
-        )
-
-    def _records(self, name: str, references: Iterable[str]) -> dict[str, Mapping[str, Any]]:
-        """Read records; those that are gone are left out."""
-        found: dict[str, Mapping[str, Any]] = {}
-        for reference in {each for each in references if each != records.NULL}:
-            with contextlib.suppress(NotStoredError):
-                found[reference] = self._session.call(f"{name}.get_record", reference)
-        return found
-
-    def _has_groups(self) -> bool:
-        try:
-            self._session.call("VM_group.get_all")
-        except FascicleError as error:
-            if errors.name_of(error) != UNKNOWN_CALL:
-                raise
-            return False
-        return True
-
-    def _settle(self) -> None:
-        """Wait for clones that an earlier run began and did not see the end of: they are not in any list yet.
-
-        They show as operations of the template and of our machines. After the tasks' time limit it goes on all the same.
-        """
-        watched = {key for key, each in self._session.call("VM.get_all_records").items() if self._is_busy(each)}
-        if not watched:
-            return
-        logger.info("pool_waits_for_operations", machines=len(watched))
-        for events in watch(self._session, [f"VM/{each}" for each in sorted(watched)], self._task_timeout_s):
-            for event in events:
-                if event["operation"] == "del" or not self._is_busy(event["snapshot"]):
-                    watched.discard(event["ref"])
-            if not watched:
-                return
-
-    def _is_busy(self, record: Mapping[str, Any]) -> bool:
-        under_way = set(record["current_operations"].values())
-        return bool(under_way & MAKING) or bool(under_way and records.is_ours(record, self._cluster))
 
     def _ours(self, name: str) -> list[tuple[str, Mapping[str, Any]]]:
         """Return the machines of ours with this name, marked ones first."""

@@ -8,9 +8,10 @@ HTTP interface beside XenAPI; its success is that of the task that it is given. 
 
 import http.client
 import ssl
-from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
+
+import msgspec
 
 from transfer.errors import FascicleError, UnreachableError
 from xen.observed import MIB
@@ -71,15 +72,22 @@ class Uploads:
         raise UnreachableError("the first-boot drive was not taken: the members of the pool send us round in circles")
 
 
-def attach(
-    session: PoolSession, machine: str, storage: str, image: bytes, name: str, cluster: str, fill: Callable[[str], None]
-) -> None:
-    """Make a drive for a halted machine, fill it by `fill` (told its reference) and attach it."""
+class Attachment(msgspec.Struct, frozen=True, kw_only=True):
+    """Which machine (reference) gets a drive on which storage (reference); its node's name and cluster."""
+
+    machine: str
+    storage: str
+    name: str
+    cluster: str
+
+
+def attach(session: PoolSession, uploads: Uploads, to: Attachment, image: bytes) -> None:
+    """Make a drive for a halted machine, fill it and attach it."""
     size = -(-max(len(image), 1) // MIB) * MIB
-    disk = session.call("VDI.create", _disk_record(storage, size, name, cluster))
-    fill(disk)
-    devices: list[str] = session.call("VM.get_allowed_VBD_devices", machine)
-    session.call("VBD.create", _device_record(machine, disk, devices[0]))
+    disk = session.call("VDI.create", _disk_record(to.storage, size, to.name, to.cluster))
+    uploads.fill(disk, image, f"fascicle {to.name}")
+    devices: list[str] = session.call("VM.get_allowed_VBD_devices", to.machine)
+    session.call("VBD.create", _device_record(to.machine, disk, devices[0]))
 
 
 def _disk_record(storage: str, size: int, name: str, cluster: str) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """XenAPI's errors by name, as errors of ours; wrapped once, here.
 
-XenAPI answers a failed call with a list of words: the error's name, then details. Names that are not in the table become
-`xen.errors.PoolError`, which keeps the name. Refuses to do: SESSION_INVALID and HOST_IS_SLAVE, which the session acts on.
+XenAPI answers a failed call with a list of words: the error's name, then details. Names that are not in the table
+become `xen.errors.PoolError`, which keeps the name. Refuses to do: SESSION_INVALID and HOST_IS_SLAVE, which the session
+acts on.
 """
 
 from collections.abc import Sequence

@@ -1,9 +1,9 @@
 """What we write beside machines and disks of ours, in `other_config`, and how ours are told from others by it.
 
     fascicle_cluster   the pool file's cluster
-    fascicle_uuid      the machine's own uuid: a copy or snapshot that somebody makes has the marks too, but another uuid
-    fascicle_name, fascicle_stage, fascicle_revision
-    fascicle_drive     of a disk: the machine that it is the first-boot drive of
+    fascicle_uuid      the machine's own uuid: a copy or snapshot that somebody makes has the marks too, but another
+    uuid fascicle_name, fascicle_stage, fascicle_revision fascicle_drive     of a disk: the machine that it is the
+    first-boot drive of
 
 A machine without marks is ours only by its name, which tells that it was being made (`xen.backend.raw_name`).
 Refuses to do: reading and writing them.

@@ -3,7 +3,8 @@
 All threads share one session; each call has a connection to itself. What happens when a call does not come back:
 * not sent (no connection): asked again, at the other members too, until `fail_over_s` is over;
 * SESSION_INVALID, HOST_IS_SLAVE: nothing was done; logged in anew, at the coordinator that is named, and asked again;
-* broken afterwards: questions are asked again; for what changes something, UnreachableError: whoever planned it looks anew.
+* broken afterwards: questions are asked again; for what changes something, UnreachableError: whoever planned it looks
+  anew.
 Refuses to do: tasks and events (`xen.xenapi.tasks`), printing the password.
 """
 

@@ -1,8 +1,8 @@
 """Long calls as tasks, and waiting by events: never by asking again and again.
 
-A task is destroyed when it has been waited for, whatever came of it. Waiting is `event.from` with a token; when the token
-is not known any more (another coordinator), it begins anew with none, which tells the state of now first.
-Refuses to do: sessions.
+A task is destroyed when it has been waited for, whatever came of it. Waiting is `event.from` with a token; when the
+token is not known any more (another coordinator), it begins anew with none, which tells the state of now first. Refuses
+to do: sessions.
 """
 
 import re
@@ -52,7 +52,7 @@ def wait_task(
 
 
 def watch(session: PoolSession, classes: Sequence[str], timeout_s: float) -> Iterator[list[dict[str, Any]]]:
-    """Yield batches of events of these classes (`VM/REFERENCE`, ...), the state of now first; ends after `timeout_s`."""
+    """Yield batches of events of these classes (`VM/REFERENCE`, ...), the state of now first, for `timeout_s`."""
     deadline_s = time.monotonic() + timeout_s
     token = ""
     while (left_s := deadline_s - time.monotonic()) > 0:

@@ -1,4 +1,4 @@
-"""What XenAPI's calls do with machines and disks, as far as storage nodes need it; each is one method, named as the call.
+"""What XenAPI's calls do with machines and disks, as far as storage nodes need it; each is one method, named alike.
 
 Those that are slow for a real pool wait as long as `Pool.delays` says. Errors are those that the data model declares.
 """
