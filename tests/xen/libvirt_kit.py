@@ -1,8 +1,8 @@
 """Hosts under libvirt's own test driver: its machines, pools, volumes, networks and errors, with what it leaves undone.
 
-The driver has no bytes in its volumes: what is written to a drive is kept here, by path, and a machine that starts reads
-its drive and enrols at the gateway in memory. It cannot resize: the volume is made anew with the other size. It forgets
-everything with the last connection: so one stays open for each host. A host that is `cut` raises what libvirt raises.
+The driver has no bytes in its volumes: what is written to a drive is kept here, by path, and a machine that starts
+reads its drive and enrols at the gateway in memory. It cannot resize: the volume is made anew with the other size. It
+forgets everything with the last connection: so one stays open for each host. A host that is `cut` raises what libvirt raises.
 """
 
 import functools
@@ -23,7 +23,7 @@ from xen.apply import Report, Run
 from xen.holding import open_lock
 from xen.libvirt.backend import LibvirtBackend, open_backend
 from xen.observed import GIB, MIB, Machine, Power, Stage
-from xen.poolfile import PoolFile
+from xen.poolfile import LibvirtTable, PoolFile
 
 # With addresses: the driver makes up leases out of them, and crashes where there are none.
 NETWORK = "<network><name>{name}</name><ip address='192.168.122.1' netmask='255.255.255.0'/></network>"
@@ -93,13 +93,17 @@ class Hosts:
         """Write the pool file, with these keys of `[nodes]`."""
         watch = {"address_timeout_s": 20.0, "enrol_timeout_s": 20.0, "drain_timeout_s": 20.0} | nodes.pop("watch", {})
         wanted = {"count": 3, "template": "node image", "storage": "images", "network": "storage"} | nodes
-        uris = ", ".join(f'"test:///{self.folder}/{name}.xml"' for name in self.hosts)
+        uris = ", ".join(f'"{uri}"' for uri in self.uris())
         path = self.folder / "pool.toml"
         path.write_text(
             f'cluster = "{CLUSTER}"\nadministrator = "administrator.json"\n[libvirt]\nuris = [{uris}]\n'
             f"[nodes]\n{toml(wanted)}\n[addresses]\ndomain = 'nodes.example.org'\n[watch]\n{toml(watch)}\n"
         )
         return path
+
+    def uris(self) -> list[str]:
+        """Return the hosts' addresses."""
+        return [f"test:///{self.folder}/{name}.xml" for name in self.hosts]
 
     def file(self, **nodes: Any) -> PoolFile:
         """Write the pool file and return what was read."""
@@ -108,7 +112,7 @@ class Hosts:
     @contextmanager
     def backend(self, file: PoolFile | None = None) -> Iterator[LibvirtBackend]:
         """Open the back end that the file names."""
-        table = (file or self.file()).libvirt
+        table = file.libvirt if file is not None else LibvirtTable(uris=self.uris())
         assert table is not None
         with open_backend(table, CLUSTER, self.folder, connect_to=self.open) as backend:
             yield backend
@@ -158,7 +162,9 @@ class Hosts:
 
 
 @contextmanager
-def open_hosts(folder: Path, monkeypatch: pytest.MonkeyPatch, names: list[str], memory_gib: int = 16) -> Iterator[Hosts]:
+def open_hosts(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, names: list[str], memory_gib: int = 16
+) -> Iterator[Hosts]:
     """Open hosts of these names, each with a template, two storage pools and two networks."""
     real_open = libvirt.open
     site = Hosts(folder, {})
@@ -184,8 +190,8 @@ def _furnish(host: TestHost) -> None:
     for name in ("images", "spare"):
         pool = host.real.storagePoolDefineXML(POOL.format(name=name, host=host.name))
         pool.create()
-    volume = f"""<volume><name>template.qcow2</name><capacity unit='bytes'>{2 * GIB}</capacity><allocation>0</allocation>
-        <target><format type='qcow2'/></target></volume>"""
+    size = f"<capacity unit='bytes'>{2 * GIB}</capacity><allocation>0</allocation>"
+    volume = f"<volume><name>template.qcow2</name>{size}<target><format type='qcow2'/></target></volume>"
     host.real.storagePoolLookupByName("images").createXML(volume)
     host.real.defineXML(TEMPLATE.format(host=host.name))
 

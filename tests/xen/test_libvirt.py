@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-libvirt = pytest.importorskip("libvirt", reason="libvirt's binding is not installed (Debian: libvirt-dev, then make setup)")
+libvirt = pytest.importorskip("libvirt", reason="libvirt-python is not installed (it needs libvirt-dev)")
 
 from tests.xen.libvirt_kit import CLUSTER, GIB, MIB, Hosts, failure, open_hosts  # noqa: E402
 from transfer.errors import (  # noqa: E402
@@ -169,13 +169,15 @@ def test_two_runs_at_once(site: Hosts) -> None:
 
 def test_a_run_that_died_is_overtaken_and_one_that_lost_the_lock_stops(site: Hosts) -> None:
     links = list(hosts.open_links([f"test:///{site.folder}/{name}.xml" for name in site.hosts], site.open).values())
-    with lock.hold_lock(links, CLUSTER, "a/1/1", 0.0) as first:
-        with lock.hold_lock(links, CLUSTER, "b/1/1", 5.0, lease_s=0.2) as second:
-            second.check()
-            for each in first._held:
-                each._beat_s = -1e9
-            with pytest.raises(BusyError, match="the lock on anna was lost to b/1/1"):
-                first.check()
+    with (
+        lock.hold_lock(links, CLUSTER, "a/1/1", 0.0) as first,
+        lock.hold_lock(links, CLUSTER, "b/1/1", 5.0, lease_s=0.2) as second,
+    ):
+        second.check()
+        for each in first._held:
+            each._beat_s = -1e9
+        with pytest.raises(BusyError, match="the lock on anna was lost to b/1/1"):
+            first.check()
 
 
 def test_the_lock_is_held_as_long_as_one_host_confirms_it(site: Hosts) -> None:
@@ -271,10 +273,13 @@ async def test_memory_that_is_gone_meanwhile_is_named_for_each_host(site: Hosts)
     await site.apply(site.file(count=1))
     with site.backend() as backend:
         backend.shut_down("node-01", 1.0)
-        big = "<domain type='test'><name>big</name><memory unit='GiB'>16</memory><vcpu>1</vcpu><os><type>hvm</type></os></domain>"
+        shape = "<memory unit='GiB'>16</memory><vcpu>1</vcpu><os><type>hvm</type></os>"
+        big = f"<domain type='test'><name>big</name>{shape}</domain>"
         for host in site.hosts.values():
             host.real.createXML(big)
-        with pytest.raises(FullError, match=r"no host takes node-01: \w+: .*0 MiB of memory are free, 1120 MiB are needed"):
+        with pytest.raises(
+            FullError, match=r"no host takes node-01: \w+: .*0 MiB of memory are free, 1120 MiB are needed"
+        ):
             backend.choose_host("node-01", [site.machines()[0].host_id])
 
 
@@ -310,7 +315,9 @@ def test_an_error_without_a_meaning_of_ours_keeps_its_name() -> None:
     assert (wrapped.name, wrapped.details) == ("VIR_ERR_XML_ERROR", ("no kernel",))
 
 
-def test_credentials_that_are_refused_are_not_taken_for_a_dead_host(site: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credentials_that_are_refused_are_not_taken_for_a_dead_host(
+    site: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(uri: str) -> Any:
         raise failure(libvirt.VIR_ERR_AUTH_FAILED, f"authentication failed: {uri}")
 
@@ -388,7 +395,9 @@ async def test_a_disk_of_one_hosts_own_does_not_move(site: Hosts) -> None:
     (seen,) = site.machines()
     target = next(name for name in site.hosts if name != seen.host_id)
     with site.backend() as backend:
-        with pytest.raises(ConflictError, match=f"cannot go to {target}: its disk is on storage of {seen.host_id} alone"):
+        with pytest.raises(
+            ConflictError, match=f"cannot go to {target}: its disk is on storage of {seen.host_id} alone"
+        ):
             backend.move("node-01", target)
         with pytest.raises(FullError, match=f"{target}: its disk is not there"):
             backend.choose_host("node-01", [target])

@@ -17,10 +17,11 @@ import time
 from pathlib import Path
 from typing import Final
 
-from transfer.errors import FascicleError
+import msgspec
+
+from transfer.errors import CrashedError, FascicleError
 from xen.image import contents, programs, root, wheels
 from xen.image.disk import MIB, identity, make_disk
-from xen.image.programs import ImageError
 
 EPOCH_S: Final = 1_793_491_200  # 2026-11-01; SOURCE_DATE_EPOCH says another
 SIZE_MIB: Final = 2048
@@ -32,17 +33,21 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--suite", default=contents.SUITE)
     parser.add_argument("--size-mib", type=int, default=SIZE_MIB)
+    parser.add_argument(
+        "--deb", type=Path, action="append", default=[], help="a Debian package more: XenServer's guest tools"
+    )
     parser.add_argument("--again", action="store_true", help="make it twice and compare")
     arguments = parser.parse_args()
     epoch_s = int(os.environ.get("SOURCE_DATE_EPOCH", EPOCH_S))
     started_s = time.monotonic()
     try:
-        root.checked(epoch_s, programs.missing())
+        root.check(epoch_s, programs.missing(), arguments.deb)
         arguments.out.mkdir(parents=True, exist_ok=True)
-        digest = make(arguments.out, arguments.suite, arguments.size_mib * MIB, epoch_s)
+        recipe = Recipe(arguments.suite, arguments.size_mib * MIB, epoch_s, tuple(arguments.deb))
+        digest = make(arguments.out, recipe)
         if arguments.again:
             with tempfile.TemporaryDirectory(dir=arguments.out, prefix="again-") as folder:
-                _compare(digest, make(Path(folder), arguments.suite, arguments.size_mib * MIB, epoch_s))
+                _compare(digest, make(Path(folder), recipe))
     except FascicleError as error:
         print(error.message, file=sys.stderr)
         return error.exit_code
@@ -51,7 +56,16 @@ def main() -> int:
     return 0
 
 
-def make(out: Path, suite: str, size_bytes: int, epoch_s: int) -> str:
+class Recipe(msgspec.Struct, frozen=True):
+    """What is made: Debian's suite, the disk's size, the time stamps (seconds of the epoch), packages more."""
+
+    suite: str
+    size_bytes: int
+    epoch_s: int
+    extra: tuple[Path, ...] = ()
+
+
+def make(out: Path, recipe: Recipe) -> str:
     """Make the image in `out` and return its SHA-256.
 
     Raises:
@@ -63,10 +77,10 @@ def make(out: Path, suite: str, size_bytes: int, epoch_s: int) -> str:
         gathered.mkdir()
         tree.mkdir(mode=0o755)
         wheels.gather(gathered, work)
-        made = root.Tree(tree, epoch_s)
-        made.make(suite, gathered, identity("root"))
+        made = root.Tree(tree, recipe.epoch_s)
+        made.make(recipe.suite, gathered, identity("root"), recipe.extra)
         disk = work / "node.raw"
-        make_disk(tree, disk, size_bytes=size_bytes, epoch_s=epoch_s, work=work)
+        make_disk(tree, disk, size_bytes=recipe.size_bytes, epoch_s=recipe.epoch_s, work=work)
         manifest = work / "manifest.txt"
         manifest.write_text(made.manifest() + "".join(f"{each.name}\n" for each in sorted(gathered.iterdir())))
         sums = {each.name: _digest(each) for each in (disk, manifest)}
@@ -83,7 +97,7 @@ def _digest(path: Path) -> str:
 
 def _compare(first: str, second: str) -> None:
     if first != second:
-        raise ImageError(f"the second making gave another image: {second}, not {first}")
+        raise CrashedError(f"the second making gave another image: {second}, not {first}")
 
 
 if __name__ == "__main__":

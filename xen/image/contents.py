@@ -106,7 +106,7 @@ FILES: Final = {
         "menuentry Node {{\n"
         "  insmod ext2\n"
         "  search --no-floppy --fs-uuid --set=root {uuid}\n"
-        "  linux /boot/vmlinuz root=UUID={uuid} ro console=tty0 console=hvc0 console=ttyS0 net.ifnames=1 quiet\n"
+        "  linux /boot/vmlinuz root=UUID={uuid} ro console=tty0 console=hvc0 console=ttyS0 net.ifnames=1\n"
         "  initrd /boot/initrd.img\n"
         "}}\n",
         0o644,

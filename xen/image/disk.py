@@ -14,7 +14,8 @@ import uuid
 from pathlib import Path
 from typing import Final
 
-from xen.image.programs import ImageError, call
+from transfer.errors import CrashedError
+from xen.image.programs import call
 from xen.image.root import walk
 
 MIB: Final = 1 << 20
@@ -40,7 +41,7 @@ def make_disk(tree: Path, disk: Path, *, size_bytes: int, epoch_s: int, work: Pa
     """Write the disk, sparse; `work` is a folder for what is made in between.
 
     Raises:
-        ImageError: the tree does not fit, or a step failed.
+        CrashedError: the tree does not fit, or a step failed.
     """
     disk.unlink(missing_ok=True)
     with disk.open("wb") as out:
@@ -70,7 +71,7 @@ def _write_grub(disk: Path, work: Path, end: bytes) -> None:
     call("grub-mkimage", "-O", "i386-pc", "-o", core, "-c", early, "-p", "/boot/grub", *MODULES)
     image, boot = core.read_bytes(), (GRUB / "boot.img").read_bytes()
     if SECTOR_BYTES + len(image) > START_BYTES:
-        raise ImageError(f"GRUB's core image has {len(image)} bytes and does not fit before the partition")
+        raise CrashedError(f"GRUB's core image has {len(image)} bytes and does not fit before the partition")
     with disk.open("r+b") as out:
         out.write(boot[:BOOT_CODE_BYTES] + end)
         out.seek(SECTOR_BYTES)
@@ -85,10 +86,10 @@ def _set_times(tree: Path, disk: Path, epoch_s: int, fake: dict[str, str]) -> No
         quoted = name.replace('"', '""')
         words += [f'set_inode_field "{quoted}" {field} @{epoch_s}' for field in FIELDS]
         if stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise ImageError(f"{name} is a socket: something ran in the tree")
+            raise CrashedError(f"{name} is a socket: something ran in the tree")
     said = call(
         "debugfs", "-w", "-f", "-", f"{disk}?offset={START_BYTES}", environment=fake, stdin="\n".join([*words, ""])
     )
     wrong = [line for line in said.splitlines() if line.strip() and not line.startswith(("debugfs:", "debugfs "))]
     if wrong:
-        raise ImageError(f"debugfs: {wrong[0]}")
+        raise CrashedError(f"debugfs: {wrong[0]}")

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Mapping
 from typing import Final
 
-from transfer.errors import FascicleError, SettingsError
+from transfer.errors import CrashedError, SettingsError
 
 PATH: Final = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 LINES_SHOWN: Final = 15
@@ -21,12 +21,6 @@ PACKAGES: Final = {
     "grub-mkimage": "grub-common and grub-pc-bin",
     "mke2fs": "e2fsprogs",
 }
-
-
-class ImageError(FascicleError):
-    """A step of the recipe failed."""
-
-    code = "image"
 
 
 def program(name: str) -> str:
@@ -50,7 +44,7 @@ def call(name: str, *words: object, environment: Mapping[str, str] | None = None
     """Run a program to its end and return what it printed. `environment` comes on top of ours.
 
     Raises:
-        ImageError: it failed; with its last lines.
+        CrashedError: it failed; with its last lines.
     """
     done = subprocess.run(  # noqa: S603  # each command line is made here
         [program(name), *map(str, words)],
@@ -64,5 +58,5 @@ def call(name: str, *words: object, environment: Mapping[str, str] | None = None
     )
     if done.returncode:
         last = "\n".join(done.stdout.splitlines()[-LINES_SHOWN:])
-        raise ImageError(f"{name} failed ({done.returncode}):\n{last}")
+        raise CrashedError(f"{name} failed ({done.returncode}):\n{last}")
     return done.stdout

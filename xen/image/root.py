@@ -6,13 +6,13 @@ that the same packages give the same tree. Refuses to do: disks (`xen.image.disk
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from transfer.errors import SettingsError
+from transfer.errors import CrashedError, SettingsError
 from xen.image import contents, programs, sources
-from xen.image.programs import ImageError, call
+from xen.image.programs import call
 
 BACKUPS: Final = ("passwd", "shadow", "group", "gshadow", "subuid", "subgid")
 DAY_S: Final = 86_400
@@ -34,12 +34,14 @@ class Tree:
             "TMPDIR": "/tmp",  # noqa: S108  # the tree's own
         }
 
-    def make(self, suite: str, wheels: Path, uuid: str) -> None:
+    def make(self, suite: str, wheels: Path, uuid: str, extra: Sequence[Path] = ()) -> None:
         """Fill the tree, which must be empty; `wheels` is a folder of wheels for the suite's Python.
+
+        `extra`: Debian packages as files, such as a hypervisor's guest tools.
 
         Raises:
             SettingsError: this machine lacks a program, root, or package lists of the suite.
-            ImageError: a step failed.
+            CrashedError: a step failed.
         """
         if os.geteuid() != 0:
             raise SettingsError("the node image is made by root: debootstrap needs chroot and device files")
@@ -54,6 +56,10 @@ class Tree:
         self._inside("apt-get", "-qq", "update")
         self._inside("apt-get", "-qq", "-y", "dist-upgrade")
         self._inside("apt-get", "-qq", "-y", "--no-install-recommends", "install", *contents.PACKAGES)
+        for package in extra:
+            shutil.copy(package, self.path / "root" / package.name)
+            self._inside("apt-get", "-qq", "-y", "--no-install-recommends", "install", f"/root/{package.name}")
+            (self.path / "root" / package.name).unlink()
         (self.path / "usr/sbin/policy-rc.d").unlink()
         self._install(wheels)
         self._configure(uuid)
@@ -93,7 +99,7 @@ class Tree:
     def _link_newest(self, name: str) -> None:
         found = sorted(each.name for each in (self.path / "boot").glob(f"{name}-*"))
         if not found:
-            raise ImageError(f"no {name} in the tree's /boot: {contents.KERNEL} was not installed whole")
+            raise CrashedError(f"no {name} in the tree's /boot: {contents.KERNEL} was not installed whole")
         link = self.path / "boot" / name
         link.unlink(missing_ok=True)
         link.symlink_to(found[-1])
@@ -149,15 +155,18 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def checked(epoch_s: int, needed: Sequence[str]) -> None:
+def check(epoch_s: int, needed: Sequence[str], extra: Iterable[Path]) -> None:
     """Check what can be checked before anything is done.
 
     Raises:
-        SettingsError: programs are missing, or the epoch is in the future.
+        SettingsError: programs or packages are missing, or the epoch is none.
     """
     if needed:
         raise SettingsError(
             f"not installed: {', '.join(f'{name} (Debian: {programs.PACKAGES[name]})' for name in needed)}"
         )
+    for package in extra:
+        if package.suffix != ".deb" or not package.is_file():
+            raise SettingsError(f"{package} is no Debian package (a file NAME.deb)")
     if epoch_s < 0:
         raise SettingsError(f"SOURCE_DATE_EPOCH is {epoch_s}, not seconds since 1970")

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from transfer.errors import SettingsError
+from transfer.errors import CrashedError, SettingsError
 from xen.image import contents
-from xen.image.programs import LINES_SHOWN, ImageError
+from xen.image.programs import LINES_SHOWN
 
 ROOT: Final = Path(__file__).parents[2]
 COPIED: Final = ("pyproject.toml", "constraints.txt", "README.md", "LICENSE")
@@ -22,7 +22,7 @@ def gather(wheels: Path, work: Path) -> None:
 
     Raises:
         SettingsError: this is not a source tree.
-        ImageError: pip failed.
+        CrashedError: pip failed.
     """
     if not (ROOT / "pyproject.toml").is_file():
         raise SettingsError(
@@ -49,4 +49,4 @@ def _pip(task: str, *words: str) -> None:
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)  # noqa: S603
     if done.returncode:
         last = "\n".join(done.stdout.splitlines()[-LINES_SHOWN:])
-        raise ImageError(f"pip {task} failed ({done.returncode}):\n{last}")
+        raise CrashedError(f"pip {task} failed ({done.returncode}):\n{last}")

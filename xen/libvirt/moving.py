@@ -41,9 +41,7 @@ def move_running(found: Found, link: HostLink) -> None:
     if found.power == Power.HALTED:
         raise ConflictError(f"{name} does not run; a halted machine goes with its start")
     if not is_within_reach(found, link):
-        raise ConflictError(
-            f"{name} cannot go to {link.host_id}: its disk is on storage of {found.link.host_id} alone"
-        )
+        raise ConflictError(f"{name} cannot go to {link.host_id}: its disk is on storage of {found.link.host_id} alone")
     with named(f"moving {name} to {link.host_id}"):
         found.domain.migrate3(link.connection, {}, FLAGS)
 

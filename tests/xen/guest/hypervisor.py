@@ -1,8 +1,8 @@
 """A libvirt of the test's own, with QEMU's software emulation: started in a network namespace, ended and removed after.
 
-Its state, configuration and socket are in the test's folder (a mount namespace hides the machine's own), so that no
-machine, network or pool of this host is seen or changed. The bridge that guests are on is in the network namespace, too,
-and whatever talks to them runs there (`Hypervisor.command`).
+Its state, configuration and socket are in the test's folder (a mount namespace hides the host's own), so that no
+machine, network or pool of this host is seen or changed. The bridge that guests are on is in the network namespace,
+too, and whatever talks to them runs there (`Hypervisor.command`).
 """
 
 import os
@@ -49,9 +49,9 @@ TEMPLATE = """
 
 def why_not() -> str:
     """Return why no guest can be had here; "" where it can."""
-    absent = [f"{name} (Debian: {package})" for name, package in PROGRAMS.items() if shutil.which(name, path=PATH) is None]
+    absent = [name for name in PROGRAMS if shutil.which(name, path=PATH) is None]
     if absent:
-        return f"not installed: {', '.join(absent)}"
+        return f"not installed: {', '.join(f'{name} (Debian: {PROGRAMS[name]})' for name in absent)}"
     if os.geteuid() != 0:
         return "a network namespace and a bridge need root"
     return ""
@@ -79,7 +79,8 @@ def open_hypervisor(folder: Path, image: Path) -> Iterator[Hypervisor]:
         _call("ip", "netns", "add", namespace)
         stack.callback(_call, "ip", "netns", "delete", namespace)
         _make_bridge(namespace)
-        made = Hypervisor(folder, namespace, f"qemu:///system?socket={folder}/socket/libvirt-sock", folder / "console.log")
+        uri = f"qemu:///system?socket={folder}/socket/libvirt-sock"
+        made = Hypervisor(folder, namespace, uri, folder / "console.log")
         stack.callback(_end, _start(made))
         connection = _connect(made.uri)
         stack.callback(connection.close)
@@ -124,11 +125,12 @@ def _start(made: Hypervisor) -> "subprocess.Popen[bytes]":
 
 
 def _with_user(folder: Path, path: str) -> Path:
-    """Return a copy of a file of users or groups with the one that Debian's libvirt wants to know, whoever it runs as."""
+    """Return a copy of a file of users or groups with the one that Debian's libvirt looks for."""
     copied = folder / Path(path).name
     text = Path(path).read_text()
+    user, group = "libvirt-qemu:x:64055:64055::/:/usr/sbin/nologin\n", "libvirt-qemu:x:64055:\n"
     if "libvirt-qemu:" not in text:
-        text += "libvirt-qemu:x:64055:64055::/:/usr/sbin/nologin\n" if path.endswith("passwd") else "libvirt-qemu:x:64055:\n"
+        text += user if path.endswith("passwd") else group
     copied.write_text(text)
     return copied
 
@@ -148,8 +150,8 @@ def _furnish(connection: libvirt.virConnect, made: Hypervisor, image: Path) -> N
     images = made.folder / "images"
     images.mkdir()
     _call("cp", "--sparse=always", image, images / "node.raw")
-    pool = connection.storagePoolDefineXML(f"<pool type='dir'><name>images</name><target><path>{images}</path></target></pool>")
-    pool.create()
+    pool = f"<pool type='dir'><name>images</name><target><path>{images}</path></target></pool>"
+    connection.storagePoolDefineXML(pool).create()
     network = f"<network><name>guests</name><forward mode='bridge'/><bridge name='{BRIDGE}'/></network>"
     connection.networkDefineXML(network).create()
     emulator = shutil.which("qemu-system-x86_64", path=PATH)

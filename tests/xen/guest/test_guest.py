@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-libvirt = pytest.importorskip("libvirt", reason="libvirt's binding is not installed (Debian: libvirt-dev, then make setup)")
+libvirt = pytest.importorskip("libvirt", reason="libvirt-python is not installed (it needs libvirt-dev)")
 
 from tests.cluster.harness import contents, eventually  # noqa: E402
 from tests.xen.guest import agent, hypervisor  # noqa: E402
@@ -124,7 +124,8 @@ enrol_timeout_s = {BOOT_S}
 
 
 def test_the_guest_has_the_papers_shape_and_its_first_boot_took_the_whole_disk(site: Site) -> None:
-    code, said, error = agent.run(site.domain(), "/bin/sh", "-c", "nproc; df -B1 --output=size / | tail -1; hostname", timeout_s=300)
+    asked = "nproc; df -B1 --output=size / | tail -1; hostname"
+    code, said, error = agent.run(site.domain(), "/bin/sh", "-c", asked, timeout_s=300)
     assert code == 0, error
     processors, size, name = said.split()
     assert (processors, name) == ("1", "node-01")
