@@ -17,6 +17,8 @@ $(INSTALLED): pyproject.toml constraints.txt | packages
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt setuptools
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[gateway,dev,xen,experiments]'
+	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt libvirt-python || \
+		echo "libvirt-python cannot be compiled here (Debian: libvirt-dev, pkg-config, gcc); its tests are skipped" >&2
 	@touch $@
 
 demo: setup
@@ -140,6 +142,19 @@ SEED ?= 1
 faults: setup
 	@failed=0; for name in $(FAULTS); do $(BIN)/python -m tests.faults.real.campaign $$name --seed $(SEED) \
 		$(if $(COUNT),--long $(COUNT)) --out faults-results $(ARGS) || failed=1; done; exit $$failed
+
+# The node image (docs/node-image.md), by root; ARGS="--again" makes it twice and compares, DEBS="FILE.deb" adds packages.
+IMAGE ?= build/node-image
+.PHONY: node-image xen-guest
+node-image: setup
+	@.ci/packages xen
+	@$(BIN)/python -m xen.image --out $(IMAGE) $(addprefix --deb ,$(DEBS)) $(ARGS)
+
+# A node in a real guest under software emulation, through libvirt: half an hour. An image that is there is taken as it is.
+xen-guest: setup
+	@.ci/packages xen
+	@test -f $(IMAGE)/node.raw || $(BIN)/python -m xen.image --out $(IMAGE)
+	FASCICLE_NODE_IMAGE=$(abspath $(IMAGE))/node.raw $(BIN)/pytest -m campaign -s -x tests/xen/guest $(ARGS)
 
 # 10 000 small files, and one object of 3 GB, under the memory limits.
 test-large: setup

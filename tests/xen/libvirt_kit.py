@@ -2,7 +2,8 @@
 
 The driver has no bytes in its volumes: what is written to a drive is kept here, by path, and a machine that starts
 reads its drive and enrols at the gateway in memory. It cannot resize: the volume is made anew with the other size. It
-forgets everything with the last connection: so one stays open for each host. A host that is `cut` raises what libvirt raises.
+forgets everything with the last connection: so one stays open for each host. A host that `is_cut` raises what libvirt
+raises.
 """
 
 import functools

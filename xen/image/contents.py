@@ -92,6 +92,8 @@ cloud_init_modules: [seed_random, bootcmd, write-files, growpart, resizefs, set_
 cloud_config_modules: [runcmd]
 cloud_final_modules: [scripts-user, final-message]
 """
+# Thirty nodes may boot at once from one disk, or under software emulation: a slow start is no failed start.
+PATIENCE: Final = "[Manager]\nDefaultTimeoutStartSec=15min\nDefaultDeviceTimeoutSec=15min\n"
 FILES: Final = {
     "etc/fstab": ("UUID={uuid} / ext4 defaults,errors=remount-ro 0 1\n", 0o644),
     "etc/hostname": ("node\n", 0o644),
@@ -100,6 +102,7 @@ FILES: Final = {
     "etc/cloud/cloud.cfg.d/90-fascicle.cfg": (CLOUD + CLOUD_MODULES, 0o644),
     "etc/cloud/ds-identify.cfg": ("policy: enabled\n", 0o644),
     "etc/systemd/system/fascicle-node.service": (UNIT, 0o644),
+    "etc/systemd/system.conf.d/10-patience.conf": (PATIENCE, 0o644),
     "usr/local/bin/fascicle": (LAUNCHER, 0o755),
     "boot/grub/grub.cfg": (
         "set timeout=0\n"
