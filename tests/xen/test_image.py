@@ -39,9 +39,7 @@ def test_sources_are_debians_own_once_each() -> None:
 
 
 def test_a_suite_that_apt_does_not_know_is_named_with_those_that_it_knows() -> None:
-    with pytest.raises(
-        SettingsError, match=r"the suite trixie here; it has: bookworm, bookworm-sec"
-    ):
+    with pytest.raises(SettingsError, match=r"the suite trixie here; it has: bookworm, bookworm-sec"):
         sources.base(sources.parse(LISTED), "trixie")
 
 
@@ -145,9 +143,8 @@ def test_a_tree_that_does_not_fit_is_an_error_with_mke2fs_words(tmp_path: Path) 
 
 
 def test_the_image_has_what_a_node_needs() -> None:
-    assert {"cloud-init", "cloud-guest-utils", "qemu-guest-agent", "iproute2", contents.KERNEL} <= set(
-        contents.PACKAGES
-    )
+    needed = {"cloud-init", "cloud-guest-utils", "qemu-guest-agent", "iproute2", contents.KERNEL}
+    assert needed <= set(contents.PACKAGES)
     assert f"python{contents.PYTHON_TAG}/" in f"{contents.LIBRARIES}/"
     unit, _ = contents.FILES["etc/systemd/system/fascicle-node.service"]
     assert "fascicle node serve --config /var/lib/fascicle/node.toml" in unit

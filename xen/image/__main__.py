@@ -49,10 +49,10 @@ def main() -> int:
             with tempfile.TemporaryDirectory(dir=arguments.out, prefix="again-") as folder:
                 _compare(digest, make(Path(folder), recipe))
     except FascicleError as error:
-        print(error.message, file=sys.stderr)
+        sys.stderr.write(f"{error.message}\n")
         return error.exit_code
     found = {"image": str(arguments.out / "node.raw"), "sha256": digest, "made_again": arguments.again}
-    print(json.dumps(found | {"seconds": round(time.monotonic() - started_s, 1)}))
+    sys.stdout.write(json.dumps(found | {"seconds": round(time.monotonic() - started_s, 1)}) + "\n")
     return 0
 
 

@@ -9,12 +9,10 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from xml.etree import ElementTree as ET
 
-import libvirt
 import msgspec
 
 from transfer import log
@@ -23,12 +21,13 @@ from xen import lease
 from xen.backend import Clone, Lock, Shape
 from xen.libvirt import definitions, lock, marks, moving, storage
 from xen.libvirt.errors import named
-from xen.libvirt.found import Found, Machines
+from xen.libvirt.found import Machines
 from xen.libvirt.hosts import Connect, HostLink, connect, open_links
 from xen.libvirt.marks import Mark
-from xen.libvirt.memory import HostMemory, Memory
-from xen.libvirt.pool import OVERHEAD_BYTES, Look, assemble, remembered
-from xen.libvirt.records import HostSeen, address, domains, power_of, read_host, read_memory
+from xen.libvirt.memory import Memory
+from xen.libvirt.pool import OVERHEAD_BYTES, assemble
+from xen.libvirt.records import address, domains, power_of, read_memory
+from xen.libvirt.sight import Sight, answers, write_mark
 from xen.observed import Machine, Pool, Power, Stage
 from xen.poolfile import LibvirtTable
 
@@ -62,11 +61,12 @@ class LibvirtBackend:
         self._links = {link.host_id: link for link in links}
         self._cluster, self._memory, self._lease_s = cluster, memory, lease_s
         self._machines = Machines(links, cluster)
+        self._sight = Sight(links, cluster, memory, self._machines)
 
     def observe(self) -> Pool:
         """See `Backend`. A host that does not answer and was never seen is an error: what is on it nobody knows."""
         with ThreadPoolExecutor(THREADS, thread_name_prefix="libvirt") as threads:
-            return assemble(list(threads.map(self._look, self._links.values())), self._cluster)
+            return assemble(list(threads.map(self._sight.look, self._links.values())), self._cluster)
 
     def open_lock(self, owner: str, wait_s: float) -> AbstractContextManager[Lock]:
         """See `Backend`."""
@@ -125,7 +125,8 @@ class LibvirtBackend:
     def attach_first_boot(self, name: str, image: bytes) -> None:
         """See `Backend`."""
         found = self._machines.one(name)
-        place = storage.where(found.link.connection, *definitions.disk_paths(found.definition)[:1])
+        paths = definitions.disk_paths(found.definition)
+        place = storage.where(found.link.connection, paths[0]) if paths else None
         if place is None:
             raise ConflictError(f"{name} has no disk in any active storage pool of {found.link.host_id}")
         path = storage.write_drive(found.link.connection, place[0], marks.drive_name(found.mark), image)
@@ -168,11 +169,11 @@ class LibvirtBackend:
         try:
             found = self._machines.one(name)
         except NotStoredError:
-            if not self._mark_unreachable(name, stage):
+            if not self._sight.mark_silent(name, stage):
                 raise
             return
         if found.mark.stage != stage:
-            self._write_mark(found, msgspec.structs.replace(found.mark, stage=stage))
+            write_mark(found, msgspec.structs.replace(found.mark, stage=stage))
 
     def shut_down(self, name: str, timeout_s: float) -> None:
         """See `Backend`."""
@@ -198,7 +199,7 @@ class LibvirtBackend:
             moving.undefine(found.domain, found.mark.name)
         for link in self._links.values():
             known = {each.machine_id for each in self._memory.of(link.uri).machines}
-            if machine_id in known and not every and not self._answers(link):
+            if machine_id in known and not every and not answers(link):
                 raise ConflictError(f"{link.host_id} does not answer, and the machine may still be running there")
 
     def destroy_disk(self, disk_id: str) -> None:
@@ -207,7 +208,7 @@ class LibvirtBackend:
         if not marks.drive_owner(volume, self._cluster)[0]:
             raise ConflictError(f"the volume {volume} is not a first-boot drive of ours; it stays")
         for link in self._links.values():
-            if self._answers(link):
+            if answers(link):
                 try:
                     pool, _ = storage.find_pool(link.connection, link.host_id, storage_id)
                 except NotStoredError:
@@ -238,55 +239,6 @@ class LibvirtBackend:
             if each.name == name and each.stage != Stage.RAW:
                 return each
         raise NotStoredError(f"the hosts have no machine {name} of {self._cluster}")
-
-    def _look(self, link: HostLink) -> Look:
-        try:
-            seen = read_host(link.connection, link.host_id, self._cluster)
-            with named(f"reading the name of {link.host_id}"):
-                name = link.connection.getHostname()
-        except UnreachableError as error:
-            memory = self._memory.of(link.uri)
-            if not memory.seen:
-                raise UnreachableError(
-                    f"{error.message}; it was never seen, so nobody knows which machines it has: take it out of "
-                    "`libvirt.uris`, or bring it back"
-                ) from error
-            logger.warning("pool_host_silent", host=link.host_id, reason=error.message)
-            return Look(host_id=link.host_id, name=link.host_id, seen=None, memory=memory)
-        seen = self._write_pending(link, seen)
-        networks = tuple(each for each in seen.networks if not lock.is_lock(each))
-        seen = msgspec.structs.replace(seen, networks=networks)
-        memory = self._memory.change(link.uri, partial(remembered, seen))
-        return Look(host_id=link.host_id, name=name, seen=seen, memory=memory)
-
-    def _write_pending(self, link: HostLink, seen: HostSeen) -> HostSeen:
-        """Write the marks that could not be written while the host was away."""
-        pending = self._memory.of(link.uri).pending
-        machines = []
-        for each in seen.machines:
-            if each.machine_id in pending and pending[each.machine_id] != each.stage:
-                for found in self._machines.on(link, each.machine_id):
-                    self._write_mark(found, msgspec.structs.replace(found.mark, stage=pending[each.machine_id]))
-                each = msgspec.structs.replace(each, stage=pending[each.machine_id])  # noqa: PLW2901
-            machines.append(each)
-        return msgspec.structs.replace(seen, machines=tuple(machines))
-
-    def _mark_unreachable(self, name: str, stage: Stage) -> bool:
-        for link in self._links.values():
-            for each in self._memory.of(link.uri).machines:
-                if each.name == name and not self._answers(link):
-                    self._memory.change(link.uri, partial(_with_pending, each.machine_id, stage))
-                    return True
-        return False
-
-    def _write_mark(self, found: Found, mark: Mark) -> None:
-        with named(f"marking {mark.name}"):
-            flags = libvirt.VIR_DOMAIN_AFFECT_CONFIG
-            if found.domain.isActive():
-                flags |= libvirt.VIR_DOMAIN_AFFECT_LIVE
-            found.domain.setMetadata(
-                libvirt.VIR_DOMAIN_METADATA_ELEMENT, marks.text(mark), marks.PREFIX, marks.NAMESPACE, flags
-            )
 
     def _define_marked(self, link: HostLink, definition: ET.Element, mark: Mark, stage: Stage) -> None:
         definitions.set_mark(definition, msgspec.structs.replace(mark, stage=stage))
@@ -326,17 +278,7 @@ class LibvirtBackend:
         with named("reading a machine's state"):
             return bool(domain.isActive())
 
-    def _answers(self, link: HostLink) -> bool:
-        try:
-            return link.connection is not None
-        except UnreachableError:
-            return False
-
     def _link(self, host_id: str) -> HostLink:
         if host_id not in self._links:
             raise NotStoredError(f"`libvirt.uris` has no host {host_id}; there are: {', '.join(sorted(self._links))}")
         return self._links[host_id]
-
-
-def _with_pending(machine_id: str, stage: Stage, before: HostMemory) -> HostMemory:
-    return msgspec.structs.replace(before, pending=before.pending | {machine_id: stage})

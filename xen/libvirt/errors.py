@@ -40,7 +40,15 @@ KINDS: Final[dict[int, type[FascicleError]]] = {
     libvirt.VIR_ERR_NO_MEMORY: FullError,
 }
 FULL: Final = ("no space left on device", "cannot allocate memory", "not enough free memory", "disk quota exceeded")
-LOST: Final = ("client socket is closed", "cannot recv data", "connection reset", "end of file while reading")
+LOST: Final = (
+    "client socket is closed",
+    "cannot recv data",
+    "connection reset",
+    "connection refused",
+    "end of file while reading",
+    "broken pipe",
+    "no route to host",
+)
 LEVELS: Final = frozenset({"VIR_ERR_NONE", "VIR_ERR_WARNING", "VIR_ERR_ERROR"})  # small numbers, and no errors
 NAMES: Final = {
     value: name for name, value in sorted(vars(libvirt).items()) if name.startswith("VIR_ERR_") and name not in LEVELS

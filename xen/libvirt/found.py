@@ -64,9 +64,9 @@ class Machines:
         return [each for each in self._on(link) if each.mark.uuid == uuid]
 
     def halted(self, link: HostLink) -> Iterator[ET.Element]:
-        """Yield the definitions of machines of a host that do not run and are not ours."""
+        """Yield the definitions of machines of a host that do not run and are no cluster's nodes."""
         for _, definition, power in domains(link.connection):
-            if power == Power.HALTED and marks.read(definition, self._cluster) is None:
+            if power == Power.HALTED and not marks.is_marked(definition):
                 yield definition
 
     def _on(self, link: HostLink) -> list[Found]:

@@ -70,6 +70,11 @@ def read(domain: ET.Element, cluster: str) -> Mark | None:
     )
 
 
+def is_marked(domain: ET.Element) -> bool:
+    """Tell whether a machine bears the mark of any cluster, or a copy of one."""
+    return domain.find(f"metadata/{NODE}") is not None
+
+
 def disk_name(mark: Mark) -> str:
     """Return the name of the volume that is a machine's disk."""
     return f"{stem(mark)}.disk"

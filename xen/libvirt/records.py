@@ -89,7 +89,7 @@ def read_host(connection: Any, host_id: str, cluster: str) -> HostSeen:
                     revision=mark.revision,
                 )
             )
-        elif power == Power.HALTED:
+        elif power == Power.HALTED and not marks.is_marked(definition):
             templates.append(TemplateSeen(name=domain.name(), disk_bytes=size, storage_id=storage_id))
     return HostSeen(
         memory_free_bytes=free,
