@@ -14,6 +14,10 @@ RUNS_MAX: Final = 1000
 FLOWS_MAX: Final = 256
 OBJECTS_MAX: Final = 100_000
 SEED_MAX: Final = 10**9
+WISHES: Final = (
+    "such as 'fascicle <= 0.1 x ftp'; also x floor (the link's least time), x n5 (the same with 5 nodes), "
+    "x best (of all others)"
+)
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +37,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     add("--encoding", default="auto", metavar="NAME", help="of ours; default: %(default)s")
     add("--flows", default="auto", metavar="auto,N,...", help="of ours, each a peer of its own; default: %(default)s")
     add("--plain", action="store_true", help="ours without TLS")
-    add("--want", action="append", default=[], metavar="TEXT", help="such as 'fascicle <= 0.1 x ftp'; else exit code 1")
+    add("--want", action="append", default=[], metavar="TEXT", help=f"{WISHES}; else exit code 1")
     add("--seed", type=int, default=1, metavar="N", help="of images, loss and names; default: %(default)s")
     add("--out", type=Path, default=Path("experiment"), metavar="DIR", help="default: %(default)s")
 

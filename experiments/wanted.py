@@ -16,14 +16,18 @@ from experiments.results import Results, Run
 from transfer.errors import SettingsError
 
 BEST: Final = "best"
+FLOOR: Final = "floor"
+OF_NODES: Final = re.compile(r"n([0-9]{1,4})")
 AT_MOST: Final = re.compile(r"(?P<peer>[\w-]+) <= (?P<bound>[0-9]{1,6}(?:\.[0-9]{1,6})?) x (?P<other>[\w-]+)")
 AT_LEAST: Final = re.compile(r"(?P<peer>[\w-]+) >= (?P<bound>[0-9]{1,6}(?:\.[0-9]{1,6})?) objects/s")
 
 
 @dataclass(frozen=True)
 class Want:
-    """Seconds of `peer` at most `bound` times those of `other` (`best`: of every other peer), or, without `other`,
-    at least `bound` objects a second."""
+    """Seconds of `peer` at most `bound` times those of `other`, or, without `other`, at least `bound` objects a second.
+
+    `other` is a peer, `best` (every other peer), `floor` (the link's least time), or `n5` (the same with 5 nodes).
+    """
 
     peer: str
     bound: float
@@ -70,7 +74,7 @@ def judge(results: Results) -> list[Verdict]:
 
 def _judge(text: str, runs: dict[Case, list[Run]], results: Results) -> Iterator[Verdict]:
     want = parse(text)
-    mine = [case for case in runs if case.peer == want.peer]
+    mine = [case for case in runs if case.peer == want.peer and case.nodes not in _of_nodes(want)]
     for name in results["links"]:
         if not any(case.profile == name for case in mine):
             yield Verdict(text, Case(name, want.peer, 0), "", (), met=False)
@@ -82,6 +86,9 @@ def _verdict(text: str, want: Want, case: Case, runs: dict[Case, list[Run]]) -> 
     if not want.other:
         found = tuple(run["objects"] / run["seconds"] for run in runs[case])
         return Verdict(text, case, "", found, met=statistics.median(found) >= want.bound)
+    if want.other == FLOOR:
+        found = tuple(run["seconds"] / run["floor_s"] for run in runs[case] if run["floor_s"])
+        return Verdict(text, case, FLOOR, found, met=bool(found) and statistics.median(found) <= want.bound)
     compared = {
         other.peer: ratios
         for other, theirs in runs.items()
@@ -90,11 +97,23 @@ def _verdict(text: str, want: Want, case: Case, runs: dict[Case, list[Run]]) -> 
     if not compared:
         return Verdict(text, case, "", (), met=False)
     against, found = max(compared.items(), key=lambda pair: statistics.median(pair[1]))
-    return Verdict(text, case, against, found, met=statistics.median(found) <= want.bound)
+    return Verdict(
+        text, case, want.other if _of_nodes(want) else against, found, met=statistics.median(found) <= want.bound
+    )
 
 
 def _stands_against(other: Case, case: Case, want: Want) -> bool:
-    return (other.profile == case.profile and other.nodes in {0, case.nodes}) and want.other in {BEST, other.peer}
+    if other.profile != case.profile:
+        return False
+    if numbers := _of_nodes(want):
+        return other.peer == case.peer and other.nodes in numbers
+    return other.nodes in {0, case.nodes} and want.other in {BEST, other.peer}
+
+
+def _of_nodes(want: Want) -> set[int]:
+    """Return the number of nodes that the wish compares with, if it is of that kind."""
+    match = OF_NODES.fullmatch(want.other)
+    return {int(match[1])} if match else set()
 
 
 def _ratios(mine: Sequence[Run], theirs: Sequence[Run]) -> tuple[float, ...]:

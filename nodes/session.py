@@ -116,7 +116,7 @@ class Session:
         self._requests: deque[Request] = deque()
         self._changed = trio.Event()  # something was answered or sent
         self._done_reading = False
-        self._receiving = False
+        self._receiving = self._answering = False
         self._turns = 0  # of reading: how often it began or came back
         self._uploads = Uploads(
             node, connection, self._outbox, ticket=ticket, signed=signed, peer=stream.peer, on_answer=self._note_change
@@ -161,7 +161,7 @@ class Session:
         return count > 0
 
     async def _watch_silence(self) -> None:
-        """End the flow of a client that says nothing for `SILENCE_S` while it is listened to.
+        """End the flow of a client that says nothing for `SILENCE_S` while it is listened to and waits for no answer.
 
         By a look now and then: a time-out of its own for every reading was a sixteenth of the loop's work.
         """
@@ -169,7 +169,8 @@ class Session:
         while silent_s < SILENCE_S:
             turns = self._turns
             await trio.sleep(LOOK_S)
-            silent_s = silent_s + LOOK_S if self._receiving and self._turns == turns else 0.0
+            silent = self._receiving and self._turns == turns and not self._answering
+            silent_s = silent_s + LOOK_S if silent else 0.0
         raise ProtocolError(f"nothing came for {SILENCE_S:.0f} s")
 
     async def _let_replies_catch_up(self) -> None:
@@ -224,7 +225,9 @@ class Session:
             while self._outbox.receipts or self._outbox.frames or self._requests:
                 await self._send_outbox()
                 if self._requests:
+                    self._answering = True
                     await self._answer(self._requests.popleft())
+                    self._answering = False
                     self._note_change()
             if self._done_reading and not self._uploads.unanswered:
                 return

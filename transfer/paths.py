@@ -1,7 +1,7 @@
-"""The path to one gateway as this sender knows it: what worked last time, and what the link takes now.
+"""The path to one gateway as this sender knows it: what worked last time, what it takes now, who has parts of what.
 
 Read before a transfer and written after it; neither is ever a reason for a transfer to fail. Refuses to do: the file's
-form (`transfer.control.path_memory`), deciding.
+form (`transfer.control.path_memory`, `part_memory`), deciding.
 """
 
 import time
@@ -11,7 +11,8 @@ from typing import Final
 import trio
 
 from transfer.control import flows as control
-from transfer.control import path_memory
+from transfer.control import part_memory, path_memory
+from transfer.control.part_memory import Part
 from transfer.control.path_memory import PathFacts
 from transfer.errors import FascicleError
 from transfer.link import Link
@@ -20,6 +21,7 @@ from transfer.log import get_logger
 log = get_logger()
 FLOWS_FIRST: Final = 4  # until it is known what the link takes
 WORTH_S: Final = 2.0  # a transfer that took less has learnt nothing about flows
+PARTS_NAME: Final = "parts.json"
 
 
 class KnownPath:
@@ -29,6 +31,7 @@ class KnownPath:
         self._file = file
         self._key = f"{gateway} {congestion or 'default'}"
         self._facts: PathFacts | None = None
+        self.homes: dict[str, str] = {}  # of large objects that did not come to their end: the node with a part
         self.link = Link()  # one for the whole transfer: the chooser and the encoders look at it too
 
     @property
@@ -44,6 +47,18 @@ class KnownPath:
         self._facts = path_memory.recall(memory, self._key, time.time())
         if self._facts is not None:
             self.link.recall(self._facts.goodput_bytes_s)
+        parts = await trio.to_thread.run_sync(part_memory.load, self._file.with_name(PARTS_NAME))
+        self.homes.update(part_memory.homes(parts, time.time()))
+
+    async def remember_part(self, object_id: str, node_id: str) -> None:
+        """Write that a node is getting a large object."""
+        if self._file is None:
+            return
+        part = Part(node_id=node_id, seen_at_s=time.time())
+        try:
+            await trio.to_thread.run_sync(part_memory.store, self._file.with_name(PARTS_NAME), object_id, part)
+        except (FascicleError, OSError) as error:
+            log.warning("part_not_remembered", object_id=object_id, reason=str(error))
 
     async def remember(self, state: control.State, seconds: float) -> None:
         """Write what this transfer found."""

@@ -88,6 +88,7 @@ class _Transfer:
         self._chooser = open_chooser(options.encoding, self._path.link, workers=workers)
         self._encoders = Encoders(ledger, self._chooser, self._path.link, workers=workers)
         ledger.encodes = self._chooser.encodes
+        ledger.work.remembered = self._path.homes
         self._receipts: list[SignedReceipts] = []  # not handed on yet
         self._receipts_left = trio.Event()  # some were handed on
         self._posting = trio.Lock()
@@ -185,6 +186,7 @@ class _Transfer:
                 turn=self._turn,
                 context=self._context,
                 post=self._take_receipts,
+                remember_part=self._path.remember_part,
             )
 
     async def _turn(self, size_bytes: int) -> int:

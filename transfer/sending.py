@@ -30,9 +30,11 @@ from transfer.silence import serve_watch
 from transfer.work import Item
 
 LATER_S: Final = 0.5
+LONG_S: Final = 2.0  # a large object that takes longer is worth to be gone on with by another sender
 
 
 PostReceipts = Callable[[SignedReceipts], Awaitable[None]]
+RememberPart = Callable[[str, str], Awaitable[None]]
 
 
 async def converse(
@@ -46,10 +48,11 @@ async def converse(
     turn: Turn,
     context: ssl.SSLContext,
     post: PostReceipts,
+    remember_part: RememberPart,
 ) -> None:
     """Open a flow to `node` and keep it busy until everything is settled, or `place` is leaving.
 
-    Receipts go to `post` before they count.
+    Receipts go to `post` before they count; `remember_part` is told which node gets a large object that takes long.
 
     Raises:
         FascicleError: the flow broke or was refused; what was under way has been given back.
@@ -58,7 +61,17 @@ async def converse(
     secured = context if node.tls else None
     async with open_flow(address, secured, go.ticket, congestion=congestion, turn=turn) as flow:
         place.flow = flow
-        conversation = _Conversation(ledger, fleet, place, node, flow, replicas=go.replicas, chooser=chooser, post=post)
+        conversation = _Conversation(
+            ledger,
+            fleet,
+            place,
+            node,
+            flow,
+            replicas=go.replicas,
+            chooser=chooser,
+            post=post,
+            remember_part=remember_part,
+        )
         try:
             async with trio.open_nursery() as watched:
                 watched.start_soon(serve_watch, flow, conversation.waits)
@@ -84,9 +97,11 @@ class _Conversation:
         replicas: int,
         chooser: Chooser,
         post: PostReceipts,
+        remember_part: RememberPart,
     ) -> None:
         self._ledger, self._fleet, self._place, self._node, self._flow = ledger, fleet, place, node, flow
-        self._replicas, self._chooser, self._post = replicas, chooser, post
+        self._replicas, self._chooser = replicas, chooser
+        self._post, self._remember_part = post, remember_part
         self._key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(node.public_key))
         self._under_way: dict[bytes, Item] = {}
         self._answered = trio.Event()  # something that was under way has been answered for
@@ -175,11 +190,14 @@ class _Conversation:
 
     async def _blocks(self, item: Item, name: str) -> AsyncGenerator[bytes, None]:
         """Yield a large object's stored bytes; each block that no flow has come to before counts as movement."""
-        number = 0
+        number, since_s, remembered = 0, trio.current_time(), False
         async with contextlib.aclosing(_encoded_blocks(item, name)) as blocks:
             async for block in blocks:
                 yield block
                 number += 1
+                if not remembered and trio.current_time() - since_s > LONG_S:
+                    await self._remember_part(item.object_id, self._node.node_id)
+                    remembered = True
                 if number > item.furthest_block:
                     item.furthest_block = number
                     self._ledger.moved()

@@ -62,6 +62,7 @@ class Work:
         self._unsettled = 0
         self._complete = False
         self.is_expected: Callable[[str], bool] = lambda _: False  # whether a flow to this node is there, or comes
+        self.remembered: dict[str, str] = {}  # of large objects that an earlier sender began: the node with a part
         self.paused = False  # for the sake of a more urgent transfer
         self._changed = trio.Event()
         self._taken = trio.Event()
@@ -69,6 +70,7 @@ class Work:
 
     def add(self, item: Item, *, plain: bool = False) -> None:
         """Take one more object; `plain`: an encoder may have it first."""
+        item.home = item.home or self.remembered.pop(item.object_id, "")
         self._unsettled += 1
         (self._plain if plain else self._ready).append(item)
         self.wake()
@@ -119,8 +121,8 @@ class Work:
             await self._changed.wait()
 
     def homes(self) -> set[str]:
-        """Return the nodes that have a part of a large object that waits."""
-        return {item.home for item in self._ready if item.home}
+        """Return the nodes that have a part of a large object that waits, or may come."""
+        return {item.home for item in self._ready if item.home} | set(self.remembered.values())
 
     def take_nowait(self, node_id: str) -> Item | None:
         """Take the next object that could go and that this node has not refused, if there is one."""

@@ -1,4 +1,4 @@
-"""kill -9 of the agent, the gateway, one node and all nodes in the middle of a transfer (`make campaign`: 20 times).
+"""kill -9 of the agent, the gateway, one node and all nodes in the middle of a transfer (`make test-kills`: 20 times).
 
 The moment is drawn in objects, not in seconds: the kill comes when a random share of the transfer is on the nodes'
 disks, so that it falls into the transfer on any machine. The seed is in the test's name.

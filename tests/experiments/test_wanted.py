@@ -54,6 +54,20 @@ def test_ratios_are_those_of_each_round() -> None:
     )
 
 
+def test_the_floor_is_the_links_own() -> None:
+    runs = [run("fascicle", 5, 4.2, 0) | {"floor_s": 4.0}, run("fascicle", 30, 4.3, 0) | {"floor_s": 4.0}]
+    assert judged("fascicle <= 1.05 x floor", runs) == [(5, "floor", [1.05], True), (30, "floor", [1.075], False)]
+    unshaped = [run("fascicle", 5, 4.2, 0) | {"floor_s": 0.0}]
+    assert judged("fascicle <= 1.05 x floor", unshaped) == [(5, "floor", [], False)]
+
+
+def test_numbers_of_nodes_are_compared_with_each_other() -> None:
+    runs = [run("fascicle", nodes, seconds, 0) for nodes, seconds in ((1, 4.0), (5, 4.0), (30, 4.4))]
+    runs += [run("ftp", 0, 4.0, 0), run("fascicle-f2", 5, 1.0, 0)]
+    assert judged("fascicle <= 1.05 x n5", runs) == [(1, "n5", [1.0], True), (30, "n5", [1.1], False)]
+    assert judged("fascicle <= 1.05 x n5", runs[1:2]) == [(0, "", [], False)]
+
+
 def test_the_best_is_the_one_that_leaves_least() -> None:
     runs = [run("fascicle", 1, 5.0, 0), run("fascicle", 5, 4.0, 0), run("fascicle-f2", 5, 8.0, 0)]
     runs += [run("fascicle-f2", 1, 4.0, 0), run("fascicle-f8", 5, 3.9, 0)]

@@ -2,14 +2,17 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trio
 
+from nodes import session
 from tests.nodes.kit import Running, Site, open_client, open_node, raw_id
 from tests.store.objects import dicom, noise, put
 from transfer import receipts
 from transfer.encodings import get_encoding
-from transfer.errors import FullError
+from transfer.errors import FullError, ProtocolError
 from transfer.objects import object_id
 from transfer.protocol.messages import Check, Checked, Get, Object, Ping, Pong, Refused, Reserve, Reserved
 
@@ -137,3 +140,23 @@ async def test_reserve_of_more_than_there_is_is_refused_as_full(site: Site, tmp_
 async def test_ping_is_answered_with_its_token(site: Site, secure_node: Running, token: int) -> None:
     async with open_client(secure_node, site.ticket(secure_node), site.client("ws-1")) as client:
         assert await client.ask(Ping(token)) == Pong(token)
+
+
+async def test_who_waits_for_a_long_answer_is_not_taken_for_silent(
+    site: Site, node: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(node.store, b"here")
+    monkeypatch.setattr(session, "SILENCE_S", 0.3)
+    monkeypatch.setattr(session, "LOOK_S", 0.05)
+    answer = session.answer_check
+
+    async def answer_late(*asked: Any) -> Checked:
+        await trio.sleep(1.0)
+        return await answer(*asked)
+
+    monkeypatch.setattr(session, "answer_check", answer_late)
+    async with open_client(node, site.ticket(node)) as client:
+        checked = await client.ask(Check([raw_id(b"here")], deep=False))
+        assert len(receipts.verify(checked.sound, site.public_key("node-1")).receipts) == 1
+        with pytest.raises(ProtocolError, match="nothing came"):
+            await client.next()  # now it owes nothing and hears nothing

@@ -50,6 +50,21 @@ def test_what_a_node_has_a_part_of_is_left_to_it_while_a_flow_there_is_expected(
         assert work.take_nowait("b") is items[0]
 
 
+def test_a_part_that_an_earlier_sender_left_draws_a_flow_to_its_node_and_goes_on_there() -> None:
+    work = Work()
+    work.remembered = {item(0).object_id: "b", item(9).object_id: "c"}
+    work.is_expected = {"a", "b"}.__contains__
+    assert work.homes() == {"b", "c"}
+    work.add(item(0))
+    work.add(item(1))
+    assert [one and one.object_id for one in (work.take_nowait("a"), work.take_nowait("a"), work.take_nowait("b"))] == [
+        item(1).object_id,
+        None,
+        item(0).object_id,
+    ]
+    assert work.homes() == {"c"}
+
+
 def test_a_node_gets_nothing_that_it_refused_and_another_does() -> None:
     work, items = filled(3)
     items[0].refused_by["a"] = items[2].refused_by["a"] = FullError("full")

@@ -1,6 +1,7 @@
-"""Replay one history (`--seed 7`), or run many (`--count 100000`), several processes side by side."""
+"""Replay one history (`--seed 7`), run many (`--count 100000`), or try the mutants (`--mutants`)."""
 
 import argparse
+import json
 import multiprocessing
 import sys
 import time
@@ -9,9 +10,11 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from tests.faults.histories.campaign import run_batch, run_history, write_results
+from tests.faults.histories.mutants import MUTANTS, first_seed_that_notices
 from tests.faults.histories.world import Violation
 
 BATCH = 250
+MUTANT_SEEDS = 5_000
 
 
 def replay(seed: int) -> int:
@@ -32,7 +35,21 @@ def campaign(seeds: range, processes: int, results: Path) -> int:
                 print(line, flush=True)
     write_results(results, seeds, total, time.monotonic() - start_s, broken)
     print(f"{dict(sorted(total.items()))}, broken: {len(broken)}; {results}")
+    print(json.dumps({"totals": total, "broken": broken}))
     return 1 if broken else 0
+
+
+def mutants() -> int:
+    """Try each mistake until a history notices it; print which seed did."""
+    noticed: dict[str, int] = {}
+    for name in MUTANTS:
+        if (found := first_seed_that_notices(name, range(MUTANT_SEEDS))) is not None:
+            noticed[name] = found[0]
+    unnoticed = sorted(set(MUTANTS) - set(noticed))
+    print(
+        json.dumps({"mutants": len(MUTANTS), "noticed_count": len(noticed), "by_seed": noticed, "unnoticed": unnoticed})
+    )
+    return 1 if unnoticed else 0
 
 
 def main() -> int:
@@ -42,7 +59,10 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--results", type=Path, default=Path("faults-results/histories.json"))
+    parser.add_argument("--mutants", action="store_true", help="put each mistake in; histories must notice it")
     given = parser.parse_args()
+    if given.mutants:
+        return mutants()
     if given.seed is not None:
         return replay(given.seed)
     return campaign(range(given.first, given.first + given.count), given.processes, given.results)
