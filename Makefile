@@ -113,6 +113,12 @@ rebuild-million: setup
 xen-kills: setup
 	$(BIN)/python -m tests.xen.kills $(or $(ROUNDS),3)
 
+# 1 -> 5 -> 30 -> 5 real nodes at a XenAPI server while a transfer runs; then replicas must be on different hosts.
+.PHONY: xen-cluster
+xen-cluster: setup
+	$(BIN)/python -m tests.xen.real $(ARGS)
+	$(BIN)/python -m tests.xen.real --host-dies 6
+
 experiments-setup: setup
 	@.ci/packages experiments
 

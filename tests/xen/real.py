@@ -28,6 +28,8 @@ from fascicle.enrolling import Options, join_cluster
 from tests.cluster.harness import contents
 from tests.xen.fake_cloud import read_drive
 from tests.xen.kit import Site, open_site
+from transfer import credentials
+from transfer.client import GatewayClient
 
 FASTER = """
 silent_after_s = 8.0
@@ -160,7 +162,14 @@ def open_real(folder: Path, *, hosts: int = 4) -> Iterator[Cloud]:
         assert gateway.poll() is None, (folder / "gateway.log").read_text()[-2000:]
 
 
-WATCH = {"address_timeout_s": 120.0, "enrol_timeout_s": 240.0, "drain_timeout_s": 600.0, "lanes": 8}
+WATCH = {
+    "address_timeout_s": 120.0,
+    "enrol_timeout_s": 240.0,
+    "drain_timeout_s": 600.0,
+    "grace_s": 10.0,
+    "every_s": 2.0,
+    "lanes": 8,
+}
 
 
 def join_workstation(made: Path, folder: Path) -> Path:
@@ -226,6 +235,16 @@ def scaled_while_sending(cloud: Cloud, counts: list[int], *, images: int, rate: 
     }
 
 
+def holders(cloud: Cloud) -> dict[str, list[str]]:
+    """Return the nodes that hold each object, by the catalogue."""
+
+    async def ask() -> dict[str, list[str]]:
+        async with GatewayClient(credentials.load(cloud.workstation), patience_s=10) as client:
+            return {each.object_id: each.node_ids async for each in client.iterate_objects()}
+
+    return trio.run(ask)
+
+
 def replicas_apart(cloud: Cloud, images: int) -> int:
     """Send with two replicas; no object has both on one host. Return how many objects that is."""
     source = cloud.site.folder / "twice"
@@ -233,19 +252,63 @@ def replicas_apart(cloud: Cloud, images: int) -> int:
     sender = cloud.send(source, "--replicas", 2)
     out, errors = sender.communicate(timeout=300)
     assert sender.returncode == 0, (out, errors)
-    from transfer import credentials
-    from transfer.client import GatewayClient
+    return apart(cloud)
 
+
+def apart(cloud: Cloud) -> int:
+    """Return how many objects have two replicas or more, all on hosts of their own."""
     hosts = cloud.host_of()
-
-    async def holders() -> list[list[str]]:
-        async with GatewayClient(credentials.load(cloud.workstation), patience_s=10) as client:
-            return [each.node_ids async for each in client.iterate_objects()]
-
-    twice = [each for each in trio.run(holders) if len(each) > 1]
+    twice = [each for each in holders(cloud).values() if len(each) > 1]
     for each in twice:
         assert len({hosts[name] for name in each}) == len(each), each
     return len(twice)
+
+
+def host_dies(cloud: Cloud, images: int) -> dict[str, Any]:
+    """A host with nodes dies: others come up elsewhere, and every object has two replicas again, none on that host."""
+    site = cloud.site
+    count = len(site.nodes())
+    assert replicas_apart(cloud, images) == images
+    victim = site.hosts[-1]
+    lost = {name for name, each in site.nodes().items() if each["resident_on"] == victim}
+    held = sum(bool(lost & set(each)) for each in holders(cloud).values())
+    assert lost
+    assert held
+    began = time.monotonic()
+    machines = [key for key, each in site.pool.database.records["VM"].items() if each["resident_on"] == victim]
+    for machine in machines:
+        cloud.machines.halt(machine, signal.SIGKILL)
+    site.wire.cut(victim)
+    site.pool.kill_host(victim)
+    keeper = subprocess.Popen(
+        [sys.executable, "-m", "fascicle", "xen", "reconcile", "--pool", str(site.folder / "pool.toml")],
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        wait_for(lambda: len(set(cloud.live()) - lost) == count, 240)
+        replaced_s = time.monotonic() - began
+
+        def whole() -> bool:
+            return all(len(set(each) - lost) >= 2 for each in holders(cloud).values())
+
+        wait_for(whole, 240)
+        copied_s = time.monotonic() - began
+    finally:
+        keeper.terminate()
+        keeper.wait(60)
+    hosts = cloud.host_of()
+    for each in holders(cloud).values():
+        kept = [hosts[name] for name in each if name not in lost]
+        assert victim not in kept
+        assert len(set(kept)) == len(kept)
+    cloud.assert_holds([site.folder / "twice"], site.folder / "after")
+    return {
+        "nodes": count,
+        "lost_nodes": len(lost),
+        "objects_that_lost_a_replica": held,
+        "replaced_after_s": round(replaced_s, 1),
+        "replicas_whole_after_s": round(copied_s, 1),
+    }
 
 
 def main() -> None:
@@ -254,7 +317,13 @@ def main() -> None:
     parser.add_argument("counts", nargs="*", type=int, default=[1, 5, 30, 5])
     parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--rate", default="1Mbit/s")
+    parser.add_argument("--host-dies", type=int, metavar="NODES", help="so many nodes, then a host dies")
     options = parser.parse_args()
+    if options.host_dies:
+        with tempfile.TemporaryDirectory() as folder, open_real(Path(folder)) as cloud:
+            cloud.scale(options.host_dies)
+            print(json.dumps(host_dies(cloud, 40)))
+        return
     with tempfile.TemporaryDirectory() as folder, open_real(Path(folder)) as cloud:
         measured = scaled_while_sending(cloud, options.counts, images=options.images, rate=options.rate)
         measured["objects_with_replicas_on_two_hosts"] = replicas_apart(cloud, 20)

@@ -40,6 +40,13 @@ def test_the_paper_s_shape_is_what_is_meant_without_a_word(tmp_path: Path) -> No
     assert wanted.name(7) == "node-07"
 
 
+def test_the_example_is_what_it_says() -> None:
+    example = poolfile.load(Path(__file__).parents[2] / "examples/pool.toml", {})
+    assert (example.wanted().count, example.back_end, example.host(3)) == (30, "xenapi", "node-03.nodes.example.org")
+    usual = poolfile.WatchTable()
+    assert example.watch == usual
+
+
 def test_nodes_are_reached_by_name_or_by_address(tmp_path: Path) -> None:
     named = load(tmp_path)
     assert (named.host(7), named.address(7)) == ("node-07.nodes.example.org", "")
@@ -122,5 +129,5 @@ def test_a_password_of_the_environment(tmp_path: Path) -> None:
     table = load(tmp_path, GOOD, ('password_file = "password"', 'password_env = "XEN_PASSWORD"')).xenapi
     assert table is not None
     assert poolfile.password(table, tmp_path, {"XEN_PASSWORD": "hush"}) == "hush"
-    with pytest.raises(SettingsError, match="`xenapi.password_env`: the variable XEN_PASSWORD is not set"):
+    with pytest.raises(SettingsError, match=r"`xenapi.password_env`: the variable XEN_PASSWORD is not set"):
         poolfile.password(table, tmp_path, {})

@@ -33,7 +33,7 @@ def marks(record: Mapping[str, Any], *, cluster: str, name: str, stage: Stage, r
 def is_marked(record: Mapping[str, Any], cluster: str) -> bool:
     """Tell whether a machine's record bears our marks, as its own."""
     config = record["other_config"]
-    return config.get(CLUSTER) == cluster and config.get(UUID) == record["uuid"]
+    return bool(config.get(CLUSTER) == cluster and config.get(UUID) == record["uuid"])
 
 
 def is_raw(record: Mapping[str, Any], cluster: str) -> bool:
