@@ -17,9 +17,14 @@ from typing import Any, Final
 import msgspec
 from pycdlib import PyCdlib
 
+from transfer.errors import UnreachableError
+
 VOLUME: Final = "cidata"
 TOKEN_FILE: Final = "/etc/fascicle/token"  # noqa: S105  # a path
 DATA: Final = "/var/lib/fascicle"
+TRIES, PAUSE_S = 60, 10
+# All Ethernet cards, of which a node has one. It is the key, too: cloud-init's writer for systemd-networkd looks there.
+CARDS: Final = "e*"
 
 
 class FirstBoot(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,15 +86,25 @@ def _user_data(boot: FirstBoot) -> dict[str, Any]:
         "growpart": {"mode": "auto", "devices": ["/"]},
         "write_files": [{"path": TOKEN_FILE, "content": boot.token, "permissions": "0600"}],
         "runcmd": [
-            ["sh", "-c", f"{' '.join(enrol)} && rm -f {TOKEN_FILE} && systemctl enable --now fascicle-node"],
+            [
+                "sh",
+                "-c",
+                f"{_patiently(' '.join(enrol))} && rm -f {TOKEN_FILE} && systemctl enable --now fascicle-node",
+            ],
         ],
     }
 
 
+def _patiently(command: str) -> str:
+    """Return a shell command that is run again while the gateway does not answer: the network may come up later."""
+    again = f"[ $code -eq {UnreachableError.exit_code} ] && [ $tries -lt {TRIES} ] || exit $code; sleep {PAUSE_S}"
+    return f"tries=0\nuntil {command}\ndo code=$?; tries=$((tries + 1)); {again}\ndone"
+
+
 def _network(boot: FirstBoot) -> dict[str, Any]:
-    card: dict[str, Any] = {"match": {"name": "e*"}, "dhcp4": False, "addresses": [boot.address]}
+    card: dict[str, Any] = {"match": {"name": CARDS}, "dhcp4": False, "addresses": [boot.address]}
     if boot.router:
         card["routes"] = [{"to": "default", "via": boot.router}]
     if boot.name_servers:
         card["nameservers"] = {"addresses": list(boot.name_servers)}
-    return {"version": 2, "ethernets": {"nodes": card}}
+    return {"version": 2, "ethernets": {CARDS: card}}

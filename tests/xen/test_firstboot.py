@@ -1,7 +1,10 @@
 """The first-boot drive, read back by another reader than the one that wrote it: what cloud-init would find."""
 
 import json
-import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
 
 from tests.xen.fake_cloud import read_drive
 from xen.firstboot import FirstBoot, files, image
@@ -33,10 +36,34 @@ def test_the_token_is_removed_after_it_was_used_and_the_node_started_only_then()
     assert user["write_files"] == [{"path": "/etc/fascicle/token", "content": "fascicle1.abc", "permissions": "0600"}]
     (command,) = user["runcmd"]
     assert command[:2] == ["sh", "-c"]
-    words = command[2].split(" && ")
-    assert shlex.split(words[0])[:2] == ["fascicle", "enroll"]
-    assert words[1:] == ["rm -f /etc/fascicle/token", "systemctl enable --now fascicle-node"]
+    enrolling, _, then = command[2].partition("\ndone && ")
+    assert enrolling.startswith("tries=0\nuntil fascicle enroll --token ")
+    assert then.split(" && ") == ["rm -f /etc/fascicle/token", "systemctl enable --now fascicle-node"]
     assert "fascicle1.abc" not in command[2]
+
+
+@pytest.mark.parametrize(("codes", "tries", "end"), [("0", 1, 0), ("3 3 0", 3, 0), ("3 2 0", 2, 2), ("2 0", 1, 2)])
+def test_a_gateway_that_does_not_answer_is_asked_again_and_one_that_refuses_is_not(
+    tmp_path: Path, codes: str, tries: int, end: int
+) -> None:
+    """The shell's words, run with another `fascicle`, which ends with these codes one after the other."""
+    script = json.loads(files(BOOT)["user-data"].removeprefix("#cloud-config\n"))["runcmd"][0][2]
+    (tmp_path / "codes").write_text(codes.replace(" ", "\n") + "\n")
+    for name, text in {
+        "fascicle": 'cd "$HOME"; echo "$1" >>tried; code=$(head -n 1 codes); sed -i 1d codes; exit "$code"',
+        "sleep": "true",
+        "rm": 'echo "$0 $*" >>"$HOME/removed"',
+        "systemctl": 'echo "$*" >"$HOME/started"',
+        "cat": "echo token",
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(
+        ["sh", "-c", script], env={"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path)}, timeout=60
+    )
+    assert done.returncode == end
+    assert (tmp_path / "tried").read_text().count("enroll") == tries
+    assert (tmp_path / "started").exists() == (tmp_path / "removed").exists() == (end == 0)
 
 
 def test_an_address_that_the_file_gives_reaches_the_guest() -> None:
@@ -50,7 +77,7 @@ def test_an_address_that_the_file_gives_reaches_the_guest() -> None:
         router="10.1.0.1",
         name_servers=("10.1.0.2",),
     )
-    card = json.loads(read_drive(image(boot))["network"])["ethernets"]["nodes"]
+    card = json.loads(read_drive(image(boot))["network"])["ethernets"]["e*"]
     assert card["addresses"] == ["10.1.0.17/24"]
     assert card["routes"] == [{"to": "default", "via": "10.1.0.1"}]
     assert card["nameservers"] == {"addresses": ["10.1.0.2"]}
