@@ -18,7 +18,8 @@ import pytest
 
 libvirt = pytest.importorskip("libvirt", reason="libvirt-python is not installed (it needs libvirt-dev)")
 
-from tests.cluster.harness import contents, eventually  # noqa: E402
+from experiments import generate  # noqa: E402
+from tests.cluster.harness import contents, digest, eventually  # noqa: E402
 from tests.xen.guest import agent, hypervisor  # noqa: E402
 from tests.xen.guest.hypervisor import ADDRESS, GUEST, Hypervisor  # noqa: E402
 
@@ -141,14 +142,30 @@ def test_the_token_is_gone_from_the_guest(site: Site) -> None:
     assert (code, said.split()) == (0, [])
 
 
-def test_a_series_comes_back_bit_for_bit(site: Site, real_data: Path, tmp_path: Path) -> None:
-    images = real_data / "ct_head"
+@pytest.fixture
+def series(tmp_path: Path) -> Path:
+    """A CT series: real images where there are some, else generated ones of the paper's size."""
+    real = Path(os.environ.get("FASCICLE_TEST_DATA", Path(__file__).parents[3] / "shared" / "data")) / "ct_head"
+    if not real.is_dir():
+        generate.write_series(tmp_path / "series", 60, seed=5)
+        return tmp_path / "series"
+    return real
+
+
+def _is_dicom(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def test_a_series_comes_back_bit_for_bit(site: Site, series: Path, tmp_path: Path) -> None:
+    images = {digest(path) for path in series.rglob("*") if path.is_file() and _is_dicom(path)}
     token = site.fascicle("invite", "ct-1", "--role", "workstation", "--to", site.made / "administrator.json")["token"]
     credentials = Path(site.fascicle("enroll", "--token", token, "--data", tmp_path / "ct-1")["use"])
-    sent = site.fascicle("send", images, "--to", credentials, timeout_s=3600)
+    sent = site.fascicle("send", series, "--to", credentials, timeout_s=3600)
     assert not sent["failed"]
     got = site.fascicle("get", "--all", tmp_path / "back", "--to", credentials, timeout_s=3600)
-    assert contents(tmp_path / "back") == contents(images)
+    assert sent["objects"] == len(images) >= 60
+    assert set(contents(tmp_path / "back")) == images
     site.figures["series"] = {key: sent[key] for key in ("objects", "bytes", "wire_bytes", "seconds", "encodings")}
     site.figures["read_back"] = got
     verified = site.fascicle("verify", "--deep", "--to", credentials, timeout_s=3600)
