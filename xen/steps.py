@@ -114,7 +114,8 @@ class Steps:
     @_do.register
     async def _(self, action: Await) -> None:
         times = self._file.watch
-        await self._call(self._backend.wait_for_address, action.name, times.address_timeout_s)
+        waiting = partial(self._backend.wait_for_address, action.name, times.address_timeout_s)
+        await trio.to_thread.run_sync(waiting, abandon_on_cancel=True)  # a question, which nobody misses
         await self._until_live(action.name, times.enrol_timeout_s)
         machine = await self._machine(action.name)
         await self._cloud.tell_domain(action.name, machine.host_id)
