@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: setup packages demo test check fmt cov bench bench-micro experiments experiments-setup paper-table targets campaign test-kills faults histories fuzz test-large rebuild-million clean
+.PHONY: setup packages demo test check fmt cov bench bench-micro experiments experiments-setup paper-table targets campaign test-kills faults histories fuzz upkeep test-large rebuild-million clean
 
 setup: packages $(INSTALLED)
 
@@ -148,6 +148,11 @@ SEED ?= 1
 faults: setup
 	@failed=0; for name in $(FAULTS); do $(BIN)/python -m tests.faults.real.campaign $$name --seed $(SEED) \
 		$(if $(COUNT),--long $(COUNT)) --out faults-results $(ARGS) || failed=1; done; exit $$failed
+
+# Real clusters: a node is added and another drained while processes are killed; disks that were cloned, or put back; and
+# what of upkeep takes too long for `make test`.
+upkeep: setup
+	$(BIN)/pytest -m campaign tests/upkeep --timeout 900 $(ARGS)
 
 # The node image (docs/node-image.md), by root; ARGS="--again" makes it twice and compares, DEBS="FILE.deb" adds packages.
 IMAGE ?= build/node-image

@@ -130,7 +130,9 @@ def _repairs(repairs: RepairStatus) -> str | None:
     gone += f", running twice (a cloned disk?): {' '.join(repairs.twin_nodes)}" if repairs.twin_nodes else ""
     orphans = f"{repairs.orphan_objects} orphans ({size_text(repairs.orphan_bytes)})"
     orphans += ", too many to go without your word" if repairs.orphans_wait else ""
-    orphans += f", {repairs.trash_objects} put aside ({size_text(repairs.trash_bytes)})" if repairs.trash_objects else ""
+    orphans += (
+        f", {repairs.trash_objects} put aside ({size_text(repairs.trash_bytes)})" if repairs.trash_objects else ""
+    )
     return (
         f"{repairs.damaged_total} copies damaged and {repairs.repaired_total} made ever; now {repairs.short_objects} "
         f"objects short of replicas ({repairs.waiting_objects} wait), {repairs.damaged_objects} damaged and not made "

@@ -6,6 +6,7 @@ what they say (`xen`).
 
 import argparse
 import re
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -24,10 +25,12 @@ from xen.backend import Backend, Lock
 from xen.cloud import Cloud
 from xen.gatewaylink import open_cloud
 from xen.holding import open_lock
+from xen.metrics import Metrics, open_listener
 from xen.opening import open_backend
 from xen.plan import make_plan
 from xen.poolfile import PoolFile
 
+ENDED: Final = 143  # as shells report a process that SIGTERM ended
 COUNT: Final = re.compile(r"(?ms)^(\[nodes\][^\[]*?^count\s*=\s*)([0-9_]+)")
 
 
@@ -75,8 +78,20 @@ class At:
 
 
 async def _run(file: PoolFile, backend: Backend, arguments: argparse.Namespace) -> int:
-    async with open_cloud(poolfile.beside(arguments.pool, file.administrator)) as cloud:
-        return await TASKS[arguments.task](At(file, backend, cloud, arguments))
+    administrator = poolfile.beside(arguments.pool, file.administrator)
+    code = ENDED
+    async with open_cloud(administrator) as cloud, trio.open_nursery() as nursery:
+        nursery.start_soon(_end_at_sigterm, nursery.cancel_scope)
+        code = await TASKS[arguments.task](At(file, backend, cloud, arguments))
+        nursery.cancel_scope.cancel()
+    return code
+
+
+async def _end_at_sigterm(scope: trio.CancelScope) -> None:
+    """End as Ctrl-C does: the step that is under way is finished, the lock given back, the session logged out."""
+    with trio.open_signal_receiver(signal.SIGTERM) as signals:
+        await anext(aiter(signals))
+        scope.cancel()
 
 
 async def _plan(at: At) -> int:
@@ -106,9 +121,16 @@ async def _scale(at: At) -> int:
 
 
 async def _reconcile(at: At) -> int:
-    await reconcile.reconcile(
-        lambda: poolfile.load(at.arguments.pool), at.backend, at.cloud, owner=lease.this_process(), say=at.say
-    )
+    measured = Metrics()
+    with open_listener(measured, at.file.watch.metrics_listen):
+        await reconcile.reconcile(
+            lambda: poolfile.load(at.arguments.pool),
+            at.backend,
+            at.cloud,
+            owner=lease.this_process(),
+            say=at.say,
+            metrics=measured,
+        )
 
 
 async def _status(at: At) -> int:

@@ -1,8 +1,8 @@
 """Copies that were put aside: from then on whatever a node signed of them before counts no more.
 
-A receipt may lie at a sender for weeks, and the copy that it speaks of may have been put aside since. So a row of `aside`
-stays from the decision on, also when the file is deleted, until the node was asked again (`gateway.discards`) and has
-the object in its place. Units of work for `gateway.database`. Refuses to do: deciding what is put aside
+A receipt may lie at a sender for weeks, and the copy that it speaks of may have been put aside since. So a row of
+`aside` stays from the decision on, also when the file is deleted, until the node was asked again (`gateway.discards`)
+and has the object in its place. Units of work for `gateway.database`. Refuses to do: deciding what is put aside
 (`gateway.spares`, `gateway.extras`).
 """
 
@@ -55,9 +55,7 @@ def take_back(connection: Connection, batches: Iterable[ReceiptBatch]) -> None:
     for batch in batches:
         for receipt in batch.receipts:
             named = {batch.node_id, *receipt.node_ids}
-            connection.execute(
-                delete(aside).where(aside.c.object_id == receipt.object_id, aside.c.node_id.in_(named))
-            )
+            connection.execute(delete(aside).where(aside.c.object_id == receipt.object_id, aside.c.node_id.in_(named)))
 
 
 def _among(connection: Connection, pairs: set[tuple[str, bytes]]) -> set[tuple[str, bytes]]:

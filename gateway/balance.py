@@ -1,7 +1,8 @@
-"""Evens out how full nodes are: copies go from the fullest to the emptiest, each made and proved before the old one goes.
+"""Evens out how full nodes are: copies go from full to empty, each made and proved before the old one goes.
 
-Begins when the spread exceeds `begin_spread`, ends at half of that. A kill at any point leaves a copy too many, which is
-found and put aside later. Refuses to do: choosing (`gateway.balanceplan`), working while anything is short of replicas.
+Begins when the spread exceeds `begin_spread`, ends at half of that. A kill at any point leaves a copy too many, which
+is found and put aside later. Refuses to do: choosing (`gateway.balanceplan`), working while anything is short of
+replicas.
 """
 
 import time

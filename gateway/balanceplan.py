@@ -1,9 +1,9 @@
 """Which copies move from full nodes to emptier ones: a pure function of who holds what and how full nodes are.
 
 A copy moves from the fullest node that holds its object to the emptiest that does not, where that has the room, is
-emptier by more than `least_spread` and still emptier after the move, and shares no failure domain with a copy that stays. Every move
-brings two nodes nearer to each other, so there is an end. Refuses to do: I/O; moving an object that is short, or held by
-a node that is not live.
+emptier by more than `least_spread` and still emptier after the move, and shares no failure domain with a copy that
+stays. Every move brings two nodes nearer to each other, so there is an end. Refuses to do: I/O; moving an object that
+is short, or held by a node that is not live.
 """
 
 from collections.abc import Iterable, Sequence
@@ -31,9 +31,7 @@ class MovePlan(msgspec.Struct, frozen=True):
     fills: list[Fill]
 
 
-def plan_moves(
-    objects: Iterable[Held], fills: Sequence[Fill], *, least_spread: float, budget_bytes: int
-) -> MovePlan:
+def plan_moves(objects: Iterable[Held], fills: Sequence[Fill], *, least_spread: float, budget_bytes: int) -> MovePlan:
     """Return moves of about `budget_bytes` at most, in the order of the objects."""
     now = {fill.node_id: fill for fill in fills}
     moves: list[Move] = []

@@ -1,8 +1,9 @@
 """Nodes that are to be taken away: those that the configuration says, and those that an operator said by a command.
 
 What a node drains of is copied to others by the repairer, which tells after each of its passes how much is left. It is
-safe to switch a node off when a pass that began after its last ticket ended found nothing that needs it: no object short
-of replicas without it, and none of an open transfer on it. Refuses to do: copying, keeping (`gateway.register` does).
+safe to switch a node off when a pass that began after its last ticket ended found nothing that needs it: no object
+short of replicas without it, and none of an open transfer on it. Refuses to do: copying, keeping (`gateway.register`
+does).
 """
 
 import time

@@ -27,7 +27,7 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 class OtherLife(msgspec.Struct, frozen=True):
-    """A life of a node that began before its newest one and was heard since; how often, and when last."""
+    """A life of a node beside its newest one: how often it was heard since that began, and when last."""
 
     started_ns: int
     sequence: int
@@ -64,9 +64,10 @@ class Nodes:
     def record(self, beat: Heartbeat, now_s: float) -> bool:
         """Take a verified heartbeat; False if it is not newer than the last one."""
         last = self._seen.get(beat.node_id)
-        if last is not None and not is_newer(beat, last.beat):
-            self._note_other_life(beat, last.beat, now_s)
+        if last is not None and not is_newer(beat, last.beat) and not self._is_only_life(beat, last, now_s):
             return False
+        if last is not None and beat.started_ns != last.beat.started_ns:
+            self._others[beat.node_id] = OtherLife(last.beat.started_ns, last.beat.sequence, 0, now_s)
         self._seen[beat.node_id] = Seen(beat, now_s)
         return True
 
@@ -105,16 +106,18 @@ class Nodes:
         enough = (key for key, other in self._others.items() if other.beats >= TWIN_BEATS)
         return frozenset(key for key in enough if now_s - self._others[key].at_s <= self._silent_after_s)
 
-    def _note_other_life(self, beat: Heartbeat, newest: Heartbeat, now_s: float) -> None:
-        """Take in an older heartbeat: it is late, or sent again, or of a life that goes on beside the newest one."""
-        known = self._others.get(beat.node_id)
-        if beat.started_ns == newest.started_ns and (beat.sequence < newest.sequence or beat == newest):
-            return
-        is_same = known is not None and known.started_ns == beat.started_ns
-        if is_same and known is not None and beat.sequence <= known.sequence:
-            return
-        beats = known.beats + 1 if is_same and known is not None else 1
+    def _is_only_life(self, beat: Heartbeat, newest: Seen, now_s: float) -> bool:
+        """Take in an older heartbeat: late, sent again, or of a life that goes on beside the newest one or after it."""
+        known = self._others.get(beat.node_id) or OtherLife(beat.started_ns, -1, 0, now_s)
+        if beat.started_ns == newest.beat.started_ns:
+            if beat.sequence < newest.beat.sequence or beat == newest.beat:
+                return False
+            known = known if known.started_ns == beat.started_ns else OtherLife(beat.started_ns, -1, 0, now_s)
+        if beat.started_ns < known.started_ns or (beat.started_ns, beat.sequence) <= (known.started_ns, known.sequence):
+            return False
+        beats = known.beats + 1 if beat.started_ns == known.started_ns else 1
         self._others[beat.node_id] = OtherLife(beat.started_ns, beat.sequence, beats, now_s)
+        return beats >= TWIN_BEATS and now_s - newest.at_s > self._silent_after_s
 
     def count(self, state: State, now_s: float) -> int:
         """Return the number of nodes in a state."""

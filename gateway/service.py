@@ -12,6 +12,7 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +30,7 @@ from gateway.liveness import Nodes
 from gateway.membership import Membership
 from gateway.metrics import Metrics, counted
 from gateway.nodelink import NodeLinks
+from gateway.oldcatalogue import is_old, last_commit
 from gateway.register import Register
 from gateway.rehearsal import rehearse
 from gateway.repairer import Repairer
@@ -117,8 +119,15 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
             metrics=metrics,
             draining=draining,
         )
+        has_forgotten = await database.write(partial(is_old, transfer_id=last_commit(Path(config.data))))
         upkeep = Upkeep(
-            settings=config, database=database, nodes=nodes, links=repairs, repairer=repairer, audit=audit
+            settings=config,
+            database=database,
+            nodes=nodes,
+            links=repairs,
+            repairer=repairer,
+            audit=audit,
+            has_forgotten=has_forgotten,
         )
         uploads = _uploads(
             config,

@@ -51,7 +51,9 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     stocktake_every_s: Annotated[float, Meta(ge=0.1, le=366 * 86_400)] = 86_400.0
     repair_bytes_per_s: Annotated[int, Meta(ge=1 << 10, le=1 << 40)] = 64 << 20
     upkeep_every_s: Annotated[float, Meta(gt=0, le=86_400)] = 60.0
-    upkeep_bytes_per_s: Annotated[int, Meta(ge=1 << 10, le=1 << 40)] = 16 << 20  # moved, and read again to let others go
+    upkeep_bytes_per_s: Annotated[int, Meta(ge=1 << 10, le=1 << 40)] = (
+        16 << 20
+    )  # moved, and read again to let others go
     calm_s: Annotated[float, Meta(ge=0, le=366 * 86_400)] = 3600.0  # nothing short and all nodes heard, before tidying
     trash_s: Annotated[float, Meta(ge=0, le=366 * 86_400)] = 7 * 86_400.0
     orphan_grace_s: Annotated[float, Meta(ge=0, le=366 * 86_400)] = 7 * 86_400.0

@@ -1,9 +1,10 @@
 """Orphans: copies that nodes hold and that nobody can ask for, and how long each has been one.
 
 An orphan is a copy of an object that is neither shown nor offered in an open transfer. One that was so for its whole
-grace time may be put aside. The catalogue knows of most of them, from receipts of transfers that were given up; of those
-that it never heard of, it may itself be the reason (an old one, put back from a backup), so they go only at an
-operator's word. Units of work for `gateway.database`; times are the gateway's running time. Refuses to do: asking nodes.
+grace time may be put aside. The catalogue knows of most of them, from receipts of transfers that were given up; of
+those that it never heard of, it may itself be the reason (an old one, put back from a backup), so they go only at an
+operator's word. Units of work for `gateway.database`; times are the gateway's running time. Refuses to do: asking
+nodes.
 """
 
 from collections.abc import Iterable, Sequence
@@ -53,12 +54,12 @@ def put_back_lately(connection: Connection, ids: Sequence[bytes], *, since_s: in
 
 def orphans_of(connection: Connection, node_id: str, *, until_s: int, known: bool, limit: int) -> list[bytes]:
     """Return what is an orphan on the node since `until_s` or before; `known`: only what the catalogue heard of."""
-    return list(connection.execute(_orphans(node_id, until_s, known=known).limit(limit)).scalars())
+    return [row.object_id for row in connection.execute(_orphans(node_id, until_s, known=known).limit(limit))]
 
 
-def count_orphans(connection: Connection, *, until_s: int) -> int:
-    """Return how many copies are orphans since `until_s` or before."""
-    query = _orphans(None, until_s, known=False).order_by(None).subquery()
+def count_orphans(connection: Connection) -> int:
+    """Return how many copies are orphans, however new."""
+    query = _orphans(None, None, known=False).order_by(None).subquery()
     return connection.execute(select(func.count()).select_from(query)).scalar_one()
 
 
@@ -112,14 +113,14 @@ def _open() -> Select[tuple[int]]:
     return select(transfer.c.transfer_key).where(transfer.c.state == "open")
 
 
-def _orphans(node_id: str | None, until_s: int, *, known: bool) -> Select[tuple[bytes, int]]:
+def _orphans(node_id: str | None, until_s: int | None, *, known: bool) -> Select[tuple[bytes, int]]:
     there = spare.join(object_, object_.c.object_id == spare.c.object_id, isouter=not known)
     claimed = select(offered.c.object_id).where(offered.c.object_id == spare.c.object_id)
-    shown = select(object_.c.object_id).where(object_.c.object_id == spare.c.object_id, object_.c.visible.is_(True))
     query = (
         select(spare.c.object_id, spare.c.stored_bytes)
         .select_from(there)
-        .where(spare.c.reason == "orphan", spare.c.since_s <= until_s, ~claimed.exists(), ~shown.exists())
+        .where(spare.c.reason == "orphan", ~claimed.exists(), object_.c.visible.is_not(True))
         .order_by(spare.c.node_id, spare.c.object_id)
     )
+    query = query if until_s is None else query.where(spare.c.since_s <= until_s)
     return query if node_id is None else query.where(spare.c.node_id == node_id)

@@ -2,8 +2,8 @@
 
 A copy that the catalogue names and the node does not list is asked for once more, and gone when the node signs that. A
 copy that the node lists of an object that the catalogue has counts from now on. What the catalogue does not show (never
-committed, or not known at all) is an orphan: counted, said and noted with its beginning, and left alone, because it may be
-an image that somebody is sending. Refuses to do: putting anything aside (`gateway.discards`).
+committed, or not known at all) is an orphan: counted, said and noted with its beginning, and left alone, because it may
+be an image that somebody is sending. Refuses to do: putting anything aside (`gateway.discards`).
 """
 
 import asyncio

@@ -39,7 +39,7 @@ Live = Mapping[str, Heartbeat]
 
 
 class TrashKeeper:
-    """`live` returns the nodes that are heard; `counted` those of them whose copies count, `relied_on` also silent ones."""
+    """`live`: the nodes that are heard; `counted`: those of them whose copies count; `relied_on`: also silent ones."""
 
     def __init__(
         self,

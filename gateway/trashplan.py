@@ -50,6 +50,7 @@ def judge(
     `at_once`: an operator wants them deleted, so time and who had them put aside do not matter.
     """
     verdict = Verdict([], [], [])
+    mine = facts.nobodys if at_once else facts.put_aside
     for entry in entries:
         held = facts.shown.get(entry.object_id)
         is_due = at_once or entry.due_s == 0
@@ -58,7 +59,6 @@ def judge(
                 verdict.restore.append(entry)
             elif is_due and len(held.holders & counted) >= held.wished:
                 verdict.verify.append(entry)
-        elif is_due and entry.reason == "orphan" and entry.object_id in facts.nobodys:
-            if at_once or entry.object_id in facts.put_aside:
-                verdict.purge.append(entry)
+        elif is_due and entry.reason == "orphan" and entry.object_id in facts.nobodys & mine:
+            verdict.purge.append(entry)
     return verdict

@@ -8,8 +8,8 @@
          +- copies beyond those that are wished                  (gateway.extraplan)
          `- full nodes to emptier ones                           (gateway.balance)
 
-Calm is: every node is heard, none is gone, nothing is short of replicas, no node runs twice. Repair comes first, always.
-Refuses to do: repair.
+Calm is: every node is heard, none is gone, nothing is short of replicas, no node runs twice. Repair comes first,
+always. Refuses to do: repair.
 """
 
 import asyncio
@@ -54,7 +54,10 @@ class Upkeep:
         links: RepairLinks,
         repairer: Repairer,
         audit: Audit,
+        has_forgotten: bool = False,
     ) -> None:
+        """`has_forgotten`: the catalogue is an old one (`gateway.oldcatalogue`), so no orphan goes by itself."""
+        self._has_forgotten = has_forgotten
         self._settings, self._database, self._nodes, self._repairer = settings, database, nodes, repairer
         self._audit = audit
         pace = settings.upkeep_bytes_per_s
@@ -147,13 +150,13 @@ class Upkeep:
             await self.trash.look()
 
     async def _put_few_orphans_aside(self) -> int:
-        """Orphans that the catalogue heard of, where all that are old enough are few."""
-        until_s = await self._database.read(running_s) - self.discards.grace_s
-        count = await self._database.read(partial(count_orphans, until_s=until_s))
+        """Put aside old orphans that the catalogue heard of, where all of them, however new, are few."""
+        count = await self._database.read(count_orphans)
         listed = self._repairer.stocktake.listed
-        self.orphans_wait = count > self._settings.orphan_share_max * listed
+        few = count <= self._settings.orphan_share_max * listed
+        self.orphans_wait = bool(count) and (self._has_forgotten or not few)
         if self.orphans_wait:
-            log.warning("orphans_wait", objects=count, of=listed)
+            log.warning("orphans_wait", objects=count, of=listed, catalogue_is_old=self._has_forgotten)
         if not count or self.orphans_wait:
             return 0
         put = 0

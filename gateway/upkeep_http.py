@@ -20,7 +20,7 @@ from gateway.audit import Audit
 from gateway.liveness import Nodes
 from gateway.repairer import Repairer
 from gateway.upkeep import Upkeep
-from transfer.errors import ProtocolError, UnreachableError
+from transfer.errors import NotStoredError, ProtocolError, UnreachableError
 from transfer.heartbeat import Heartbeat
 from transfer.objects import is_object_id
 from transfer.upkeep import Count, Drain, Drains, SomeTrash, TrashEntry, TrashPage
@@ -37,6 +37,14 @@ def _operation(name: str) -> dict[str, Any]:
 def upkeep_routes(repairer: Repairer, upkeep: Upkeep, nodes: Nodes, audit: Audit) -> list[Any]:
     """Return the routes."""
 
+    def live(node_id: str) -> Heartbeat:
+        if node_id not in nodes.node_ids:
+            raise NotStoredError(f"`{node_id}` is not a node of this cluster; `fascicle status` lists them")
+        found = upkeep.live().get(node_id)
+        if found is None:
+            raise UnreachableError(f"`{node_id}` is not heard now")
+        return found
+
     @post("/api/v1/drains", status_code=200, **_operation("drain"))
     async def drain(request: Caller, data: JSONBody[Drain]) -> Drains:
         draining, by = repairer.draining, peer_of(request).name
@@ -49,23 +57,21 @@ def upkeep_routes(repairer: Repairer, upkeep: Upkeep, nodes: Nodes, audit: Audit
 
     @get("/api/v1/trash", **_operation("list_trash"))
     async def list_trash(node: Name, after: Name = "") -> TrashPage:
-        page = await upkeep.trash.page(_live(upkeep, node), _id(after) if after else b"")
+        page = await upkeep.trash.page(live(node), _id(after) if after else b"")
         entries = [
-            TrashEntry(
-                object_id=one.object_id.hex(), reason=one.reason, stored_bytes=one.stored_bytes, due_s=one.due_s
-            )
+            TrashEntry(object_id=one.object_id.hex(), reason=one.reason, stored_bytes=one.stored_bytes, due_s=one.due_s)
             for one in page.entries
         ]
         return TrashPage(entries=entries, next=None if page.complete else entries[-1].object_id)
 
     @post("/api/v1/trash/undo", status_code=200, **_operation("undo_trash"))
     async def undo_trash(request: Caller, data: JSONBody[SomeTrash]) -> Count:
-        node = _live(upkeep, data.node_id)
+        node = live(data.node_id)
         return Count(objects=await upkeep.trash.undo(node, list(map(_id, data.object_ids)), peer_of(request).name))
 
     @post("/api/v1/trash/purge", status_code=200, **_operation("purge_trash"))
     async def purge_trash(request: Caller, data: JSONBody[SomeTrash]) -> Count:
-        node = _live(upkeep, data.node_id)
+        node = live(data.node_id)
         return Count(objects=await upkeep.trash.purge(node, list(map(_id, data.object_ids)), peer_of(request).name))
 
     @post("/api/v1/trash/orphans", status_code=200, **_operation("put_orphans_aside"))
@@ -73,13 +79,6 @@ def upkeep_routes(repairer: Repairer, upkeep: Upkeep, nodes: Nodes, audit: Audit
         return Count(objects=await upkeep.put_orphans_aside(peer_of(request).name))
 
     return [drain, list_trash, undo_trash, purge_trash, put_orphans_aside]
-
-
-def _live(upkeep: Upkeep, node_id: str) -> Heartbeat:
-    node = upkeep.live().get(node_id)
-    if node is None:
-        raise UnreachableError(f"`{node_id}` is not heard; `fascicle status` lists the nodes")
-    return node
 
 
 def _id(text: str) -> bytes:

@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection
 
 from gateway import announcements, commits, transfers
-from gateway.audit import Audit
 from gateway.asides import doubted
+from gateway.audit import Audit
 from gateway.database import Database
 from gateway.draining import Draining
 from gateway.liveness import Nodes, candidate

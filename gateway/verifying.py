@@ -1,7 +1,7 @@
 """Reads copies again before others may go: each node is asked to re-read every byte, and only its signed word counts.
 
-A word about another disk than the catalogue speaks of does not. Paced, as it reads as much as it lets go. Refuses to do:
-deciding which copies matter.
+A word about another disk than the catalogue speaks of does not. Paced, as it reads as much as it lets go. Refuses to
+do: deciding which copies matter.
 """
 
 import asyncio

@@ -1,7 +1,8 @@
 """One flow at a node: takes what the client sends, answers in batches, within the credit it gave.
 
 Two tasks: one reads frames and hands them on, the other sends what has gathered in the outbox and works off requests
-(GET, CHECK, and the gateway's own) in the order in which they came. Refuses to do: uploads (`nodes.uploads`), judging tickets.
+(GET, CHECK, and the gateway's own) in the order in which they came. Refuses to do: uploads (`nodes.uploads`), judging
+tickets.
 """
 
 import contextlib

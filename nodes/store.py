@@ -114,17 +114,10 @@ class Store:
 
     def contains(self, object_id: str) -> Record | None:
         """Return what is durable under this id by its header; a file with a damaged header is quarantined: None."""
-        while True:
-            failed_groups = self._failed_groups
-            try:
-                record = self.check(object_id, deep=False)
-            except (NotStoredError, CorruptError):
-                return None
-            with self._lock:
-                if object_id in self._unsettled:
-                    return None
-                if failed_groups == self._failed_groups:  # else the file may have been one of theirs: look again
-                    return record
+        try:
+            return self.check_durable(object_id, deep=False)
+        except (NotStoredError, CorruptError):
+            return None
 
     def begin(self, object_id: str, size_bytes: int, encoding: str, *, resumable: bool = False) -> Incoming:
         """Start to take one object; without `resumable` this does not block while there is room.
@@ -284,10 +277,14 @@ class Store:
         Raises:
             FascicleError: as `read`.
         """
-        record = self.check(object_id, deep=deep)
-        if self.contains(object_id) is None:
-            raise NotStoredError(f"{object_id} is not durable here yet")
-        return record
+        while True:
+            failed_groups = self._failed_groups
+            record = self.check(object_id, deep=deep)
+            with self._lock:
+                if object_id in self._unsettled:
+                    raise NotStoredError(f"{object_id} is not durable here yet")
+                if failed_groups == self._failed_groups:  # else the file may have been one of theirs: look again
+                    return record
 
     def _open(self, object_id: str) -> int:
         if not is_object_id(object_id):

@@ -8,7 +8,6 @@ good when its time has passed *and* the gateway says so once more. Everything bl
 deciding what goes (the gateway does, `gateway.discards`).
 """
 
-import os
 import re
 from collections.abc import Sequence
 from threading import Lock
@@ -94,9 +93,13 @@ class Trash:
     def stored_bytes(self, entry: Entry) -> int:
         """Return the length of what is stored in it; 0 when it has gone."""
         try:
-            return max(0, os.lstat(entry.path).st_size - HEADER_BYTES)
-        except OSError:
+            descriptor = disk.open_to_read(entry.path)
+        except NotStoredError:
             return 0
+        try:
+            return max(0, disk.size_of(descriptor) - HEADER_BYTES)
+        finally:
+            disk.close(descriptor)
 
     def _restore(self, object_id: str, entries: list[Entry]) -> Record | FascicleError:
         problem: FascicleError = NotStoredError(f"{object_id} is neither in its place nor put aside here")

@@ -1,8 +1,8 @@
 """A node's running time: seconds that it was up in all its lives on this disk, by the monotonic clock.
 
-What is put aside waits for its end in this time, so that a clock that jumps, or a machine that was off for a month, ends
-nothing early. It is kept in `uptime` now and then; a kill loses what was not kept, and what waits then waits a little
-longer. Refuses to do: the time of day.
+What is put aside waits for its end in this time, so that a clock that jumps, or a machine that was off for a month,
+ends nothing early. It is kept in `uptime` now and then; a kill loses what was not kept, and what waits then waits a
+little longer. Refuses to do: the time of day.
 """
 
 import time

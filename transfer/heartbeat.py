@@ -27,7 +27,7 @@ Count = Annotated[int, Meta(ge=0, le=1 << 62)]
 class Heartbeat(msgspec.Struct, frozen=True, array_like=True):
     """What a node says of itself. `incarnation` is the id of this life of its disk, `quarantined` a number of files.
 
-    `running_s`: how long nodes ran on this disk, in all; less than before tells of a disk that was put back from a copy.
+    `running_s`: how long nodes ran on this disk, in all; less than before tells of a disk put back from a copy.
     """
 
     node_id: NodeId

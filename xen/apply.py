@@ -21,6 +21,7 @@ from transfer.errors import FascicleError
 from xen.actions import Action, Plan
 from xen.backend import Backend, Lock
 from xen.cloud import Cloud, Node
+from xen.metrics import Metrics
 from xen.observed import Pool
 from xen.plan import make_plan
 from xen.poolfile import PoolFile
@@ -69,11 +70,20 @@ class Run:
     """One run at a pool whose lock is held. Without `waits` a node that is not drained yet is left for another time."""
 
     def __init__(
-        self, file: PoolFile, backend: Backend, cloud: Cloud, lock: Lock, say: Say, *, waits: bool = True
+        self,
+        file: PoolFile,
+        backend: Backend,
+        cloud: Cloud,
+        lock: Lock,
+        say: Say,
+        *,
+        waits: bool = True,
+        metrics: Metrics | None = None,
     ) -> None:
         self._steps = Steps(file, backend, cloud, lock, waits=waits)
         self._backend, self._cloud, self._say = backend, cloud, say
         self._lanes = trio.CapacityLimiter(file.watch.lanes)
+        self._metrics = metrics or Metrics()
         self._done: Counter[str] = Counter()
         self._failures: Counter[tuple[str, str]] = Counter()
 
@@ -115,6 +125,7 @@ class Run:
     async def _next(self, wanted: Wanted, *, upgrade: bool, partial: bool) -> Plan:
         view = await observe(self._backend, self._cloud)
         plan = make_plan(wanted, view.pool, view.nodes, upgrade=upgrade, partial=partial)
+        self._metrics.saw(wanted, view.pool, plan)
         for line in plan.lines():
             self._say(line)
         return plan
@@ -127,8 +138,10 @@ class Run:
                 except FascicleError as error:
                     logger.warning("pool_step_failed", machine=action.name, code=error.code, reason=error.message)
                     self._say(f"{action.name}: {error.message}")
+                    self._metrics.stepped(action, error.code)
                     failed[action.name] = Failed(action, error)
                     return
+                self._metrics.stepped(action, "done")
                 self._done[type(action).__name__.lower()] += 1
                 self._say(f"done: {action.sentence()}")
 

@@ -37,7 +37,12 @@ def plan_drain(pool: Pool, names: Iterable[str]) -> Plan:
 def plan_removal(pool: Pool) -> Plan:
     """Return the steps that remove every machine and disk of ours with whatever is on it."""
     machines = [
-        Destroy(name=each.name, machine_id=each.machine_id, reason="with all that is on it, as was asked for")
+        Destroy(
+            name=each.name,
+            machine_id=each.machine_id,
+            reason="with all that is on it, as was asked for",
+            revoke=each.stage not in (Stage.RAW, Stage.CLONED, Stage.CONFIGURED),
+        )
         for each in sorted(pool.machines, key=lambda each: (each.number, each.machine_id))
     ]
     return Plan(actions=(*machines, *(DestroyDisk(name=each.name, disk_id=each.disk_id) for each in pool.loose_disks)))

@@ -91,7 +91,7 @@ class SpreadTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class WatchTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[watch]`: times, in seconds, and how much is done side by side."""
+    """`[watch]`: times, in seconds, how much is done side by side, and where the reconciler's metrics are."""
 
     grace_s: Seconds = 600.0
     every_s: Seconds = 15.0
@@ -101,6 +101,7 @@ class WatchTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     shut_down_timeout_s: Seconds = 60.0
     lock_wait_s: Annotated[float, Meta(ge=0, le=86_400)] = 0.0
     lanes: Annotated[int, Meta(ge=1, le=64)] = 8
+    metrics_listen: str = ""
 
 
 class PoolFile(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -19,6 +19,7 @@ from xen.apply import Run, Say
 from xen.backend import Backend
 from xen.cloud import Cloud, Node
 from xen.holding import open_lock
+from xen.metrics import Metrics
 from xen.poolfile import PoolFile
 
 logger = log.get_logger()
@@ -66,27 +67,57 @@ class Patient:
         return msgspec.structs.replace(node, silent_s=silent_s)
 
 
-async def reconcile(read: Callable[[], PoolFile], backend: Backend, cloud: Cloud, *, owner: str, say: Say) -> Never:
+class Changes:
+    """Says a line only when the round before did not say it: what stays as it is needs no word every few seconds."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._before: set[str] = set()
+        self._now: set[str] = set()
+
+    def __call__(self, line: str) -> None:
+        """Say the line, if it is news."""
+        if line not in self._before:
+            self._say(line)
+        self._now.add(line)
+
+    def next_round(self) -> None:
+        """Begin another round."""
+        self._before, self._now = self._now, set()
+
+
+async def reconcile(
+    read: Callable[[], PoolFile], backend: Backend, cloud: Cloud, *, owner: str, say: Say, metrics: Metrics
+) -> Never:
     """Keep the pool as the file says that `read` returns; never returns."""
     patient = Patient(cloud, trio.current_time)
+    changes = Changes(say)
     file = read()
     while True:
+        outcome = "done"
         try:
             file = read()
-            await round_once(file, backend, patient, owner=owner, say=say)
+            await round_once(file, backend, patient, owner=owner, say=changes, metrics=metrics)
         except (SettingsError, UnauthorisedError) as error:
+            outcome = error.code
             logger.error("pool_needs_somebody", code=error.code, reason=error.message)
         except FascicleError as error:
+            outcome = error.code
             logger.warning("pool_round_failed", code=error.code, reason=error.message)
+        metrics.rounded(outcome)
+        changes.next_round()
         await trio.sleep(file.watch.every_s)
 
 
-async def round_once(file: PoolFile, backend: Backend, cloud: Cloud, *, owner: str, say: Say) -> None:
+async def round_once(
+    file: PoolFile, backend: Backend, cloud: Cloud, *, owner: str, say: Say, metrics: Metrics | None = None
+) -> None:
     """Look once, and do what can be done.
 
     Raises:
         FascicleError: the pool or the gateway cannot be asked, or somebody else is at work.
     """
     async with open_lock(backend, owner, file.watch.lock_wait_s) as lock:
-        for error in await Run(file, backend, cloud, lock, say, waits=False).once(file.wanted()):
+        run = Run(file, backend, cloud, lock, say, waits=False, metrics=metrics)
+        for error in await run.once(file.wanted()):
             logger.warning("pool_machine_failed", code=error.code, reason=error.message)

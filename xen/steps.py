@@ -114,7 +114,8 @@ class Steps:
     @_do.register
     async def _(self, action: Await) -> None:
         times = self._file.watch
-        await self._call(self._backend.wait_for_address, action.name, times.address_timeout_s)
+        waiting = partial(self._backend.wait_for_address, action.name, times.address_timeout_s)
+        await trio.to_thread.run_sync(waiting, abandon_on_cancel=True)  # a question, which nobody misses
         await self._until_live(action.name, times.enrol_timeout_s)
         machine = await self._machine(action.name)
         await self._cloud.tell_domain(action.name, machine.host_id)
@@ -123,17 +124,22 @@ class Steps:
 
     @_do.register
     async def _(self, action: Leave) -> None:
+        known = (await self._node(action.name)).state != "absent"
+        if not known and (await self._machine(action.name)).stage == Stage.BEGUN:
+            await self._give_up(action.name)
+            return
         await self._call(self._backend.mark, action.name, Stage.LEAVING)
-        if (await self._node(action.name)).state != "absent":
+        if known:
             await self._cloud.drain(action.name)
 
     @_do.register
     async def _(self, action: Retire) -> None:
-        await self._until_needless(action.name)
         try:
             machine = await self._machine(action.name)
         except NotStoredError:
             return
+        if machine.stage != Stage.CONDEMNED:
+            await self._until_needless(action.name)
         if machine.power == Power.UNKNOWN:
             raise ConflictError(f"{action.name} cannot be removed: its host is gone, and it may still be running there")
         await self._call(self._backend.mark, action.name, Stage.CONDEMNED)
@@ -156,8 +162,13 @@ class Steps:
         if not await _within(timeout_s, serves):
             machine = await self._machine(name)
             if machine.stage == Stage.BEGUN and (await self._node(name)).state == "absent":
-                await self._call(self._backend.mark, name, Stage.CONDEMNED)
+                await self._give_up(name)
             raise UnreachableError(f"{name} runs, but its node did not serve within {timeout_s:.0f} s; see its console")
+
+    async def _give_up(self, name: str) -> None:
+        """Condemn a node that never enrolled; its invitation first, so that it cannot do so any more."""
+        await self._cloud.revoke(name)
+        await self._call(self._backend.mark, name, Stage.CONDEMNED)
 
     async def _until_needless(self, name: str) -> None:
         """Wait until nothing is lost by removing the node. Never goes on without the gateway's word."""
@@ -166,7 +177,10 @@ class Steps:
             return not await self._cloud.needed_objects(name)
 
         if (await self._node(name)).state == "absent":
-            return
+            raise ConflictError(
+                f"the gateway does not know {name}, which may hold objects; bring its register back, or remove the "
+                "machine by hand"
+            )
         if not await _within(self._drain_timeout_s, needless):
             raise BusyError(f"{name} still holds the last replica of something; it stays until that is copied")
 

@@ -12,7 +12,7 @@ from nodes.store import Store
 from tests.faults.histories.world import HOME, World, open_world
 from tests.store.objects import fetch, noise, put, upload
 from transfer import disk
-from transfer.errors import FascicleError
+from transfer.errors import FascicleError, NotStoredError
 from transfer.objects import object_id
 
 NODE = Path(HOME) / "node"
@@ -80,6 +80,9 @@ def test_a_name_that_a_failed_group_could_not_take_back_is_not_answered_for(
         assert isinstance(put(store, DATA), FascicleError)
     assert disk.exists(f"{NODE}/objects/{NAME[:2]}/{NAME[2:4]}/{NAME}"), "the case that this test is of"
     assert store.contains(NAME) is None
+    for deep in (False, True):  # what CHECK answers from
+        with pytest.raises(NotStoredError):
+            store.check_durable(NAME, deep=deep)
     world.machine.disk.read_only = False
     assert isinstance(put(store, DATA), Record), "a flush that succeeds settles it"
     assert store.contains(NAME) is not None

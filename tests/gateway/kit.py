@@ -23,7 +23,20 @@ from transfer.merkle import merkle_root
 from transfer.objects import Identity, object_id
 from transfer.protocol.connection import ServerConnection
 from transfer.protocol.frames import encode_control
-from transfer.protocol.messages import Bye, Check, Checked, Hello, Ping, Pong, Refused, Reserve, Reserved, Welcome
+from transfer.protocol.messages import (
+    Bye,
+    Check,
+    Checked,
+    Hello,
+    Ping,
+    Pong,
+    Refused,
+    Reserve,
+    Reserved,
+    Trash,
+    Trashed,
+    Welcome,
+)
 from transfer.receipts import Receipt, ReceiptBatch
 
 TRANSFERS = "/api/v1/transfers"
@@ -240,6 +253,8 @@ class Node:
                 missing = [key for key in frame.object_ids if key not in self.held]
                 sound = receipts.sign(ReceiptBatch(self.node_id, "disk-1", "", here), self.key)
                 return encode_control(Checked(sound, missing, []))
+            case Trash():
+                return encode_control(Trashed([], True))
         raise AssertionError(frame)
 
 

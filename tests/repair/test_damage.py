@@ -61,7 +61,7 @@ def test_a_copy_that_is_gone_is_forgotten_and_told_once(write: Write) -> None:
     assert write(lambda link: holders(link, [A, B, C])) == {A: {"node-2"}, B: {"node-2"}, C: {"node-1", "node-2"}}
     assert write(kinds) == [("object damaged", [A.hex(), B.hex()])]
     assert write(lambda link: open_damage(link, 10)) == {"node-1": [A, B]}
-    counts = {"damaged_total": 2, "repaired_total": 0, "damaged_objects": 2, "lost_objects": 0}
+    counts = {"damaged_total": 2, "repaired_total": 0, "moved_total": 0, "damaged_objects": 2, "lost_objects": 0}
     assert write(read_repairs) == counts
 
 
@@ -114,7 +114,7 @@ def test_a_copy_made_elsewhere_makes_the_damage_good(write: Write) -> None:
     assert write(lambda link: note_copied(link, copies, "node-3")) == 1
     assert write(lambda link: note_copied(link, copies, "node-3")) == 0
     assert write(lambda link: holders(link, [A])) == {A: {"node-2", "node-3"}}
-    counts = {"damaged_total": 1, "repaired_total": 1, "damaged_objects": 0, "lost_objects": 0}
+    counts = {"damaged_total": 1, "repaired_total": 1, "moved_total": 0, "damaged_objects": 0, "lost_objects": 0}
     assert write(read_repairs) == counts
     assert [kind for kind, _ in write(kinds)] == ["object damaged", "object repaired"]
 

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from gateway import repairer, stocktake, trash
 from tests.gateway.kit import NODE_IDS, Gateway, Identities, closing_all, settings
 from tests.repair.test_repairer import Holder, Nodes
 from transfer import receipts
@@ -16,10 +19,10 @@ from transfer.receipts import Receipt, ReceiptBatch
 
 QUICK = {
     "silent_after_s": 3600,
-    "repair_every_s": 0.2,
-    "stocktake_every_s": 0.3,
-    "upkeep_every_s": 0.2,
-    "calm_s": 0.5,
+    "repair_every_s": 0.1,
+    "stocktake_every_s": 0.2,
+    "upkeep_every_s": 0.05,
+    "calm_s": 0.2,
     "orphan_grace_s": 0,
     "orphan_share_max": 1.0,
     "upkeep_bytes_per_s": 1 << 30,
@@ -98,6 +101,11 @@ Keepers = dict[str, Keeper]
 @contextlib.contextmanager
 def running(identities: Identities, folder: Path, **others: Any) -> Iterator[tuple[Gateway, Keepers]]:
     """A gateway whose upkeep is quick, and three nodes that were heard."""
+    patched = pytest.MonkeyPatch()
+    for module in (stocktake, trash):
+        patched.setattr(module, "PAUSE_S", 0.0)
+    patched.setattr(repairer, "SETTLE_S", 0.05)
+    patched.setattr(repairer, "LOOK_S", 0.05)
     gateway = Gateway(identities, settings(identities, folder / "gateway", **(QUICK | others)))
     made: Keepers = {}
     key = identities.public_key("gateway-1")
@@ -110,3 +118,4 @@ def running(identities: Identities, folder: Path, **others: Any) -> Iterator[tup
             yield gateway, made
     finally:
         gateway.stop()
+        patched.undo()

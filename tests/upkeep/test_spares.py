@@ -86,7 +86,7 @@ def test_an_orphan_keeps_its_beginning_until_it_is_none(write: Write) -> None:
     assert write(lambda link: old(link, 100)) == [A, C]
     assert write(lambda link: old(link, 299)) == [A, C]
     assert write(lambda link: old(link, 300)) == [A, B, C]
-    assert write(lambda link: count_orphans(link, until_s=100)) == 2
+    assert write(count_orphans) == 3
 
 
 def test_a_page_says_nothing_of_what_is_beside_its_stretch(write: Write) -> None:
@@ -110,7 +110,7 @@ def test_what_the_catalogue_never_heard_of_is_one_only_for_an_operator(write: Wr
     write(lambda link: note_orphans(link, page(stranger), [stranger], 0))
     assert write(lambda link: old(link, 10, known=True)) == []
     assert write(lambda link: old(link, 10, known=False)) == [stranger]
-    assert write(lambda link: count_orphans(link, until_s=10)) == 1
+    assert write(count_orphans) == 1
 
 
 def test_a_receipt_of_before_counts_no_more_and_one_of_since_does(write: Write) -> None:

@@ -14,7 +14,8 @@ from tests.store.objects import fetch, noise, put
 from transfer import receipts
 from transfer.errors import ConflictError, CorruptError, NotStoredError, UnauthorisedError
 from transfer.objects import object_id
-from transfer.protocol.messages import Discard, Done, Purge, Restore, Trash as AskTrash
+from transfer.protocol.messages import Discard, Done, Purge, Restore
+from transfer.protocol.messages import Trash as AskTrash
 
 DATA = [noise(3000, seed=number) for number in range(4)]
 IDS = [object_id(data) for data in DATA]
@@ -149,7 +150,12 @@ async def test_the_gateway_has_it_done_over_the_wire(site: Site, node: Running) 
         assert (done.object_ids, [one.code for one in done.failed]) == ([raw_id(b"one")], ["not_stored"])
         listed = await client.ask(AskTrash(b""))
         (entry,) = listed.entries
-        assert (entry.object_id, entry.reason, entry.stored_bytes, listed.complete) == (raw_id(b"one"), "orphan", 3, True)
+        assert (entry.object_id, entry.reason, entry.stored_bytes, listed.complete) == (
+            raw_id(b"one"),
+            "orphan",
+            3,
+            True,
+        )
         assert 3590 <= entry.due_s <= 3600
         kept = await client.ask(Purge([raw_id(b"one")], at_once=False))
         assert [one.code for one in kept.failed] == ["conflict"]
@@ -164,7 +170,9 @@ async def test_the_gateway_has_it_done_over_the_wire(site: Site, node: Running) 
     assert node.files("trash") == []
 
 
-@pytest.mark.parametrize("asked", [Discard([bytes(32)], "orphan", 1), Restore([bytes(32)]), Purge([bytes(32)], True), AskTrash(b"")])
+@pytest.mark.parametrize(
+    "asked", [Discard([bytes(32)], "orphan", 1), Restore([bytes(32)]), Purge([bytes(32)], True), AskTrash(b"")]
+)
 @pytest.mark.parametrize("rights", [["put", "get", "check", "reserve"], ["check"]])
 async def test_nobody_but_the_gateway_may_ask(site: Site, node: Running, rights: list[str], asked: Discard) -> None:
     async with open_client(node, site.ticket(node, rights=rights)) as client:

@@ -34,6 +34,34 @@ def test_a_restart_and_what_comes_late_or_again_are_no_twin() -> None:
     assert nodes.twins(2.0) == frozenset()
 
 
+def test_the_older_machine_is_heard_again_when_the_newer_one_is_silent() -> None:
+    """A clone was stopped: the node that it was made of goes on without anybody's doing."""
+    nodes = Nodes(["a"], silent_after_s=10)
+    for number in range(1, 10):
+        nodes.record(of(1, number), number / 10)
+    for number in range(1, 6):
+        assert nodes.record(of(2, number), float(number))
+        assert not nodes.record(of(1, 9 + number), float(number))
+    assert nodes.twins(5.0) == {"a"}
+    assert not nodes.record(of(1, 20), 14.0)
+    assert nodes.record(of(1, 21), 15.5)
+    assert (nodes.state("a", 15.5), nodes.twins(16.0)) == ("live", frozenset())
+    assert not nodes.record(of(1, 21), 15.6)
+    assert nodes.record(of(2, 6), 16.0), "and the clone, when it comes back"
+
+
+def test_a_former_life_is_not_brought_back_by_what_was_heard_of_it_before() -> None:
+    """Somebody recorded its heartbeats, and sends them again when the node is down."""
+    nodes = Nodes(["a"], silent_after_s=10)
+    for life in (1, 2):
+        for number in range(1, 10):
+            nodes.record(of(life, number), float(life))
+    for number in range(1, 10):
+        assert not nodes.record(of(1, number), 100.0 + number)
+        assert not nodes.record(of(2, number), 100.0 + number)
+    assert (nodes.state("a", 110.0), nodes.twins(110.0)) == ("silent", frozenset())
+
+
 def test_one_life_that_says_two_things_at_once_is_two_machines() -> None:
     """A running machine was cloned with its memory: both go on from the same number."""
     nodes = Nodes(["a"], silent_after_s=10)

@@ -138,6 +138,8 @@ class Imagined:
                 yield
                 if self.one(action.name).stage == Stage.BEGUN:
                     self.change(action.name, stage=Stage.SERVING)
+            case Leave() if action.name not in self.nodes and self.one(action.name).stage == Stage.BEGUN:
+                self.change(action.name, stage=Stage.CONDEMNED)
             case Leave():
                 self.change(action.name, stage=Stage.LEAVING)
                 yield
@@ -149,7 +151,8 @@ class Imagined:
                     node = self.nodes[action.name] = msgspec.structs.replace(
                         node, needed_objects=0
                     )  # drained meanwhile
-                if node is not None and (not node.draining or node.needed_objects):
+                condemned = self.one(action.name).stage == Stage.CONDEMNED
+                if not condemned and (node is None or not node.draining or node.needed_objects):
                     return
                 self.change(action.name, stage=Stage.CONDEMNED)
                 yield

@@ -5,7 +5,15 @@ import pytest
 
 from tests.xen.kit import CLUSTER, Site
 from tests.xen.server.pool import GIB, MIB
-from transfer.errors import BusyError, FascicleError, FullError, SettingsError, UnauthorisedError, UnreachableError
+from transfer.errors import (
+    BusyError,
+    ConflictError,
+    FascicleError,
+    FullError,
+    SettingsError,
+    UnauthorisedError,
+    UnreachableError,
+)
 from xen.errors import PoolError
 
 
@@ -85,6 +93,28 @@ async def test_a_node_that_is_needed_stays(site: Site) -> None:
     site.cloud.needed["node-03"] = 0
     await site.apply(site.file(count=2))
     site.assert_exactly(2)
+
+
+async def test_a_node_that_the_gateway_has_forgotten_is_not_removed(site: Site) -> None:
+    """Its register was lost: nobody can say what is on the node."""
+    await site.apply(site.file(count=2))
+    forgotten = site.cloud.known.pop("node-02")
+    with pytest.raises(ConflictError, match="the gateway does not know node-02, which may hold objects"):
+        await site.apply(site.file(count=1))
+    assert site.nodes()["node-02"]["power_state"] == "Running"
+    site.cloud.known["node-02"] = forgotten
+    await site.apply(site.file(count=1))
+    site.assert_exactly(1)
+
+
+async def test_a_node_that_never_enrolled_goes_at_once_and_its_invitation_with_it(site: Site) -> None:
+    real, site.pool.on_boot = site.pool.on_boot, lambda machine: None
+    with pytest.raises(UnreachableError):
+        await site.apply(site.file(count=1, watch={"address_timeout_s": 0.1, "enrol_timeout_s": 0.1}))
+    site.pool.on_boot = real
+    await site.apply(site.file(count=0))
+    site.assert_exactly(0)
+    assert "node-01" in site.cloud.revoked
 
 
 async def test_a_guest_that_does_not_shut_down_is_switched_off(site: Site) -> None:

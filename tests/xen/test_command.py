@@ -1,6 +1,9 @@
 """`fascicle xen` at the XenAPI server, from the command line on: what it prints, and its exit codes."""
 
 import json
+import subprocess
+import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +14,7 @@ import pytest
 from fascicle import pools
 from fascicle.cli import main
 from tests.xen.kit import Site, open_site
+from transfer import credentials, pki
 from xen import apply, steps
 
 Command = Callable[..., tuple[int, list[str], str]]
@@ -187,3 +191,28 @@ def test_a_pool_that_does_not_answer_ends_with_three(site: Site, command: Comman
     (site.folder / "password").write_text("guess")
     code, _, errors = command("apply", "--json")
     assert (code, "guess" in errors) == (2, False)
+
+
+def test_sigterm_ends_the_reconciler_as_it_should(site: Site) -> None:
+    """In a process of its own, without a gateway: the round fails, and the signal comes while it waits for the next."""
+    site.file(count=0, administrator="nobody.json")
+    (site.folder / "password").write_text(site.pool.secret)
+    words = [sys.executable, "-m", "fascicle", "xen", "reconcile", "--pool", str(site.folder / "pool.toml")]
+    credentials.save(nobody(site), site.folder / "nobody.json")
+    process = subprocess.Popen(words, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while not site.pool.sessions:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert not site.pool.sessions
+    assert [each["other_config"] for each in site.pool.database.records["pool"].values()] == [{}]
+
+
+def nobody(site: Site) -> credentials.Credentials:
+    """Return an administrator's credentials of a gateway that is not there."""
+    authority = pki.create_authority(site.folder / "pki")
+    pki.issue(authority, site.folder / "pki/administrator", name="administrator", role="administrator")
+    return credentials.from_identity("https://127.0.0.1:1", site.folder / "pki/administrator")

@@ -262,7 +262,7 @@ def test_a_machine_that_was_removed_by_hand_is_made_again() -> None:
         (Stage.CONFIGURED, ["Begin", "Await"]),
         (Stage.BEGUN, ["Begin", "Await"]),
         (Stage.SERVING, ["Start", "Await"]),
-        (Stage.LEAVING, ["Make", "Configure", "Begin", "Await", "Leave", "Retire"]),
+        (Stage.LEAVING, ["Make", "Configure", "Begin", "Await", "Retire"]),
         (Stage.CONDEMNED, ["Destroy", "Make", "Configure", "Begin", "Await"]),
     ],
 )
@@ -271,7 +271,9 @@ def test_a_halted_machine_of_each_stage_is_finished_or_removed(stage: Stage, exp
     state.machines["x1"] = Machine(
         name="node-01", number=1, machine_id="x1", stage=stage, power=Power.HALTED, storage_id="s1", disk_bytes=3 * GIB
     )
-    plan = make_plan(wanted(count=1), state.pool(), {})
+    if stage in (Stage.SERVING, Stage.LEAVING):
+        state.nodes["node-01"] = Node(name="node-01", state="silent", silent_s=9.0, draining=stage == Stage.LEAVING)
+    plan = make_plan(wanted(count=1), state.pool(), state.nodes)
     assert kinds(plan) == expected
     until_as(state, wanted(count=1))
     assert len(state.serving()) == len(state.machines) == 1

@@ -1,10 +1,16 @@
 """The reconciler at the XenAPI server: hosts die and return, machines vanish, room runs out; the number is kept."""
 
+import socket
+
+import httpx
+import pytest
 import trio
 
 from tests.xen.kit import Site
+from transfer.errors import SettingsError
 from xen import poolfile
-from xen.reconcile import Patient, reconcile, round_once
+from xen.metrics import Metrics, open_listener
+from xen.reconcile import Changes, Patient, reconcile, round_once
 
 
 async def rounds(site: Site, times: int = 1, /, **nodes: object) -> None:
@@ -111,12 +117,18 @@ async def test_an_attempt_that_fails_for_one_holds_up_no_other(site: Site) -> No
 async def test_it_goes_on_by_itself_and_reads_the_file_anew(site: Site) -> None:
     file = site.file(count=1, watch={"every_s": 0.1})
     path = site.folder / "pool.toml"
+    metrics = Metrics()
     with site.backend(file) as backend:
         async with trio.open_nursery() as nursery:
 
             async def keep() -> None:
                 await reconcile(
-                    lambda: poolfile.load(path, {}), backend, site.cloud, owner="test/1/1", say=site.said.append
+                    lambda: poolfile.load(path, {}),
+                    backend,
+                    site.cloud,
+                    owner="test/1/1",
+                    say=site.said.append,
+                    metrics=metrics,
                 )
 
             nursery.start_soon(keep)
@@ -124,7 +136,8 @@ async def test_it_goes_on_by_itself_and_reads_the_file_anew(site: Site) -> None:
                 while len(site.cloud.view()) < 1:
                     await trio.sleep(0.02)
                 path.write_text("not TOML")
-                await trio.sleep(0.3)
+                while not metrics.registry.get_sample_value("fascicle_pool_rounds_total", {"outcome": "settings"}):
+                    await trio.sleep(0.02)
                 site.file(count=2, watch={"every_s": 0.1})
                 while len(site.cloud.view()) < 2:
                     await trio.sleep(0.02)
@@ -134,6 +147,11 @@ async def test_it_goes_on_by_itself_and_reads_the_file_anew(site: Site) -> None:
                     await trio.sleep(0.02)
             nursery.cancel_scope.cancel()
     site.assert_exactly(1)
+    value = metrics.registry.get_sample_value
+    assert value("fascicle_pool_nodes_wanted") == 1
+    assert value("fascicle_pool_steps_total", {"step": "make", "outcome": "done"}) == 2
+    assert value("fascicle_pool_steps_total", {"step": "retire", "outcome": "done"}) == 1
+    assert value("fascicle_pool_hosts", {"state": "open"}) == 3
 
 
 async def test_silence_that_the_gateway_forgot_is_counted_here(site: Site) -> None:
@@ -150,3 +168,30 @@ async def test_silence_that_the_gateway_forgot_is_counted_here(site: Site) -> No
     assert (await patient.nodes())["node-01"].silent_s == 5.0
     now[0] = 260.0
     assert (await patient.nodes())["node-01"].silent_s == 60.0
+
+
+def test_metrics_are_read_over_http() -> None:
+    with open_listener(Metrics(), "127.0.0.1:0"):
+        pass
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(SettingsError, match="cannot be listened on"), open_listener(Metrics(), _name(taken)):
+            pass
+        free = _name(taken)
+    with open_listener(Metrics(), free):
+        assert "fascicle_pool_nodes_wanted 0.0" in httpx.get(f"http://{free}/metrics", trust_env=False).text
+
+
+def _name(taken: socket.socket) -> str:
+    return "{}:{}".format(*taken.getsockname())
+
+
+def test_what_stays_as_it_is_needs_no_word_again() -> None:
+    said: list[str] = []
+    changes = Changes(said.append)
+    for lines in (["a", "b"], ["b"], ["a", "b"]):
+        for line in lines:
+            changes(line)
+        changes.next_round()
+    assert said == ["a", "b", "a"]

@@ -56,15 +56,13 @@ async def test_a_session_that_is_never_good_ends_by_itself(site: Site) -> None:
         await site.apply(site.file(count=1))
 
 
-@pytest.mark.parametrize(
-    "call", ["VM.clone", "VM.set_other_config", "VDI.create", "VBD.create", "VM.start_on", "VM.provision"]
-)
+@pytest.mark.parametrize("call", ["VM.clone", "VM.set_other_config", "VDI.create", "VM.start_on"])
 async def test_an_answer_that_is_lost_is_no_reason_to_do_it_twice(site: Site, call: str) -> None:
     site.wire.drop[call] = 1
     await site.apply(site.file(count=2))
     assert site.wire.drop[call] == 0
     tasks = site.pool.database.records["task"]  # nobody was told of the one whose answer was lost
-    assert len(tasks) == (call in ("VM.clone", "VM.start_on", "VM.provision"))
+    assert len(tasks) == (call in ("VM.clone", "VM.start_on"))
     site.pool.database.forget("task")
     site.assert_exactly(2)
 

@@ -311,4 +311,4 @@ TYPES: Final[dict[FrameType, type[Message]]] = {
 }
 FRAME_TYPES: Final[dict[type[Message], FrameType]] = {kind: number for number, kind in TYPES.items()}
 
-Right = Literal["put", "get", "check", "reserve", "repair"]  # `repair` is the gateway's own: to list, to copy, to put aside
+Right = Literal["put", "get", "check", "reserve", "repair"]  # `repair`: the gateway's own, to list, copy, put aside

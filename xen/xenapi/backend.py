@@ -72,11 +72,12 @@ class XenApiBackend:
 
     def clone(self, wish: Clone) -> None:
         """See `Backend`."""
-        for _, record in self._ours(wish.name):
-            if marks.is_marked(record, self._cluster):
-                return
-            self._removing.destroy(record["uuid"])
         label = raw_name(wish.name, self._cluster)
+        for _, record in self._ours(wish.name, label):
+            if self._bears(record, wish.name):
+                return
+            if marks.name_of(record, self._cluster) == wish.name:
+                self._removing.destroy(record["uuid"])
         template = self._session.call("VM.get_by_uuid", wish.template_id)
         if wish.full_copy:
             storage = self._session.call("SR.get_by_uuid", wish.storage_id)
@@ -208,29 +209,29 @@ class XenApiBackend:
 
         return run_task(self._session, method, *parameters, timeout_s=self._task_timeout_s, progress=progress)
 
-    def _ours(self, name: str) -> list[tuple[str, Mapping[str, Any]]]:
-        """Return the machines of ours with this name, marked ones first."""
+    def _ours(self, *labels: str) -> list[tuple[str, Mapping[str, Any]]]:
+        """Return the machines of ours that bear one of these labels, marked ones first."""
         found: dict[str, Mapping[str, Any]] = {}
-        for label in (name, raw_name(name, self._cluster)):
+        for label in labels:
             for machine in self._session.call("VM.get_by_name_label", label):
                 with contextlib.suppress(NotStoredError):
                     found[machine] = self._session.call("VM.get_record", machine)
-        ours = {key: each for key, each in found.items() if records.is_ours(each, self._cluster)}
-        named = [(key, each) for key, each in ours.items() if marks.name_of(each, self._cluster) == name]
-        return sorted(named, key=lambda each: (not marks.is_marked(each[1], self._cluster), each[1]["uuid"]))
+        ours = [(key, each) for key, each in found.items() if records.is_ours(each, self._cluster)]
+        return sorted(ours, key=lambda each: (not marks.is_marked(each[1], self._cluster), each[1]["uuid"]))
 
     def _one(self, name: str) -> tuple[str, Mapping[str, Any]]:
         """Return the machine of this name that bears our marks; one that somebody renamed is found, too."""
-        marked = [each for each in self._ours(name) if marks.is_marked(each[1], self._cluster)]
-        if not marked:
-            every = self._session.call("VM.get_all_records").items()
-            marked = [(key, each) for key, each in every if self._bears(each, name)]
-        if not marked:
-            raise NotStoredError(f"the pool has no machine {name} of {self._cluster}")
-        return marked[0]
+        for labels in ([name], [raw_name(name, self._cluster)]):
+            for machine, record in self._ours(*labels):
+                if self._bears(record, name):
+                    return machine, record
+        for machine, record in self._session.call("VM.get_all_records").items():
+            if self._bears(record, name):
+                return machine, record
+        raise NotStoredError(f"the pool has no machine {name} of {self._cluster}")
 
     def _bears(self, record: Mapping[str, Any], name: str) -> bool:
-        return records.is_ours(record, self._cluster) and record["other_config"].get(marks.NAME) == name
+        return marks.is_marked(record, self._cluster) and marks.name_of(record, self._cluster) == name
 
     def _address(self, guest: str) -> str:
         try:

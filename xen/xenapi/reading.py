@@ -25,6 +25,7 @@ class Reading:
 
     def __init__(self, session: PoolSession, cluster: str) -> None:
         self._session, self._cluster = session, cluster
+        self._groups: bool | None = None
 
     def view(self) -> Database:
         """Read what there is, class by class; what points to something that is gone meanwhile points nowhere."""
@@ -58,13 +59,16 @@ class Reading:
         return found
 
     def _has_groups(self) -> bool:
-        try:
-            self._session.call("VM_group.get_all")
-        except FascicleError as error:
-            if errors.name_of(error) != UNKNOWN_CALL:
-                raise
-            return False
-        return True
+        """Tell whether the pool knows groups; it is asked once."""
+        if self._groups is None:
+            self._groups = True
+            try:
+                self._session.call("VM_group.get_all")
+            except FascicleError as error:
+                if errors.name_of(error) != UNKNOWN_CALL:
+                    raise
+                self._groups = False
+        return self._groups
 
     def settle(self, timeout_s: float) -> None:
         """Wait for clones that an earlier run began and did not see the end of: they are not in any list yet.

@@ -67,6 +67,7 @@ class PoolSession:
         self._free: dict[Login, list[XenAPI.Session]] = {}
         self._login: Login | None = None
         self._left: list[Login] = []
+        self._is_closed = False
 
     def __enter__(self) -> Self:
         return self
@@ -75,6 +76,7 @@ class PoolSession:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._mutex:
+            self._is_closed = True
             left = [*self._left, *([self._login] if self._login is not None else [])]
             self._login, self._left = None, []
             self._close_free()
@@ -175,6 +177,8 @@ class PoolSession:
     def _logged_in(self, deadline_s: float) -> Login:
         with self._mutex:
             while self._login is None:
+                if self._is_closed:
+                    raise UnreachableError("the session with the pool was closed")
                 failures = []
                 for url in list(self._members):
                     try:

@@ -1,6 +1,5 @@
 """Judges and answers calls: sessions, the data model's types, tasks, events, injected errors; then the call itself."""
 
-import copy
 import threading
 import time
 import uuid
@@ -9,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.xen.server import model
-from tests.xen.server.database import NULL, Failure, Violation
+from tests.xen.server.database import NULL, Failure, Violation, plain_copy
 from tests.xen.server.machines import Machines
 from tests.xen.server.pool import Pool
 
@@ -179,7 +178,7 @@ class Calls:
         return sorted([*found, *gone], key=lambda each: int(each["id"]))
 
     def _event(self, count: int, name: str, reference: str, operation: str) -> dict[str, Any]:
-        record = copy.deepcopy(self.base.records[name].get(reference, {}))
+        record = plain_copy(self.base.records[name].get(reference, {}))
         return {
             "id": str(count),
             "timestamp": xmlrpc.client.DateTime(int(time.time())),

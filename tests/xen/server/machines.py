@@ -3,13 +3,12 @@
 Those that are slow for a real pool wait as long as `Pool.delays` says. Errors are those that the data model declares.
 """
 
-import copy
 import threading
 import time
 import uuid
 from typing import Any
 
-from tests.xen.server.database import NULL, Failure
+from tests.xen.server.database import NULL, Failure, plain_copy
 from tests.xen.server.pool import MIB, OVERHEAD, Pool
 
 CLONE_BYTES = 8 * MIB  # what a copy-on-write disk takes at first
@@ -41,7 +40,7 @@ class Machines:
         self._must_be(machine, "Halted")
         with self.base.operation("VM", machine, task or str(uuid.uuid4()), what):
             time.sleep(self.pool.delays.clone)
-            source = copy.deepcopy(self.base.get("VM", machine))
+            source = plain_copy(self.base.get("VM", machine))
             disks = [self._copy_disk(each, storage) for each in source["VBDs"]]
             source |= {
                 "uuid": str(uuid.uuid4()),
@@ -63,7 +62,7 @@ class Machines:
 
     def _copy_disk(self, device: str, storage: str) -> tuple[str, str, bool]:
         block = self.base.get("VBD", device)
-        disk = copy.deepcopy(self.base.get("VDI", block["VDI"]))
+        disk = plain_copy(self.base.get("VDI", block["VDI"]))
         target = storage if storage not in ("", NULL) else disk["SR"]
         self.pool.use(target, int(disk["virtual_size"]) if storage else CLONE_BYTES)
         disk |= {"uuid": str(uuid.uuid4()), "SR": target, "VBDs": [], "type": "user"}
@@ -77,7 +76,7 @@ class Machines:
         return ""
 
     def VM__snapshot(self, machine: str, label: str, *_: Any, task: str = "") -> str:
-        record = copy.deepcopy(self.base.get("VM", machine))
+        record = plain_copy(self.base.get("VM", machine))
         disks = [self._copy_disk(each, "") for each in record["VBDs"] if self.base.get("VBD", each)["VDI"] != NULL]
         record |= {
             "uuid": str(uuid.uuid4()),
