@@ -14,7 +14,9 @@ libvirt = pytest.importorskip("libvirt", reason="libvirt-python is not installed
 from fascicle import pools  # noqa: E402
 from fascicle.cli import main  # noqa: E402
 from tests.xen.libvirt_kit import Hosts, open_hosts  # noqa: E402
+from xen import lease, reconcile  # noqa: E402
 from xen.libvirt import backend, lock  # noqa: E402
+from xen.metrics import Metrics  # noqa: E402
 
 Command = Callable[..., tuple[int, dict[str, Any]]]
 NAMES = ["anna", "bert", "carl"]
@@ -113,16 +115,13 @@ def test_what_is_not_there_and_who_does_not_answer(site: Hosts, command: Command
 
 
 async def test_the_reconciler_brings_back_what_somebody_took_away(site: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
-    from xen import lease, reconcile
-
     file = site.file(count=2, watch={"every_s": 1.0, "grace_s": 1.0})
     with site.backend(file) as opened:
         async with trio.open_nursery() as nursery:
 
             async def keep() -> None:
-                await reconcile.reconcile(
-                    lambda: file, opened, site.cloud, owner=lease.this_process(), say=site.said.append
-                )
+                owner, say = lease.this_process(), site.said.append
+                await reconcile.reconcile(lambda: file, opened, site.cloud, owner=owner, say=say, metrics=Metrics())
 
             nursery.start_soon(keep)
             await _until(lambda: len(site.cloud.view()) == 2)
