@@ -91,7 +91,7 @@ async def test_a_node_that_is_needed_stays(site: Hosts) -> None:
     await site.apply(site.file(count=3))
     site.cloud.needed["node-03"] = 1
     with pytest.raises(BusyError, match=r"node-03 still holds the last replica"):
-        await site.apply(site.file(count=2, watch={"drain_timeout_s": 1.0}))
+        await site.apply(site.file(count=2, watch={"drain_timeout_s": 0.2}))
     left = {each.name: (each.power, each.stage) for each in site.machines()}
     assert left["node-03"] == (Power.RUNNING, Stage.LEAVING)
 
