@@ -148,6 +148,9 @@ def test_the_image_has_what_a_node_needs() -> None:
     assert f"python{contents.PYTHON_TAG}/" in f"{contents.LIBRARIES}/"
     unit, _ = contents.FILES["etc/systemd/system/fascicle-node.service"]
     assert "fascicle node serve --config /var/lib/fascicle/node.toml" in unit
+    cloud, _ = contents.FILES["etc/cloud/cloud.cfg.d/90-fascicle.cfg"]
+    assert "datasource_list: [NoCloud, None]" in cloud  # no server of metadata is asked
+    assert "[]" not in cloud  # which cloud-init's schema refuses
     launcher, mode = contents.FILES["usr/local/bin/fascicle"]
     assert mode == 0o755
     compile(launcher, "fascicle", "exec")

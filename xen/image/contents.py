@@ -78,9 +78,6 @@ datasource_list: [NoCloud, None]
 datasource: {NoCloud: {fs_label: cidata}}
 disable_root: true
 ssh_pwauth: false
-ssh_deletekeys: false
-ssh_genkeytypes: []
-users: []
 apt_preserve_sources_list: true
 system_info: {network: {renderers: [networkd]}}
 growpart: {mode: auto, devices: [/]}

@@ -27,8 +27,8 @@ IMAGE = os.environ.get("FASCICLE_NODE_IMAGE", "")
 BOOT_S = float(os.environ.get("FASCICLE_GUEST_BOOT_S", "1800"))
 COMMAND_S = 600.0
 pytestmark = [pytest.mark.campaign, pytest.mark.cluster, pytest.mark.timeout(4 * BOOT_S)]
-# The probe must keep up with what it sends: at `adsl`'s 8 Mb/s that is 4 700 small packets a second, of which an emulated
-# processor drops one in seven. So these are slower links, one without loss and one with it.
+# The probe must keep up with what it sends: at `adsl`'s 8 Mb/s that is 4 700 small packets a second, of which an
+# emulated processor drops one in seven. So these are slower links, one without loss and one with it.
 CALIBRATE = """
 import json
 from experiments.calibration import calibrate
