@@ -35,7 +35,7 @@ from experiments.calibration import calibrate
 from experiments.links import open_link
 from experiments.profiles import Profile
 found = {}
-for profile in (Profile("narrow", 3e5, 4e5, 100.0), Profile("lossy", 4e5, 4e5, 100.0, 0.01)):
+for profile in (Profile("narrow", 3e5, 4e5, 100.0), Profile("lossy", 8e5, 8e5, 100.0, 0.01)):
     with open_link(profile, seed=1) as link:
         found[profile.name] = {"method": link.method, "figures": calibrate(link), "shapers": link.notes["shapers"]}
 print(json.dumps(found))
