@@ -15,7 +15,6 @@ import shlex
 from typing import Any, Final
 
 import msgspec
-from pycdlib import PyCdlib
 
 from transfer.errors import UnreachableError
 
@@ -57,6 +56,8 @@ def files(boot: FirstBoot) -> dict[str, str]:
 
 def image(boot: FirstBoot) -> bytes:
     """Return the drive as an ISO 9660 image."""
+    from pycdlib import PyCdlib  # noqa: PLC0415  # of the extra `xen`: `xen.opening` says so where it is missing
+
     disc = PyCdlib()
     disc.new(interchange_level=3, joliet=3, rock_ridge="1.09", vol_ident=VOLUME)
     for index, (name, text) in enumerate(files(boot).items()):

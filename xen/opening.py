@@ -27,6 +27,7 @@ def open_backend(file: PoolFile, path: Path) -> AbstractContextManager[Backend]:
     table = file.xenapi if file.back_end == "xenapi" else file.libvirt
     try:
         module: Any = importlib.import_module(MODULES[file.back_end])
+        importlib.import_module("pycdlib")
     except ModuleNotFoundError as error:
         if error.name in LIBRARIES:
             raise SettingsError(f"the library {error.name} is missing: pip install 'fascicle[xen]'") from error

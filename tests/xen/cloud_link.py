@@ -42,7 +42,7 @@ def serve(cloud: FakeCloud, path: Path, before: Callable[[str], None], after: Ca
             """Be silent: runs are killed here."""
 
     with Server(str(path), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
         try:
             yield

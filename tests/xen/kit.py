@@ -1,10 +1,13 @@
 """A whole pool for tests: the XenAPI server in this process, a gateway in memory, a pool file, and runs at them."""
 
-import itertools
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,8 @@ from xen.holding import open_lock
 from xen.poolfile import PoolFile
 from xen.xenapi.backend import open_backend
 
-_networks = itertools.count(os.getpid() % 200 * 64)
+NETWORK = f"127.{64 + os.getpid() // 250 % 128}.{os.getpid() % 250}"
+HOSTS_MAX = 8
 CLUSTER = "radiology"
 
 
@@ -140,14 +144,23 @@ def quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
+@cache
+def certificates() -> Path:
+    """Return a folder with an authority and a certificate of all hosts, made once: keys take their time."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    authority = pki.create_authority(folder)
+    addresses = [f"{NETWORK}.{number + 1}" for number in range(HOSTS_MAX)]
+    pki.issue(authority, folder / "pool", name="pool", role="gateway", hosts=addresses)
+    return folder
+
+
 @contextmanager
 def open_site(folder: Path, *, hosts: int = 3, host_memory: int = 16 * GIB, room: int = 500 * GIB) -> Iterator[Site]:
     """Open a pool whose machines enrol at a gateway in memory."""
     pool, cloud = Pool(), FakeCloud()
-    network = next(_networks) % 16_000
-    addresses = [f"127.{64 + network // 250}.{network % 250}.{number + 1}" for number in range(hosts)]
-    authority = pki.create_authority(folder / "pki")
-    pki.issue(authority, folder / "pki" / "pool", name="pool", role="gateway", hosts=addresses)
+    addresses = [f"{NETWORK}.{number + 1}" for number in range(hosts)]
+    shutil.copytree(certificates(), folder / "pki")
     identity = folder / "pki" / "pool"
     (folder / "password").write_text(pool.secret + "\n")
     (folder / "password").chmod(0o600)

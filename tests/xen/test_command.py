@@ -180,6 +180,13 @@ def test_what_cannot_be_used_ends_with_two(site: Site, command: Command, capsys:
     capsys.readouterr()
 
 
+def test_a_library_that_is_missing_is_named(site: Site, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.file(count=1)
+    monkeypatch.setitem(sys.modules, "pycdlib", None)
+    code, _, errors = command("plan")
+    assert (code, "the library pycdlib is missing: pip install 'fascicle[xen]'" in errors) == (2, True)
+
+
 def test_a_pool_that_does_not_answer_ends_with_three(site: Site, command: Command) -> None:
     site.file(count=1)
     path = site.folder / "pool.toml"

@@ -4,18 +4,19 @@ and every error that the model declares for it ends in an error of ours that kee
 The whole command set is driven against the server, which judges each call by the model (`tests.xen.server.model`).
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import trio
 
-from tests.xen.kit import Site
+from tests.xen.kit import Site, open_site
 from tests.xen.server import model
 from tests.xen.server.database import NULL
 from transfer.errors import FascicleError, FullError
 from xen import maintenance
 from xen.apply import View, observe
-from xen.backend import Backend
+from xen.backend import Backend, Clone, Shape
 from xen.holding import open_lock
 from xen.xenapi import errors, tasks
 
@@ -110,48 +111,49 @@ def declared() -> list[tuple[str, str]]:
     return [(call, name) for call in made for name in dict.fromkeys(model.message(call).get("errors", []))]
 
 
-@pytest.fixture(scope="module")
-def module_site(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    from tests.xen.kit import open_site
+Opened = tuple[Site, Backend, View]
 
-    with open_site(tmp_path_factory.mktemp("pool")) as opened:
-        trio.run(opened.apply, opened.file(count=1))
-        yield opened
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
+    with open_site(tmp_path_factory.mktemp("pool")) as site:
+        file = site.file(count=1)
+        trio.run(site.apply, file)
+        with site.backend(file) as backend:
+            yield site, backend, trio.run(observe, backend, site.cloud)
 
 
 @pytest.mark.parametrize(("call", "name"), declared(), ids=lambda each: each)
-def test_every_declared_error_is_handled_or_passed_on_by_name(module_site: Site, call: str, name: str) -> None:
-    site = module_site
-    file = site.file(count=1)
+def test_every_declared_error_is_handled_or_passed_on_by_name(opened: Opened, call: str, name: str) -> None:
+    site, backend, view = opened
     base = site.pool.database
     machine = base.pick("VM", name_label="node-01")[0]
     record = dict(base.get("VM", machine))
     words = [name, "details"] if name != "HOST_IS_SLAVE" else [name, base.get("host", site.hosts[0])["address"]]
     expected = FullError if call == "VM.assert_can_boot_here" else errors.KINDS.get(name)
-    with site.backend(file) as backend:
-        view = trio.run(observe, backend, site.cloud) if call != "session.login_with_password" else None
-        site.pool.inject(call, words, times=1)
-        try:
-            use(call, backend, base, machine, view, site)
-        except FascicleError as error:
-            assert (call, name) not in ACTED_UPON
-            assert name in error.message
-            if expected is not None:
-                assert type(error) is expected
-        else:
-            assert (call, name) in ACTED_UPON or call in ("VM.clean_shutdown", "task.cancel"), "it was swallowed"
-        finally:
-            assert site.pool.injected.pop(call).times == 0, "the call was not made"
-            base.set("VM", machine, **record)
+    site.pool.inject(call, words, times=1)
+    try:
+        use(call, backend, base, machine, view, site)
+    except FascicleError as error:
+        assert (call, name) not in ACTED_UPON
+        assert name in error.message
+        if expected is not None:
+            assert type(error) is expected
+    else:
+        assert (call, name) in ACTED_UPON or call in ("VM.clean_shutdown", "task.cancel"), "it was swallowed"
+    finally:
+        assert site.pool.injected.pop(call).times == 0, "the call was not made"
+        base.set("VM", machine, **record)
 
 
-def use(call: str, backend: Backend, base: Any, machine: str, view: View | None, site: Site) -> None:
+def use(call: str, backend: Backend, base: Any, machine: str, view: View, site: Site) -> None:
     """Make the back end make this call."""
     session = backend._session  # type: ignore[attr-defined]
     host_id = base.get("host", site.hosts[0])["uuid"]
     match call:
         case "session.login_with_password":
-            backend.observe()
+            with site.backend(site.file(count=1)) as another:
+                another.observe()
         case "VM.unpause" | "VM.resume_on":
             base.set("VM", machine, power_state="Paused" if call == "VM.unpause" else "Suspended")
             backend.start("node-01", host_id)
@@ -192,8 +194,6 @@ def use(call: str, backend: Backend, base: Any, machine: str, view: View | None,
 
 
 def shape_again(backend: Backend, site: Site) -> None:
-    from xen.backend import Shape
-
     backend.configure(
         "node-01",
         Shape(
@@ -206,10 +206,7 @@ def shape_again(backend: Backend, site: Site) -> None:
     )
 
 
-def make_another(call: str, backend: Backend, view: View | None, site: Site) -> None:
-    from xen.backend import Clone, Shape
-
-    assert view is not None
+def make_another(call: str, backend: Backend, view: View, site: Site) -> None:
     wish = Clone(
         name="node-02",
         number=2,

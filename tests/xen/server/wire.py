@@ -129,7 +129,7 @@ class Wire:
         listener = Listener((address, self.port), self, host)
         self.port = listener.server_address[1]
         self.listeners[host] = listener
-        threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     def cut(self, host: str) -> None:
         """A host dies: nobody is accepted there any more, and who is connected is cut off."""
