@@ -16,7 +16,9 @@ $(INSTALLED): pyproject.toml constraints.txt | packages
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed (make PYTHON=/path/to/python3)" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt setuptools
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[gateway,dev,experiments]'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[gateway,dev,xen,experiments]'
+	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt libvirt-python || \
+		echo "libvirt-python cannot be compiled here (Debian: libvirt-dev, pkg-config, gcc); its tests are skipped" >&2
 	@touch $@
 
 demo: setup
@@ -36,7 +38,7 @@ fmt: setup
 
 cov: setup
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt coverage
-	$(BIN)/coverage run --source agent,experiments,fascicle,gateway,nodes,transfer -m pytest -m 'not campaign' $(ARGS)
+	$(BIN)/coverage run --source agent,experiments,fascicle,gateway,nodes,transfer,xen -m pytest -m 'not campaign' $(ARGS)
 	$(BIN)/coverage report --skip-covered
 
 bench: setup
@@ -106,6 +108,17 @@ target-stat:
 rebuild-million: setup
 	@$(BIN)/python -m bench.rebuild --objects 1000000 $(ARGS)
 
+# kill -9 of `fascicle xen apply` at every call, with one node and with thirty; ROUNDS=3 times up and down.
+.PHONY: xen-kills
+xen-kills: setup
+	$(BIN)/python -m tests.xen.kills $(or $(ROUNDS),3)
+
+# 1 -> 5 -> 30 -> 5 real nodes at a XenAPI server while a transfer runs; then replicas must be on different hosts.
+.PHONY: xen-cluster
+xen-cluster: setup
+	$(BIN)/python -m tests.xen.real $(ARGS)
+	$(BIN)/python -m tests.xen.real --host-dies 6
+
 experiments-setup: setup
 	@.ci/packages experiments
 
@@ -152,6 +165,19 @@ load: setup
 # what of upkeep takes too long for `make test`.
 upkeep: setup
 	$(BIN)/pytest -m campaign tests/upkeep --timeout 900 $(ARGS)
+
+# The node image (docs/node-image.md), by root; ARGS="--again" makes it twice and compares, DEBS="FILE.deb" adds packages.
+IMAGE ?= build/node-image
+.PHONY: node-image xen-guest
+node-image: setup
+	@.ci/packages xen
+	@$(BIN)/python -m xen.image --out $(IMAGE) $(addprefix --deb ,$(DEBS)) $(ARGS)
+
+# A node in a real guest under software emulation, through libvirt: half an hour. An image that is there is taken as it is.
+xen-guest: setup
+	@.ci/packages xen
+	@test -f $(IMAGE)/node.raw || $(BIN)/python -m xen.image --out $(IMAGE)
+	FASCICLE_NODE_IMAGE=$(abspath $(IMAGE))/node.raw $(BIN)/pytest -m campaign -s -x tests/xen/guest $(ARGS)
 
 # 10 000 small files, and one object of 3 GB, under the memory limits.
 test-large: setup

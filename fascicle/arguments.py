@@ -12,6 +12,7 @@ from typing import Final, NoReturn, TypeAlias
 
 from experiments.arguments import add_report, add_resume, add_run, add_stat
 from fascicle.member_arguments import add_members
+from fascicle.pool_arguments import add_pools
 from transfer.errors import SettingsError
 
 CONGESTION: Final = ("auto", "bbr", "cubic")
@@ -103,6 +104,7 @@ def make_parser() -> Parser:
     _add_rebuild(_add_serving(commands, "gateway", "serve", "the gateway: transfers, placement, catalogue"))
     _add_serving(commands, "node", "serve", "a storage node")
     _add_experiment(commands)
+    add_pools(_add(commands, "xen", "make and keep the machines of storage nodes at a XenServer pool"), whole=whole)
     add_members(lambda name, text: _add(commands, name, text), host=host, port=whole(0, 65_535), whole=whole)
     return parser
 

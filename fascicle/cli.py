@@ -154,6 +154,12 @@ def _upkeep(arguments: argparse.Namespace) -> int:
     return upkeep.run(arguments)
 
 
+def _xen(arguments: argparse.Namespace) -> int:
+    from fascicle import pools
+
+    return pools.run(arguments)
+
+
 COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "up": _up,
     "send": _send,
@@ -164,6 +170,7 @@ COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "gateway": _gateway,
     "node": _node,
     "experiment": _experiment,
+    "xen": _xen,
     "drain": _upkeep,
     "trash": _upkeep,
     **dict.fromkeys(("init", "invite", "enroll", "revoke", "renew", "rotate-keys", "parties", "audit"), _member),

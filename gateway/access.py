@@ -39,6 +39,7 @@ ROLES: Final[dict[str, frozenset[str]]] = {
     "rotate_keys": _ADMINISTRATORS,
     "invite": _ADMINISTRATORS,
     "revoke": _ADMINISTRATORS,
+    "tell_domain": _ADMINISTRATORS,
     "list_parties": _KEEPERS,
     "drain": _KEEPERS,
     "list_trash": _KEEPERS,

@@ -5,10 +5,11 @@ Silence says nothing about data: what a silent node holds stays listed. A datagr
 one, changes nothing. Refuses to do: sockets (`gateway.heartbeats`), clocks (callers pass the time).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from gateway.placement import Candidate
 from transfer.api import NodeStatus
@@ -41,6 +42,7 @@ class Nodes:
         self._node_ids = sorted(node_ids)
         self._silent_after_s = silent_after_s
         self._seen: dict[str, Seen] = {}
+        self._domains: dict[str, str] = {}
         self._since_s: float | None = None
         self._others: dict[str, OtherLife] = {}
 
@@ -78,12 +80,20 @@ class Nodes:
 
     def live(self, now_s: float) -> list[Heartbeat]:
         """Return the last heartbeats of the live nodes, by node id."""
-        return [self._seen[key].beat for key in self._node_ids if self.state(key, now_s) == "live"]
+        return [self._placed(self._seen[key].beat) for key in self._node_ids if self.state(key, now_s) == "live"]
 
     def last(self, node_id: str) -> Heartbeat | None:
         """Return the node's last heartbeat, however old; None when there was none."""
         seen = self._seen.get(node_id)
         return None if seen is None else seen.beat
+
+    def place(self, domains: Mapping[str, str]) -> None:
+        """Take these failure domains, by node, for the true ones from now on, whatever heartbeats say."""
+        self._domains = dict(domains)
+
+    def _placed(self, beat: Heartbeat) -> Heartbeat:
+        domain = self._domains.get(beat.node_id)
+        return beat if domain is None else replace(beat, failure_domain=domain)
 
     def gone(self, now_s: float, grace_s: float) -> set[str]:
         """Return the nodes that are silent for `grace_s` and more; one never heard, since this was asked first."""

@@ -22,7 +22,7 @@ from gateway.settings import GatewaySettings
 from gateway.signatures import NodeKeys
 from gateway.signing import SigningKeys
 from transfer import enrolment, pki
-from transfer.errors import ConflictError, ProtocolError, UnauthorisedError
+from transfer.errors import ConflictError, NotStoredError, ProtocolError, UnauthorisedError
 from transfer.membership import (
     Enrol,
     Enrolled,
@@ -31,6 +31,7 @@ from transfer.membership import (
     Parties,
     PartyStatus,
     Renewed,
+    TellDomain,
     Trust,
 )
 from transfer.tls import Peer
@@ -64,6 +65,7 @@ class Membership:
         self._gateway_key = pki.load_signing_key(Path(config.identity)).public_key().public_bytes_raw().hex()
         self.heartbeat_port = 0  # told when it is open
         record = register.record
+        nodes.place(record.domains)
         for name in record.revoked:
             self._forget(name)
         for name, party in record.parties.items():
@@ -173,7 +175,27 @@ class Membership:
             raise ConflictError("a gateway does not revoke itself; make a new authority where its key is lost")
         await self._register.revoke(name, int(time.time()) - _BACKDATED_S)
         self._forget(name)
+        self._nodes.place(self._register.record.domains)
         await self._audit.note("party_revoked", by.name, about=name)
+
+    async def tell_domain(self, word: TellDomain, by: Peer) -> None:
+        """Place a node in a failure domain, durably; its heartbeats' own word counts no more.
+
+        Raises:
+            NotStoredError: no node of that name.
+        """
+        if word.name not in self._nodes.node_ids:
+            raise NotStoredError(f"`{word.name}` is not a node of this cluster; `fascicle status` lists them")
+        if self._register.record.domains.get(word.name, "") == word.domain:
+            return
+
+        def edit(record: Record) -> tuple[Record, None]:
+            others = {name: domain for name, domain in record.domains.items() if name != word.name}
+            return replace(record, domains=others | ({word.name: word.domain} if word.domain else {})), None
+
+        await self._register.change(edit)
+        self._nodes.place(self._register.record.domains)
+        await self._audit.note("domain_told", by.name, about=word.name, domain=word.domain)
 
     def parties(self) -> Parties:
         """Return who was enrolled or revoked here, by name."""

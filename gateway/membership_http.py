@@ -6,6 +6,7 @@
     GET  /api/v1/trust          read_trust          -> Trust, to nodes
     POST /api/v1/invitations    invite              Invite -> Invitation, to administrators, as the rest is
     POST /api/v1/revocations    revoke              Revoke -> Done
+    POST /api/v1/domains        tell_domain         TellDomain -> Done
     POST /api/v1/keys           rotate_keys         RotateKeys -> Done
     GET  /api/v1/parties        list_parties        -> Parties, to operators too
     GET  /api/v1/audit/head     read_audit_head     -> AuditHead, to operators too
@@ -33,6 +34,7 @@ from transfer.membership import (
     Renewed,
     Revoke,
     RotateKeys,
+    TellDomain,
     Trust,
 )
 
@@ -72,6 +74,11 @@ def membership_routes(membership: Membership, audit: Audit) -> list[Any]:
         await membership.revoke(data.name, peer_of(request))
         return Done()
 
+    @post("/api/v1/domains", status_code=200, **_operation("tell_domain"))
+    async def tell_domain(request: Caller, data: JSONBody[TellDomain]) -> Done:
+        await membership.tell_domain(data, peer_of(request))
+        return Done()
+
     @post("/api/v1/keys", status_code=200, **_operation("rotate_keys"))
     async def rotate_keys(request: Caller, data: JSONBody[RotateKeys]) -> Done:
         await membership.rotate(peer_of(request), revoke_tickets=data.revoke_tickets)
@@ -87,4 +94,4 @@ def membership_routes(membership: Membership, audit: Audit) -> list[Any]:
         return AuditHead(count=head.count, hash=head.hash)
 
     upkeep = [read_trust, invite, revoke, rotate_keys, list_parties, read_audit_head]
-    return [show_authority, enrol, renew_certificate, *upkeep]
+    return [show_authority, enrol, renew_certificate, tell_domain, *upkeep]

@@ -59,6 +59,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     invited: dict[str, Invited] = {}
     revoked: dict[str, int] = {}
     draining: list[str] = []  # nodes that are to be taken away
+    domains: dict[str, str] = {}  # failure domains that an administrator said, by node
 
     def is_revoked(self, name: str, not_before_s: int) -> bool:
         """Tell whether a certificate of `name` that begins at this moment was revoked."""
@@ -116,6 +117,7 @@ class Register:
             invited = {key: invited for key, invited in record.invited.items() if invited.name != name}
             draining = [each for each in record.draining if each != name]
             revoked = record.revoked | {name: not_before_s}
-            return replace(record, revoked=revoked, invited=invited, draining=draining), None
+            domains = {key: domain for key, domain in record.domains.items() if key != name}
+            return replace(record, revoked=revoked, invited=invited, draining=draining, domains=domains), None
 
         await self.change(edit)

@@ -31,6 +31,7 @@ from transfer.membership import (
     Renewed,
     Revoke,
     RotateKeys,
+    TellDomain,
 )
 from transfer.protocol.messages import UNREADABLE
 from transfer.upkeep import Count, Drain, Drains, SomeTrash, TrashPage
@@ -131,6 +132,10 @@ class JoiningClient(GatewayClient):
     async def revoke(self, name: str) -> Done:
         """End every certificate of a party."""
         return await self._post("/api/v1/revocations", Revoke(name=name), Done)
+
+    async def tell_domain(self, word: TellDomain) -> Done:
+        """Say which failure domain a node is in."""
+        return await self._post("/api/v1/domains", word, Done)
 
     async def rotate_keys(self, *, revoke_tickets: bool) -> Done:
         """Make a new key for tickets."""

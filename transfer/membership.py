@@ -90,6 +90,16 @@ class Renewed(Body, frozen=True):
     certificate: Pem
 
 
+class TellDomain(Body, frozen=True):
+    """`POST /api/v1/domains`: the failure domain that a node is in now, whatever its own configuration says.
+
+    For those who know better than the node: machines are moved from host to host. '' takes the word back.
+    """
+
+    name: PartyName
+    domain: Annotated[str, Meta(max_length=255)]
+
+
 class PartyStatus(Body, frozen=True):
     """One party that was enrolled or revoked here."""
 

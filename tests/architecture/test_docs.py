@@ -9,6 +9,7 @@ from gateway.metrics import Metrics as GatewayMetrics
 from nodes.metrics import Metrics as NodeMetrics
 from transfer import errors
 from transfer.protocol.messages import FrameType
+from xen.metrics import Metrics as PoolMetrics
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -57,7 +58,8 @@ def test_the_readme_is_short() -> None:
 
 
 def test_every_metric_is_explained() -> None:
-    registries = [GatewayMetrics().registry, NodeMetrics(free_bytes=int, objects=int, flows=int).registry]
+    node = NodeMetrics(free_bytes=int, objects=int, flows=int)
+    registries = [GatewayMetrics().registry, node.registry, PoolMetrics().registry]
     names = {metric.name for registry in registries for metric in registry.collect()}
     text = (ROOT / "docs/metrics.md").read_text()
     assert len(names) > 10

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LAYERS = [{"fascicle"}, {"experiments"}, {"agent", "gateway"}, {"nodes"}, {"transfer"}]
+LAYERS = [{"fascicle"}, {"experiments"}, {"agent", "gateway"}, {"nodes", "xen"}, {"transfer"}]
 OURS = set().union(*LAYERS)
 IMPURE = {"socket", "ssl", "trio", "asyncio", "time", "random", "select", "selectors", "threading", "subprocess"}
 MODULES = sorted(path for package in OURS for path in (ROOT / package).rglob("*.py"))

@@ -44,6 +44,7 @@ EXPECTED = {
     ("POST", f"{API}/keys"): ("rotate_keys", ADMINISTRATOR),
     ("POST", f"{API}/invitations"): ("invite", ADMINISTRATOR),
     ("POST", f"{API}/revocations"): ("revoke", ADMINISTRATOR),
+    ("POST", f"{API}/domains"): ("tell_domain", ADMINISTRATOR),
     ("GET", f"{API}/parties"): ("list_parties", {"operator", "administrator"}),
     ("GET", f"{API}/audit/head"): ("read_audit_head", {"operator", "administrator"}),
     ("POST", f"{API}/drains"): ("drain", {"operator", "administrator"}),

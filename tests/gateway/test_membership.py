@@ -19,7 +19,7 @@ from gateway.signing import OVERLAP_S, SigningKeys
 from tests.gateway.kit import TRANSFERS, Gateway, Identities, Node, get, post, settings
 from transfer import enrolment, heartbeat, keyfiles, pki, tickets, tls
 from transfer.api import OpenTransfer
-from transfer.membership import Enrol, Invite, Revoke, RotateKeys
+from transfer.membership import Enrol, Invite, Revoke, RotateKeys, TellDomain
 
 API = "/api/v1"
 
@@ -334,3 +334,38 @@ def test_tickets_are_signed_with_what_nodes_are_told_to_trust(gateway: Gateway, 
         assert ticket.expires_at_s - time.time() <= tickets.LIFETIME_S
     finally:
         node.close()
+
+
+def domain_in_a_ticket(gateway: Gateway, identities: Identities, node: Node) -> str:
+    node.beat(gateway)
+    go = post(gateway.client("ws-1"), TRANSFERS, OpenTransfer(replicas=1))
+    trust = get(gateway.client("node-1"), f"{API}/trust")
+    keys = [pki.public_key_from_hex(key) for key in trust["keys"]]
+    ticket = tickets.verify(msgspec.convert(go["ticket"], bytes, strict=False), *keys, epoch=trust["epoch"])
+    return ticket.nodes[0].failure_domain
+
+
+def test_a_domain_that_is_told_counts_over_the_node_s_own_word_also_after_a_restart(
+    gateway: Gateway, identities: Identities
+) -> None:
+    node = Node(identities, "node-1", identities.public_key("gateway-1"))
+    admin = gateway.client("admin-1")
+    try:
+        own = domain_in_a_ticket(gateway, identities, node)
+        post(admin, f"{API}/domains", TellDomain(name="node-1", domain="host-7"))
+        assert domain_in_a_ticket(gateway, identities, node) == "host-7" != own
+        gateway.stop()
+        again = Gateway(identities, gateway.config)
+        try:
+            assert domain_in_a_ticket(again, identities, node) == "host-7"
+            post(again.client("admin-1"), f"{API}/domains", TellDomain(name="node-1", domain=""))
+            assert domain_in_a_ticket(again, identities, node) == own
+        finally:
+            again.stop()
+    finally:
+        node.close()
+
+
+def test_a_domain_of_nobody_is_refused(gateway: Gateway) -> None:
+    answer = post(gateway.client("admin-1"), f"{API}/domains", TellDomain(name="node-x", domain="host-7"), 404)
+    assert answer["code"] == "not_stored"

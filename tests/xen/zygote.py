@@ -1,0 +1,65 @@
+"""A process that forks a run of apply for each line that it reads, so that a run costs no start of an interpreter.
+
+    in:   {"folder": ..., "socket": ...}
+    out:  the run's process id, then how it ended (as `waitpid` says)
+
+The run is a real process with the real back end; it can be killed at any moment.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import trio
+
+from tests.xen.cloud_link import LinkedCloud
+from transfer import log
+from transfer.errors import FascicleError
+from xen import apply, lease, poolfile, steps
+from xen.apply import Run
+from xen.holding import open_lock
+from xen.xenapi.backend import open_backend
+
+
+async def run(folder: Path, socket: str) -> None:
+    """Apply the pool file in the folder."""
+    file = poolfile.load(folder / "pool.toml", {})
+    assert file.xenapi is not None
+    with open_backend(file.xenapi, file.cluster, folder) as backend:
+        cloud = LinkedCloud(socket)
+        async with open_lock(backend, lease.this_process(), file.watch.lock_wait_s) as lock:
+            await Run(file, backend, cloud, lock, lambda line: None).until_as(file.wanted())
+
+
+def child(order: dict[str, str]) -> int:
+    """Run, and return the exit code."""
+    try:
+        trio.run(run, Path(order["folder"]), order["socket"])
+    except FascicleError as error:
+        print(f"{error.code}: {error.message}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def main() -> None:
+    """Fork for each line."""
+    log.configure(role="xen", level="error")
+    steps.ASK_EVERY_S = apply.PAUSE_S = 0.02  # type: ignore[misc]
+    for line in sys.stdin:
+        order = json.loads(line)
+        process = os.fork()
+        if process == 0:
+            code = 70
+            try:
+                code = child(order)
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        print(process, flush=True)
+        _, status = os.waitpid(process, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+if __name__ == "__main__":
+    main()
