@@ -186,6 +186,6 @@ MUTANTS: dict[str, list[Replaced]] = {
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_the_model_notices_a_door_left_open(mutant: str) -> None:
-    brief = settings(TestPermits.settings, database=None, phases=[Phase.generate], max_examples=300, derandomize=True)
+    brief = settings(TestPermits.settings, database=None, phases=[Phase.generate], max_examples=5000, derandomize=True)
     with applied(MUTANTS[mutant]), pytest.raises(AssertionError):
         run_state_machine_as_test(Permits, settings=brief)

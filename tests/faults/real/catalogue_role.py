@@ -175,4 +175,4 @@ def _listed(connection: Connection) -> dict[str, list[str]]:
     return found
 
 
-CATALOGUE: Final = Role("catalogue", prepare, batch, for_ever, check, warm=True)
+CATALOGUE: Final = Role("catalogue", prepare, batch, for_ever, check, warm=True, writes_again=True)

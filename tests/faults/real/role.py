@@ -22,6 +22,9 @@ class Role(NamedTuple):
     for_ever: Callable[[Path, int, Say], None]  # until it is killed, with seeds from the given one on
     check: Callable[[Path, Mapping[str, int]], list[str]]  # all promises kept, nothing half done: else what is wrong
     warm: bool  # whether a batch in the parent leaves no threads, and makes its children's starts cheap
+    # SQLite writes again what a failed flush was of before it flushes the same file again, which `crash_states` tries
+    # with a disk that forgets; so a second flush is no retry.
+    writes_again: bool = False
 
 
 def promise(say: Say, key: str, seed: int) -> None:

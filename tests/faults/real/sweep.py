@@ -57,6 +57,7 @@ class Sweep:
         folder = self._fresh(f"{point.fault}-{point.call}-{point.number}")
         work = partial(self._role.batch, folder)
         ended = run_shortened(work, point) if point.fault == "short" else run_traced(work, self._log, point)
+        ended = ended._replace(flushed_again=ended.flushed_again and not self._role.writes_again)
         promised = self._promised(folder, ended)
         if point.fault == "cut" and self._disk is not None:
             self._disk.cut()

@@ -36,9 +36,10 @@ def warm() -> None:
     """Import what the parts do, once."""
     for name in MODULES:
         importlib.import_module(name)
-    from transfer import encodings
+    from transfer.encodings.codecs import CODECS, load_codec
 
-    encodings.load()
+    for encoding in CODECS:
+        load_codec(encoding)
 
 
 class Part:
