@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 READY_S, STOP_S = 60.0, 30.0
+READY_NODE_S = 2.0  # more for each node: each is four processes that share the processors
 FASCICLE = (sys.executable, "-m", "fascicle")
 
 
@@ -115,7 +116,7 @@ def start_cluster(
         )
     cluster = Cluster(folder / "data", log, process)
     try:
-        cluster.ready = json.loads(_first_line(process, READY_S))
+        cluster.ready = json.loads(_first_line(process, READY_S + READY_NODE_S * nodes))
     except (TimeoutError, EOFError, ValueError) as error:
         cluster.stop()
         raise RuntimeError(f"`fascicle up` did not become ready: {error}\n{tail(log)}") from error
