@@ -1,7 +1,5 @@
 """The gateway's upkeep against nodes over the wire: what goes, what stays, what comes back, and what is said of it."""
 
-import shutil
-import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -251,27 +249,3 @@ def test_a_disk_that_was_put_back_from_a_copy_is_looked_at_at_once(identities: I
         nodes["node-1"].beat(gateway, running_s=1000)
         wait(lambda: repairs(gateway)["damaged_total"] == len(ids) - 1)
         wait(lambda: all(len(held) == 2 for held in holders(gateway).values()))
-
-
-def test_a_catalogue_that_was_put_back_from_a_backup_lets_no_orphan_go_by_itself(
-    identities: Identities, tmp_path: Path
-) -> None:
-    """It was copied before a commit that the audit trail tells of; also after later commits and another start."""
-    folder, kept = tmp_path / "gateway", tmp_path / "kept.db"
-    with running(identities, tmp_path, transfer_idle_s=0.1) as (gateway, nodes):
-        store(gateway, nodes, "node-1", "node-2")  # type: ignore[arg-type]
-        with sqlite3.connect(folder / "catalogue.db") as link:
-            link.execute("VACUUM INTO ?", [str(kept)])
-        link.close()
-        strays = images(2, seed="later")
-        hold(nodes, "node-1", *strays)
-        upload(gateway.client("ws-1"), strays, nodes["node-1"])
-    for path in folder.glob("catalogue.db*"):
-        path.unlink()
-    shutil.copyfile(kept, folder / "catalogue.db")
-    for _ in range(2):
-        with running(identities, tmp_path, transfer_idle_s=0.1) as (gateway, nodes):
-            store(gateway, nodes, "node-1", "node-2")  # type: ignore[arg-type]
-            leave_uncommitted(gateway, nodes, *strays)
-            wait(lambda: repairs(gateway)["orphans_wait"])
-            assert nodes["node-1"].aside == {}
