@@ -23,7 +23,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 COUNTS = {
     "cluster-kills": 10,
     "cluster-cuts": 3,
-    "catalogue": 1,  # an old copy; that a lost one is noticed is in tests/gateway/test_catalogue_age.py
     "partitions": 1,
     "upgrades": 1,
     "clocks": 1,
