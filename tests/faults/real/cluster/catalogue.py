@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from gateway.audit import log_path
+from gateway.catalogue_age import last_commits
 from tests.faults.real.cluster.running import Running
 
 WAIT_S: Final = (1.0, 3.0)
@@ -36,11 +38,12 @@ class Catalogue:
         """Let loss `number` happen, and heal it."""
         chance = random.Random(f"{self._seed} {number}")
         kind = KINDS[number % len(KINDS)]
-        old = self._work / "old.db"
+        old, known = self._work / "old.db", set[str]()
         if kind == "old":
             self._running.go_on(chance.uniform(*WAIT_S))
             _copy(self._file, old)
-        self._go_on_until(_commits(old) + 1 if kind == "old" else 1, chance.uniform(*WAIT_S))
+            known = _commits(old)
+        self._go_on_until_told_of(known, chance.uniform(*WAIT_S))
         gateway = self._running.site.gateway
         self._running.held.add(gateway.name)
         self._running.excused.add(gateway.name)
@@ -57,11 +60,16 @@ class Catalogue:
         self.counts[kind] += 1
         self._running.totals.note(f"catalogue {kind}, {number}", problems)
 
-    def _go_on_until(self, commits: int, seconds: float) -> None:
-        """Let there be so many commits, of which an old copy lacks the last."""
+    def _go_on_until_told_of(self, known: set[str], seconds: float) -> None:
+        """Let the trail tell of a commit beyond the `known` ones.
+
+        One that is in the catalogue alone was not answered for yet: to lose it is no loss, and nothing to notice.
+        """
         deadline_s = time.monotonic() + ENDED_S
         self._running.go_on(seconds)
-        while _commits(self._file) < commits and time.monotonic() < deadline_s:
+        trail = log_path(self._running.site.data / "gateway")
+        while all(line.transfer_id in known for line in last_commits(trail)):
+            assert time.monotonic() < deadline_s, "nothing is committed any more"
             self._running.go_on(0.05)
 
     def _problems_of_start(self, kind: str) -> list[str]:
@@ -93,9 +101,9 @@ class Catalogue:
         return code
 
 
-def _commits(database: Path) -> int:
+def _commits(database: Path) -> set[str]:
     with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as link:
-        return int(link.execute("SELECT count(*) FROM \"transfer\" WHERE state = 'committed'").fetchone()[0])
+        return {row[0] for row in link.execute("SELECT transfer_id FROM \"transfer\" WHERE state = 'committed'")}
 
 
 def _copy(database: Path, target: Path) -> None:
