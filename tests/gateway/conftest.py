@@ -30,7 +30,7 @@ def nodes(gateway: Gateway, identities: Identities) -> Iterator[list[Node]]:
         yield made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared(identities: Identities, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, list[Node]]]:
     """One gateway with its nodes for all tests that leave nothing visible behind: those of refusals."""
     running = Gateway(identities, settings(identities, tmp_path_factory.mktemp("shared"), silent_after_s=3600))

@@ -15,12 +15,13 @@ import msgspec
 
 from gateway.service import Running, open_gateway
 from gateway.settings import GatewaySettings, NodeEntry
-from transfer import heartbeat, pki, receipts, tickets, tls
+from transfer import heartbeat, pages, pki, receipts, tickets, tls
 from transfer.api import Commit, Offer, Offered, OpenTransfer, Receipts, SignedReceipts
 from transfer.credentials import Credentials, from_identity
 from transfer.heartbeat import Heartbeat
 from transfer.merkle import merkle_root
 from transfer.objects import Identity, object_id
+from transfer.pages import Page
 from transfer.protocol.connection import ServerConnection
 from transfer.protocol.frames import encode_control
 from transfer.protocol.messages import (
@@ -28,6 +29,8 @@ from transfer.protocol.messages import (
     Check,
     Checked,
     Hello,
+    List,
+    Listed,
     Ping,
     Pong,
     Refused,
@@ -149,6 +152,8 @@ class Node:
         self.node_id = node_id
         self.key = pki.load_signing_key(identities[node_id])
         self.held: dict[bytes, Receipt] = {}
+        self.quarantined: set[bytes] = set()
+        self.forges_pages = False
         self.asked: list[Any] = []
         self.tickets: list[tickets.Ticket] = []
         self.refuses = False
@@ -253,9 +258,23 @@ class Node:
                 missing = [key for key in frame.object_ids if key not in self.held]
                 sound = receipts.sign(ReceiptBatch(self.node_id, "disk-1", "", here), self.key)
                 return encode_control(Checked(sound, missing, []))
+            case List():
+                return encode_control(self._list(frame))
             case Trash():
                 return encode_control(Trashed([], True))
         raise AssertionError(frame)
+
+    def _list(self, asked: List) -> Listed:
+        held = [self.held[one] for one in sorted(self.held) if one > asked.after][:2]
+        gone = sorted(one for one in self.quarantined - self.held.keys() if one > asked.after)
+        ids = gone if asked.quarantined else [one.object_id for one in held]
+        last = ids[-1] if ids else asked.after
+        complete = asked.quarantined or not any(one > last for one in self.held)
+        nonce = bytes(16) if self.forges_pages else asked.nonce
+        sound = [] if asked.quarantined else [msgspec.structs.replace(one, node_ids=[self.node_id]) for one in held]
+        damaged = gone if asked.quarantined else []
+        page = Page(self.node_id, "disk-1", nonce, asked.after, last, complete, sound, damaged, [])
+        return pages.sign(page, self.key)
 
 
 class Image(msgspec.Struct, frozen=True):

@@ -27,11 +27,10 @@ from tests.gateway.kit import (
     settings,
     upload,
 )
-from transfer import heartbeat, pages, receipts, tickets
+from transfer import heartbeat, receipts, tickets
 from transfer.api import OpenTransfer
-from transfer.pages import Page
 from transfer.protocol.frames import encode_control
-from transfer.protocol.messages import Check, Checked, Copied, Copy, List, Listed, Refused
+from transfer.protocol.messages import Check, Checked, Copied, Copy, Refused
 from transfer.receipts import Receipt, ReceiptBatch
 
 __all__ = ["identities"]
@@ -43,7 +42,6 @@ class Manner:
     """How a node behaves."""
 
     refuses_copies: str = ""  # an error code: every object is refused with it
-    forges_pages: bool = False
     copies: int = 0  # made from here
     asked_copies: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
@@ -53,7 +51,6 @@ class Holder(Node):
 
     def __init__(self, identities: Identities, node_id: str, gateway_key: str, others: Nodes) -> None:
         self.manner = Manner()
-        self.quarantined: set[bytes] = set()
         self.falls_mute_at_copy = False
         self._others = others
         self._identities = identities
@@ -64,8 +61,6 @@ class Holder(Node):
 
     def _answer(self, frame: Any, connection: Any, peer: Any) -> bytes:
         match frame:
-            case List():
-                return encode_control(self._list(frame))
             case Copy() if self.falls_mute_at_copy:
                 self.mute = True
                 return b""
@@ -76,18 +71,6 @@ class Holder(Node):
                 sound = receipts.sign(ReceiptBatch(self.node_id, "disk-1", "", here), self.key)
                 return encode_control(Checked(sound, [one for one in frame.object_ids if one not in self.held], []))
         return super()._answer(frame, connection, peer)
-
-    def _list(self, asked: List) -> Listed:
-        held = [self.held[one] for one in sorted(self.held) if one > asked.after][:2]
-        gone = sorted(one for one in self.quarantined - self.held.keys() if one > asked.after)
-        ids = gone if asked.quarantined else [one.object_id for one in held]
-        last = ids[-1] if ids else asked.after
-        complete = asked.quarantined or not any(one > last for one in self.held)
-        nonce = bytes(16) if self.manner.forges_pages else asked.nonce
-        sound = [] if asked.quarantined else [msgspec.structs.replace(one, node_ids=[self.node_id]) for one in held]
-        damaged = gone if asked.quarantined else []
-        page = Page(self.node_id, "disk-1", nonce, asked.after, last, complete, sound, damaged, [])
-        return pages.sign(page, self.key)
 
     def _copy(self, asked: Copy) -> Copied:
         ticket = tickets.verify(asked.ticket, self._gateway_key)
@@ -180,7 +163,7 @@ def test_damage_that_a_node_tells_is_made_good_elsewhere(gateway: Gateway, nodes
 
 def test_a_page_that_is_not_the_answer_takes_nothing_away(gateway: Gateway, nodes: Nodes) -> None:
     ids = store(gateway, nodes, "node-1", "node-2")
-    nodes["node-1"].manner.forges_pages = True
+    nodes["node-1"].forges_pages = True
     before = holders(gateway)
     lose(nodes["node-1"], gateway, ids[0])
     asked = nodes["node-1"].tickets
