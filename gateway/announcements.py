@@ -21,6 +21,11 @@ from transfer.receipts import ReceiptBatch
 from transfer.tls import Peer
 
 
+def id_of(batches: list[ReceiptBatch]) -> str:
+    """Return the id of the transfer that an announcement is."""
+    return "announced-" + blake3(msgspec.msgpack.encode(batches)).hexdigest()[:32]
+
+
 def announce(
     connection: Connection, node: Peer, batches: list[ReceiptBatch], names: list[Named], key: Ed25519PrivateKey
 ) -> bytes:
@@ -31,7 +36,7 @@ def announce(
         BusyError: not all of it is there; nothing was written.
     """
     claims = list(_claims(batches, names))
-    transfer_id = "announced-" + blake3(msgspec.msgpack.encode(batches)).hexdigest()[:32]
+    transfer_id = id_of(batches)
     if is_known(connection, transfer_id):
         return find(connection, transfer_id).receipt or b""  # opened and committed in one transaction
     mine = open_transfer(connection, transfer_id, OpenTransfer(), node, open_max=1)

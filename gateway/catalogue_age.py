@@ -14,13 +14,13 @@ import msgspec
 from sqlalchemy import Connection, select
 
 from gateway.database import Database, insert_or_update
-from gateway.schema import meta
+from gateway.schema import meta, transfer
 from gateway.trail import body_of
-from gateway.transfers import is_known
 from transfer.errors import CorruptError, SettingsError
 from transfer.protocol.messages import UNREADABLE
 
 BLOCK_BYTES: Final = 1 << 16
+COMMITS: Final = ("transfer_committed", "objects_announced")
 LAST: Final = 16  # commits; those that wait for each other may be noted in another order than they were written
 TRAIL_LINES: Final = "trail_lines"  # in `meta`: how long the trail was when this catalogue was made anew
 
@@ -42,7 +42,7 @@ def last_commits(trail_path: Path) -> list[Line]:
     """
     found: list[Line] = []
     for line in _newest_first(trail_path):
-        if line.event == "transfer_committed":
+        if line.event in COMMITS and line.transfer_id:
             found.append(line)
             if len(found) == LAST:
                 break
@@ -95,7 +95,12 @@ def note_trail(connection: Connection, lines: int) -> None:
 def _missing(connection: Connection, commits: list[Line]) -> list[Line]:
     found = connection.execute(select(meta.c.value).where(meta.c.key == TRAIL_LINES)).scalar()
     since = int(found or 0)
-    return [line for line in commits if line.n > since and not is_known(connection, line.transfer_id)]
+    ids = [line.transfer_id for line in commits]
+    rows = connection.execute(
+        select(transfer.c.transfer_id).where(transfer.c.transfer_id.in_(ids), transfer.c.state == "committed")
+    )
+    here = {row.transfer_id for row in rows}  # an older copy may have as open what was committed since
+    return [line for line in commits if line.n > since and line.transfer_id not in here]
 
 
 def _newest_first(path: Path) -> Iterator[Line]:

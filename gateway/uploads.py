@@ -184,7 +184,9 @@ class Uploads:
         receipt = await self._database.write(
             lambda connection: announcements.announce(connection, node, batches, body.names, key)
         )
-        await self._audit.note("objects_announced", node.name, objects=sum(len(batch.receipts) for batch in batches))
+        objects = sum(len(batch.receipts) for batch in batches)
+        transfer_id = announcements.id_of(batches)
+        await self._audit.note("objects_announced", node.name, transfer_id=transfer_id, objects=objects)
         return receipt
 
     async def open_read(self, wish: OpenRead, reader: Peer) -> Go:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from gateway import catalogue_age, rebuilding
 from gateway.audit import Audit, log_path
 from gateway.database import Database
 from gateway.settings import GatewaySettings
-from tests.gateway.kit import Gateway, Identities, Node, images, settings, upload
+from tests.gateway.kit import TRANSFERS, Gateway, Identities, Node, claim, images, post, settings, upload
 from transfer import pki
+from transfer.api import Offer, OpenTransfer, Receipts
 from transfer.errors import SettingsError
 
 
@@ -51,6 +53,26 @@ def test_an_old_copy_of_the_catalogue_is_noticed(identities: Identities, tmp_pat
     assert len(committed(identities, config, "d")) == 1
 
 
+def test_a_copy_that_has_as_open_what_was_committed_since_is_old(identities: Identities, tmp_path: Path) -> None:
+    config = settings(identities, tmp_path / "gateway")
+    gateway = Gateway(identities, config)
+    sent = images(1)
+    with contextlib.closing(Node(identities, "node-1", identities.public_key("gateway-1"))) as node:
+        node.beat(gateway)
+        client = gateway.client("ws-1")
+        path = f"{TRANSFERS}/{post(client, TRANSFERS, OpenTransfer(replicas=1))['transfer_id']}"
+        post(client, f"{path}/offer", Offer(objects=[image.offered() for image in sent]))
+        with contextlib.closing(sqlite3.connect(config.database)) as source:
+            source.execute("VACUUM INTO ?", [str(tmp_path / "old.db")])
+        signed = node.sign([image.receipt("node-1") for image in sent], path.rpartition("/")[2])
+        post(client, f"{path}/receipts", Receipts(receipts=[signed]))
+        post(client, f"{path}/commit", claim(sent))
+        gateway.stop()
+    shutil.copy(tmp_path / "old.db", config.database)
+    with pytest.raises(SettingsError, match=r"older than.*1 of the last 1 commits"):
+        Gateway(identities, config)
+
+
 def test_a_catalogue_made_anew_has_what_was_committed_before_without_its_transfers(
     identities: Identities, tmp_path: Path
 ) -> None:
@@ -71,13 +93,13 @@ def test_a_trail_is_read_from_its_end_over_blocks_and_half_lines(identities: Ide
     key = pki.load_signing_key(identities["gateway-1"])
     with contextlib.closing(Audit(tmp_path, key)) as audit:
         for number in range(400):  # beyond one block
-            audit.note_nowait(
-                "transfer_committed" if number % 10 == 0 else "read_opened", "ws-1", transfer_id=str(number)
-            )
+            event = catalogue_age.COMMITS[number % 20 // 10] if number % 10 == 0 else "read_opened"
+            audit.note_nowait(event, "ws-1", transfer_id=str(number))
+        audit.note_nowait("objects_announced", "node-1")  # as it was noted once, without its id
     with log_path(tmp_path).open("ab") as file:
         file.write(b"half a li")
     assert log_path(tmp_path).stat().st_size > catalogue_age.BLOCK_BYTES
     found = catalogue_age.last_commits(log_path(tmp_path))
     assert [line.transfer_id for line in found] == [str(390 - 10 * back) for back in range(catalogue_age.LAST)]
-    assert catalogue_age.line_count(log_path(tmp_path)) == 400
+    assert catalogue_age.line_count(log_path(tmp_path)) == 401
     assert catalogue_age.last_commits(tmp_path / "none") == []

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Final
 
 from gateway.audit import log_path
-from gateway.catalogue_age import last_commits
+from gateway.catalogue_age import last_commits, line_count
 from tests.faults.real.cluster.running import Running
 
-WAIT_S: Final = (1.0, 3.0)
+WAIT_S: Final = (0.0, 3.0)  # 0: the copy has as open what is committed when it comes back
 KINDS: Final = ("lost", "old")
 REFUSED: Final = 2  # SettingsError.exit_code
 WORDS: Final = {"lost": "is lost", "old": "is older than"}
@@ -31,6 +31,7 @@ class Catalogue:
     def __init__(self, running: Running, work: Path, seed: int) -> None:
         self._running, self._work, self._seed = running, work, seed
         self._file = running.site.data / "gateway/catalogue.db"
+        self._trail = log_path(running.site.data / "gateway")
         self.counts: dict[str, int] = dict.fromkeys(KINDS, 0)
         self.rebuilt_s_max = 0.0
 
@@ -38,12 +39,13 @@ class Catalogue:
         """Let loss `number` happen, and heal it."""
         chance = random.Random(f"{self._seed} {number}")
         kind = KINDS[number % len(KINDS)]
-        old, known = self._work / "old.db", set[str]()
+        old, known, lines = self._work / "old.db", set[str](), 0
         if kind == "old":
             self._running.go_on(chance.uniform(*WAIT_S))
+            lines = line_count(self._trail)
             _copy(self._file, old)
             known = _commits(old)
-        self._go_on_until_told_of(known, chance.uniform(*WAIT_S))
+        self._go_on_until_told_of(known, lines, chance.uniform(*WAIT_S))
         gateway = self._running.site.gateway
         self._running.held.add(gateway.name)
         self._running.excused.add(gateway.name)
@@ -60,15 +62,14 @@ class Catalogue:
         self.counts[kind] += 1
         self._running.totals.note(f"catalogue {kind}, {number}", problems)
 
-    def _go_on_until_told_of(self, known: set[str], seconds: float) -> None:
-        """Let the trail tell of a commit beyond the `known` ones.
+    def _go_on_until_told_of(self, known: set[str], lines: int, seconds: float) -> None:
+        """Let the trail tell of a commit beyond the `known` ones and its first `lines`.
 
         One that is in the catalogue alone was not answered for yet: to lose it is no loss, and nothing to notice.
         """
         deadline_s = time.monotonic() + ENDED_S
         self._running.go_on(seconds)
-        trail = log_path(self._running.site.data / "gateway")
-        while all(line.transfer_id in known for line in last_commits(trail)):
+        while all(line.n <= lines or line.transfer_id in known for line in last_commits(self._trail)):
             assert time.monotonic() < deadline_s, "nothing is committed any more"
             self._running.go_on(0.05)
 
