@@ -10,6 +10,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from transfer.doors import Doors, Guest
@@ -52,7 +53,13 @@ class Acceptor:
             guest = self._doors.enter(address[0], _shut(accepted))
             task = asyncio.create_task(self._take_in(accepted, guest))
             self._handshakes.add(task)
-            task.add_done_callback(self._handshakes.discard)
+            task.add_done_callback(partial(self._forget, accepted=accepted, guest=guest))
+
+    def _forget(self, task: "asyncio.Task[None]", *, accepted: socket.socket, guest: Guest) -> None:
+        self._handshakes.discard(task)
+        if task.cancelled():  # perhaps before its first step, when nothing else would close it
+            accepted.close()
+            guest.leave()
 
     async def _take_in(self, accepted: socket.socket, guest: Guest) -> None:
         is_through = False

@@ -195,6 +195,28 @@ def test_no_descriptors_left_ends_nothing(identities: Identities, monkeypatch: p
     assert len(tries) == 5
 
 
+def test_what_was_just_accepted_is_closed_when_the_listener_is(identities: Identities) -> None:
+    async def close_at_once(context: ssl.SSLContext) -> bytes:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            doors = Doors(Lobby(1, 1), Places(1, 1))
+            acceptor = Acceptor(listener, context, doors, lambda guest: Alone())
+            entered = doors.enter
+
+            def enter(*given: Any) -> Any:
+                asyncio.get_running_loop().call_soon(acceptor.close)  # before the handshake's first step
+                return entered(*given)
+
+            doors.enter = enter  # type: ignore[method-assign]
+            reader, writer = await asyncio.open_connection(*listener.getsockname())
+            found = await asyncio.wait_for(reader.read(), 10)
+            await acceptor.wait_closed()
+            writer.close()
+            assert len(doors.lobby) == 0
+            return found
+
+    assert asyncio.run(close_at_once(tls.server_context(identities["gateway-1"], require_client=False))) == b""
+
+
 @pytest.mark.parametrize(
     ("limit", "known", "strangers"), [(1 << 20, 1024, 512), (OTHERS + 768, 512, 256), (OTHERS + 96, 64, 32)]
 )
