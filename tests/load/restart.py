@@ -147,7 +147,7 @@ async def _fill_catalogue(parts: Parts, objects: int) -> None:
             found = [_receipt(number) for number in range(first, min(objects, first + PAGE))]
             page = Round([ReceiptBatch("node-1", incarnation, "", found)], [], [])
             await database.write(partial(rebuilding.write_round, found=page, replicas=1))
-        await database.write(partial(rebuilding.finish, node_ids=["node-1"]))
+        await database.write(partial(rebuilding.finish, node_ids=["node-1"], trail_lines=0))
 
 
 def _receipt(number: int) -> Receipt:
