@@ -26,12 +26,12 @@ from tests.load.results import Results
 LOADS: Final[dict[str, Callable[..., None]]] = {"idle": idle.run, "overload": overload.run, "restart": restart.run}
 LONG: Final[dict[str, dict[str, Any]]] = {
     "idle": {"count": 10_000, "window_s": 15.0, "ports": "node+gateway+agent"},
-    "overload": {"repeats": 3, "ports": "node+gateway+agent"},
+    "overload": {"repeats": 2, "window_s": 15.0, "ports": "node+gateway+agent"},
     "restart": {"restarts": 100, "objects": 100_000, "spooled": 500},
 }
 SHORT: Final[dict[str, dict[str, Any]]] = {
     "idle": {"count": 300, "window_s": 0.3, "ports": "node+agent"},
-    "overload": {"repeats": 1, "ports": "gateway"},
+    "overload": {"repeats": 1, "window_s": 2.0, "ports": "gateway"},
     "restart": {"restarts": 2, "objects": 200, "spooled": 20},
 }
 

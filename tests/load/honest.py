@@ -26,17 +26,27 @@ from transfer.sender import send_files
 
 PATIENCE_S: Final = 60.0
 REJECTED: Final = 3
+SETTLE_S: Final = 5.0
 
 
 @dataclass
 class Done:
-    """What was done: bytes acknowledged, names of objects, how long each piece of work took, what failed."""
+    """What was done: bytes acknowledged, names of objects, how long each piece of work took, what failed.
+
+    `settled` is the share of `offer_for`'s window: bytes, and seconds.
+    """
 
     bytes: int = 0
     names: set[str] = field(default_factory=set)
     took_s: list[float] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    settled: tuple[int, float] = (0, 0.0)
+
+    @property
+    def settled_bytes_s(self) -> float:
+        """Bytes acknowledged in a second of the window."""
+        return self.settled[0] / self.settled[1] if self.settled[1] else 0.0
 
     @property
     def bytes_s(self) -> float:
@@ -50,6 +60,7 @@ class Done:
         self.took_s += other.took_s
         self.failures += other.failures
         self.seconds += other.seconds
+        self.settled = (self.settled[0] + other.settled[0], self.settled[1] + other.settled[1])
 
 
 Work = Callable[[Done, random.Random], Awaitable[None]]
@@ -130,9 +141,9 @@ class Storer:
         done.bytes += len(data_set)
 
 
-async def keep_at_it(work: Work, workers: int, until: trio.Event, seed: str) -> Done:
-    """Have `workers` repeat `work` until `until` is set; each ends what it has begun."""
-    done = Done()
+async def keep_at_it(work: Work, workers: int, until: trio.Event, seed: str, done: Done | None = None) -> Done:
+    """Have `workers` repeat `work` until `until` is set; each ends what it has begun. Adds to `done` as it goes."""
+    done = done or Done()
     began = time.monotonic()
 
     async def repeat(number: int) -> None:
@@ -144,6 +155,19 @@ async def keep_at_it(work: Work, workers: int, until: trio.Event, seed: str) -> 
         for number in range(workers):
             nursery.start_soon(repeat, number)
     done.seconds = time.monotonic() - began
+    return done
+
+
+async def offer_for(work: Work, workers: int, window_s: float, seed: str) -> Done:
+    """Have `workers` repeat `work` for `window_s` after it has settled; each ends what it has begun."""
+    done, over = Done(), trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keep_at_it, work, workers, over, seed, done)
+        await trio.sleep(min(SETTLE_S, window_s))
+        began, before = time.monotonic(), done.bytes
+        await trio.sleep(window_s)
+        done.settled = (done.bytes - before, time.monotonic() - began)
+        over.set()
     return done
 
 

@@ -1,8 +1,9 @@
 """Ten times the offered load: at a node's flows, at the gateway's connections, at the C-STORE port's associations.
 
-The same work is done twice: with as many at once as there are places, and with ten times as many at once, who find no
-place, hear when to come back, and come. Wanted: 80 % of the goodput, all of it done in the end, less than 256 MB more
-memory, nothing lost. Refuses to do: the work (`tests.load.honest`, `tests.load.callers`).
+The same work is offered twice, over and over for a while: by as many at once as there are places, and by ten times as
+many, who begin all at once, find no place, hear when to come back, and come. Wanted: 80 % of the goodput, all that was
+begun done in the end, less than 256 MB more memory, nothing lost. Goodput is counted when it has settled, before the
+last ones end. Refuses to do: the work (`tests.load.honest`, `tests.load.callers`).
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import trio
 
 from nodes import credit
 from tests.load.callers import Caller
-from tests.load.honest import Done, Sender, Storer, Work, do_all
+from tests.load.honest import Done, Sender, Storer, Work, offer_for
 from tests.load.parts import Part, Parts, open_parts
 from tests.load.results import Results, percentiles
 from tests.load.verdict import judge_objects, judge_spool
@@ -40,13 +41,13 @@ class Target(NamedTuple):
     judge: Callable[[set[str]], list[str]]
 
 
-def run(results: Results, folder: Path, *, repeats: int, ports: str) -> None:
+def run(results: Results, folder: Path, *, repeats: int, window_s: float, ports: str) -> None:
     """Measure each of `ports` `repeats` times, the two ways in turn, and take the sums."""
     with open_parts(folder, connections_max=CALLERS, party_connections_max=CALLERS) as parts:
         for name, target in _targets(parts).items():
             if name not in ports.split("+"):
                 continue
-            figures, done = _measure(target, repeats, f"{results.seed} {name}")
+            figures, done = _measure(target, repeats, window_s, f"{results.seed} {name}")
             results.figures[name] = figures | {"acknowledged": len(done.names)}
             results.want(figures["goodput_ratio"] >= GOODPUT_MIN, f"{name}: goodput {figures['goodput_ratio']:.2f}")
             results.want(not done.failures, f"{name}: {len(done.failures)} failed: {done.failures[:3]}")
@@ -76,22 +77,22 @@ def _targets(parts: Parts) -> dict[str, Target]:
     }
 
 
-def _measure(target: Target, repeats: int, seed: str) -> tuple[dict[str, Any], Done]:
+def _measure(target: Target, repeats: int, window_s: float, seed: str) -> tuple[dict[str, Any], Done]:
     sized, over = Done(), Done()
     count = target.at_once * TIMES
     resident_bytes, refused = 0, 0.0
     for repeat in range(repeats):
-        sized.add(trio.run(partial(do_all, target.work, count, target.at_once, f"{seed} {repeat} sized")))
+        sized.add(trio.run(offer_for, target.work, target.at_once, window_s, f"{seed} {repeat} sized"))
         resident_bytes = resident_bytes or target.part.resident_bytes("VmHWM")
         before = target.refused()
-        over.add(trio.run(partial(do_all, target.work, count, count, f"{seed} {repeat} over")))
+        over.add(trio.run(offer_for, target.work, count, window_s, f"{seed} {repeat} over"))
         refused += target.refused() - before
     figures = {
         "places": target.at_once,
         "offered": count,
-        "goodput_ratio": round(over.bytes_s / sized.bytes_s, 3),
-        "sized_bytes_s": round(sized.bytes_s),
-        "overloaded_bytes_s": round(over.bytes_s),
+        "goodput_ratio": round(over.settled_bytes_s / sized.settled_bytes_s, 3),
+        "sized_bytes_s": round(sized.settled_bytes_s),
+        "overloaded_bytes_s": round(over.settled_bytes_s),
         "sized_s": percentiles(sized.took_s),
         "overloaded_s": percentiles(over.took_s),
         "refused": refused,

@@ -48,7 +48,7 @@ def test_all_who_were_told_to_come_back_are_served() -> None:
     assert min(result[name]["refused"] for name in ("node", "gateway", "agent")) > 0
 
 
-@pytest.mark.campaign
+@pytest.mark.cluster
 @pytest.mark.timeout(300)
 def test_parts_serve_again_after_they_were_killed() -> None:
     result = load("restart")
