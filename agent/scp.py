@@ -100,6 +100,7 @@ class Conversation:
         self._begun: RequestBegun | None = None
         self._reception: Reception | None = None
         self._stored_count = self._refused_count = self._received_bytes = 0
+        self._is_crowded_out = False
         self._guest = guest or server.doors.enter(host, lambda: None)
 
     async def run(self) -> None:
@@ -182,6 +183,7 @@ class Conversation:
         try:
             self._guest.admit(network_of(self._host))
         except BusyError:
+            self._is_crowded_out = True
             return LOCAL_LIMIT_EXCEEDED
         return None
 
@@ -249,7 +251,8 @@ class Conversation:
 
     def _log(self, reason: str, seconds: float) -> None:
         request = self._association.request
-        say = log.info if request else log.debug  # a flood of silent ones would fill the disk
+        # a flood of silent ones, or of those that find no place, would fill the disk; `Doors` counts both
+        say = log.info if request and not self._is_crowded_out else log.debug
         say(
             "association_ended",
             peer=self._host,

@@ -19,7 +19,7 @@ from transfer.places import Places
 
 log = get_logger()
 COLLECT_EVERY: Final = 500  # strangers: each leaves some 45 KiB of TLS in cycles that the collector takes for small
-LOG_EVERY_S: Final = 10.0  # one line for all who were turned out since; each alone would fill the disk
+LOG_EVERY_S: Final = 10.0  # one line for all who were turned out or refused since; each alone would fill the disk
 
 
 class Guest:
@@ -51,6 +51,20 @@ class Guest:
         self._doors.leave(self)
 
 
+class _Tally:
+    """Counts what happens often, and logs the count now and then."""
+
+    def __init__(self, event: str) -> None:
+        self._event, self._count, self._logged_s = event, 0, -LOG_EVERY_S
+
+    def note(self, now_s: float, **fields: int) -> None:
+        """It has happened once more."""
+        self._count += 1
+        if now_s - self._logged_s >= LOG_EVERY_S:
+            log.warning(self._event, count=self._count, **fields)
+            self._count, self._logged_s = 0, now_s
+
+
 class Doors:
     """What the connections of one listener share."""
 
@@ -67,7 +81,7 @@ class Doors:
         self._comeback = Comeback()
         self._clock, self._on_turned_out, self._on_refused = clock, on_turned_out, on_refused
         self._uncollected = 0
-        self._turned_out, self._logged_s = 0, -LOG_EVERY_S
+        self._turned_out, self._refused = _Tally("connections_turned_out"), _Tally("connections_refused")
 
     def enter(self, host: str, turn_out: Callable[[], object]) -> Guest:
         """Take in a connection that was just accepted from `host`."""
@@ -102,7 +116,9 @@ class Doors:
     def refusal(self, message: str) -> BusyError:
         """Return the error for somebody who is turned away for now, with the time to come back."""
         self._on_refused()
-        pause_s = self._comeback.refuse(self._clock())
+        now_s = self._clock()
+        self._refused.note(now_s, known=len(self.places))
+        pause_s = self._comeback.refuse(now_s)
         return BusyError(with_pause(message, pause_s), retry_after_s=pause_s)
 
     def _turn_out(self, guest: Guest | None) -> None:
@@ -110,7 +126,4 @@ class Doors:
             return
         guest.turn_out()
         self._on_turned_out()
-        self._turned_out += 1
-        if (now_s := self._clock()) - self._logged_s >= LOG_EVERY_S:
-            log.warning("connections_turned_out", count=self._turned_out, strangers=len(self.lobby))
-            self._turned_out, self._logged_s = 0, now_s
+        self._turned_out.note(self._clock(), strangers=len(self.lobby))

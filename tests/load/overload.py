@@ -3,7 +3,8 @@
 The same work is offered twice, over and over for a while: by as many at once as there are places, and by ten times as
 many, who begin all at once, find no place, hear when to come back, and come. Wanted: 80 % of the goodput, all that was
 begun done in the end, less than 256 MB more memory, nothing lost. Goodput is counted when it has settled, before the
-last ones end. Refuses to do: the work (`tests.load.honest`, `tests.load.callers`).
+last ones end. The agent's spool stays: deliveries would be more work the more was taken. Refuses to do: the work
+(`tests.load.honest`, `tests.load.callers`).
 """
 
 from collections.abc import Callable
@@ -43,7 +44,7 @@ class Target(NamedTuple):
 
 def run(results: Results, folder: Path, *, repeats: int, window_s: float, ports: str) -> None:
     """Measure each of `ports` `repeats` times, the two ways in turn, and take the sums."""
-    with open_parts(folder, connections_max=CALLERS, party_connections_max=CALLERS) as parts:
+    with open_parts(folder, delivers=False, connections_max=CALLERS, party_connections_max=CALLERS) as parts:
         for name, target in _targets(parts).items():
             if name not in ports.split("+"):
                 continue

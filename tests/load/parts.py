@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
+import msgspec
 
 from bench.cluster import FASCICLE, start_cluster
 from experiments.processes import GONE
@@ -93,11 +94,11 @@ class Parts:
     def _part(self, name: str, *words: str) -> Part:
         return Part(name, words, self.folder / f"{name}.log")
 
-    def start(self, *, destination: Path | None = None) -> None:
-        """Start all three and wait until they serve; the agent sends to `destination`, else to this gateway."""
+    def start(self, *, delivers: bool = True) -> None:
+        """Start all three and wait until they serve; unless the agent `delivers`, its spool stays as it is."""
         scp = {"listen": f"127.0.0.1:{self.agent_port}", **self.agent_settings}
         lines = f"[scp]\n{to_toml(scp)}\n[spool]\nreserve_bytes = 0\n"
-        credentials_path = destination or self.credentials
+        credentials_path = self.credentials if delivers else self._nowhere()
         lines += f'\n[[destination]]\nname = "cloud"\ncredentials = "{credentials_path}"\nencoding = "raw"\n'
         self.agent_config.write_text(lines)
         for part, is_up in (
@@ -107,6 +108,13 @@ class Parts:
         ):
             part.start()
             wait_for(is_up, part)
+
+    def _nowhere(self) -> Path:
+        """Return credentials of a gateway that never answers."""
+        path = self.folder / "nowhere.json"
+        loaded = credentials.load(self.credentials)
+        credentials.save(msgspec.structs.replace(loaded, gateway="https://127.0.0.1:9"), path)
+        return path
 
     def stop(self) -> None:
         """Stop all of them."""
@@ -146,11 +154,11 @@ class Parts:
 
 
 @contextlib.contextmanager
-def open_parts(folder: Path, *, destination: Path | None = None, **gateway_settings: Any) -> Iterator[Parts]:
+def open_parts(folder: Path, *, delivers: bool = True, **gateway_settings: Any) -> Iterator[Parts]:
     """Make and run the parts; stop them at the end."""
     parts = Parts(folder, **gateway_settings)
     try:
-        parts.start(destination=destination)
+        parts.start(delivers=delivers)
         yield parts
     finally:
         parts.stop()

@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-import msgspec
 import trio
 
 from bench.rebuild import record_of, write_objects
@@ -50,7 +49,7 @@ def run(results: Results, folder: Path, *, restarts: int, objects: int, spooled:
     write_objects([parts.data / "nodes/node-1"], results.figures["node_objects"], 1)
     asyncio.run(_fill_catalogue(parts, objects))
     try:
-        parts.start(destination=_nowhere(parts))
+        parts.start(delivers=False)
         _restart_all(results, parts, restarts, spooled)
     finally:
         parts.stop()
@@ -155,11 +154,3 @@ def _receipt(number: int) -> Receipt:
     return Receipt(
         bytes.fromhex(made.object_id), made.size_bytes, made.stored_bytes, made.encoding, ["node-1"], made.identity
     )
-
-
-def _nowhere(parts: Parts) -> Path:
-    """Return credentials of a gateway that never answers, so that the spool stays as it is."""
-    path = parts.folder / "nowhere.json"
-    loaded = credentials.load(parts.credentials)
-    credentials.save(msgspec.structs.replace(loaded, gateway="https://127.0.0.1:9"), path)
-    return path
