@@ -26,7 +26,7 @@ from tests.load.results import Results
 LOADS: Final[dict[str, Callable[..., None]]] = {"idle": idle.run, "overload": overload.run, "restart": restart.run}
 LONG: Final[dict[str, dict[str, Any]]] = {
     "idle": {"count": 10_000, "window_s": 15.0, "ports": "node+gateway+agent"},
-    "overload": {"repeats": 2, "window_s": 15.0, "ports": "node+gateway+agent"},
+    "overload": {"repeats": 3, "window_s": 15.0, "ports": "node+gateway+agent"},
     "restart": {"restarts": 100, "objects": 100_000, "spooled": 500},
 }
 SHORT: Final[dict[str, dict[str, Any]]] = {
