@@ -33,8 +33,8 @@ __all__ = ["IncomingFile", "ScpSettings", "Spool", "serve_scp"]
 
 log = get_logger()
 RECEIVE_BYTES: Final = 256 << 10
-STRANGERS_MAX: Final = 512  # those that have not asked yet, or are being rejected
-STRANGERS_ADDRESS_MAX: Final = 256
+STRANGERS_MAX: Final = 1024  # those that have not asked yet, or are being rejected; some 32 KiB each
+STRANGERS_ADDRESS_MAX: Final = 512  # ten times what may be at once, in one burst, hear that they are rejected
 LINGER_S: Final = 5.0  # for the peer to read the last words and close
 
 

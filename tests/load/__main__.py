@@ -30,7 +30,7 @@ LONG: Final[dict[str, dict[str, Any]]] = {
     "restart": {"restarts": 100, "objects": 100_000, "spooled": 500},
 }
 SHORT: Final[dict[str, dict[str, Any]]] = {
-    "idle": {"count": 600, "window_s": 0.3, "ports": "node+agent"},
+    "idle": {"count": 1200, "window_s": 0.3, "ports": "node+agent"},
     "overload": {"repeats": 1, "window_s": 2.0, "ports": "gateway"},
     "restart": {"restarts": 2, "objects": 200, "spooled": 20},
 }

@@ -33,7 +33,7 @@ def broken(result: dict[str, Any]) -> list[str]:
 def test_an_idle_crowd_stops_nobody() -> None:
     result = load("idle")
     assert broken(result) == []
-    assert result["node"]["crowd"]["opened"] >= 600
+    assert result["node"]["crowd"]["opened"] >= 1200
     assert result["agent"]["crowd"]["closed_on_us"] > 0
     assert result["node"]["crowded_s"]["count"] >= 4
     assert result["objects"] > 0
