@@ -104,7 +104,7 @@ def _audit(arguments: argparse.Namespace) -> tuple[Any, str]:
     if arguments.config is None:
         raise SettingsError("say whose trail to check: --config gateway.toml, on the gateway's machine")
     from gateway import audit, trail  # noqa: PLC0415  # the gateway's libraries, for this command alone
-    from gateway.settings import GatewaySettings  # noqa: PLC0415
+    from gateway.settings import GatewaySettings  # noqa: PLC0415  # as above
 
     config = settings.load(GatewaySettings, arguments.config)
     key = pki.load_signing_key(Path(config.identity)).public_key()

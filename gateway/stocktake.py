@@ -105,7 +105,7 @@ class Stocktake:
         while not complete:
             async with self._telling:  # or it would wait behind a long copy on the same flow, and give up
                 page = await self._links.list(beat, after)
-            found = await self._database.read(lambda connection, page=page: compare(connection, page))  # type: ignore[misc]
+            found = await self._database.read(lambda connection, page=page: compare(connection, page))  # type: ignore[misc]  # mypy takes no default of a lambda
             await self._settle(beat, page, found)
             orphan_bytes += sum(one.stored_bytes for one in page.receipts if one.object_id in set(found.orphans))
             missing, unnamed = missing + len(found.missing), unnamed + len(found.unnamed)

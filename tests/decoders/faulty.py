@@ -87,9 +87,9 @@ def _is_refused(attempt: Callable[[], object]) -> bool:
 
 
 def main(descriptor: int) -> Never:
-    child.CPU_S = CPU_S  # type: ignore[misc]
-    child.load_codec = lambda _: Faulty()  # type: ignore[assignment]
-    forker._warm = lambda _: None  # type: ignore[assignment]
+    child.CPU_S = CPU_S  # type: ignore[misc]  # quicker here
+    child.load_codec = lambda _: Faulty()  # type: ignore[assignment]  # the fault
+    forker._warm = lambda _: None  # type: ignore[assignment]  # nothing to warm
     forker.main(descriptor)
 
 

@@ -73,7 +73,7 @@ def test_doors_refuse_with_the_time_and_keep_the_refused_as_a_stranger() -> None
         second.admit("b")
     assert (refused.value.retry_after_s, second.is_known, len(doors.lobby)) == (1.0, False, 1)
     for number in range(3):
-        doors.enter("10.0.0.3", lambda number=number: turned_out.append(str(number)))  # type: ignore[misc]
+        doors.enter("10.0.0.3", lambda number=number: turned_out.append(str(number)))  # type: ignore[misc]  # mypy takes no default of a lambda
     assert turned_out == ["second", "0"]
     first.rest()
     now_s[0] = REST_S

@@ -206,7 +206,7 @@ def test_what_was_just_accepted_is_closed_when_the_listener_is(identities: Ident
                 asyncio.get_running_loop().call_soon(acceptor.close)  # before the handshake's first step
                 return entered(*given)
 
-            doors.enter = enter  # type: ignore[method-assign]
+            doors.enter = enter  # type: ignore[method-assign]  # for this test
             reader, writer = await asyncio.open_connection(*listener.getsockname())
             found = await asyncio.wait_for(reader.read(), 10)
             await acceptor.wait_closed()

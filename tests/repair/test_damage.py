@@ -52,7 +52,7 @@ def batch(node_id: str, disk: str, *ids: bytes, others: tuple[str, ...] = ()) ->
 
 
 def kinds(link: Connection) -> list[tuple[str, list[str]]]:
-    return [(event.kind, event.body["object_ids"]) for event in list_events(link, 0, 100).events]  # type: ignore[misc]
+    return [(event.kind, event.body["object_ids"]) for event in list_events(link, 0, 100).events]  # type: ignore[misc]  # JSON
 
 
 def test_a_copy_that_is_gone_is_forgotten_and_told_once(write: Write) -> None:

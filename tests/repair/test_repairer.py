@@ -5,7 +5,7 @@ import dataclasses
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from transfer.protocol.messages import Check, Checked, Copied, Copy, Refused
 from transfer.receipts import Receipt, ReceiptBatch
 
 __all__ = ["identities"]
-Nodes = dict[str, "Holder"]
+Nodes = Mapping[str, "Holder"]  # a mapping, so that other kinds of holders fit
 
 
 @dataclasses.dataclass
@@ -122,7 +122,7 @@ def store(gateway: Gateway, nodes: Nodes, *holders: str, count: int = 4) -> list
         [msgspec.structs.replace(one, node_ids=list(holders)) for one in found], transfer_id
     )
     upload(gateway.client("ws-1"), sent, first, replicas=2)
-    first.sign = real_sign  # type: ignore[method-assign]
+    first.sign = real_sign  # type: ignore[method-assign]  # in this test alone
     return [image.object_id for image in sent]
 
 

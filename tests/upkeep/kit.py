@@ -63,9 +63,9 @@ class Keeper(Holder):
                 return self._purge(frame)
             case Trash():
                 entries = [
-                    Discarded(one, a.reason, a.receipt.stored_bytes, max(0, int(a.due_at_s - time.monotonic() + 1)))  # type: ignore[arg-type]
+                    Discarded(one, a.reason, a.receipt.stored_bytes, max(0, int(a.due_at_s - time.monotonic() + 1)))  # type: ignore[arg-type]  # a text of few
                     if a.due_at_s > time.monotonic()
-                    else Discarded(one, a.reason, a.receipt.stored_bytes, 0)  # type: ignore[arg-type]
+                    else Discarded(one, a.reason, a.receipt.stored_bytes, 0)  # type: ignore[arg-type]  # a text of few
                     for one, a in sorted(self.aside.items())
                     if one > frame.after
                 ]
@@ -110,7 +110,7 @@ def running(identities: Identities, folder: Path, **others: Any) -> Iterator[tup
     made: Keepers = {}
     key = identities.public_key("gateway-1")
     for node_id in NODE_IDS:
-        made[node_id] = Keeper(identities, node_id, key, made)  # type: ignore[arg-type]
+        made[node_id] = Keeper(identities, node_id, key, made)
     try:
         with closing_all(list(made.values())):
             for node in made.values():

@@ -21,7 +21,7 @@ QUICK = "upkeep_every_s = 0.5\ncalm_s = 1.0\nrepair_every_s = 1.0\n"
 
 def shares(cluster: Cluster) -> dict[str, int]:
     """Return how many copies each node has by the listing."""
-    held = [node_id for entry in listing(cluster) for node_id in entry["node_ids"]]  # type: ignore[attr-defined]
+    held = [node_id for entry in listing(cluster) for node_id in entry["node_ids"]]  # type: ignore[attr-defined]  # JSON
     return {node_id: held.count(node_id) for node_id in ("node-1", "node-2", "node-3")}
 
 
@@ -54,7 +54,7 @@ def test_a_node_that_is_added_gets_its_share_and_one_that_drains_gives_all(fresh
         eventually(lambda: repairs(cluster)["moved_total"] > done, within_s=100)
         restarted(cluster, "node-3")
         eventually(lambda: min(shares(cluster).values()) >= count // 2, within_s=90)
-        eventually(lambda: all(len(entry["node_ids"]) == 2 for entry in listing(cluster)))  # type: ignore[arg-type]
+        eventually(lambda: all(len(entry["node_ids"]) == 2 for entry in listing(cluster)))  # type: ignore[arg-type]  # JSON
         eventually(lambda: len(objects_on_disk(cluster)) == 2 * count)
         found = repairs(cluster)
         assert (found["damaged_total"], found["lost_objects"], found["short_objects"]) == (0, 0, 0)

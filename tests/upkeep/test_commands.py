@@ -28,7 +28,7 @@ def test_orphans_go_aside_are_listed_come_back_and_are_deleted(
             assert main([*words, "--to", str(own), "--json"]) == code
             return json.loads(capsys.readouterr().out.splitlines()[-1])
 
-        store(gateway, nodes, "node-1", "node-2")  # type: ignore[arg-type]
+        store(gateway, nodes, "node-1", "node-2")
         ids = sorted(one.hex() for one in hold(nodes, "node-3", *images(5, seed="stray")))
         wait(lambda: repairs(gateway)["orphan_objects"] == 5)
         assert fascicle("trash", "orphans") == {"objects": 5}

@@ -132,7 +132,7 @@ def test_jobs_go_from_one_node_to_another_and_are_bounded() -> None:
 
 
 def entry(number: int, *, due_s: int = 0, reason: str = "extra") -> Discarded:
-    return Discarded(number.to_bytes(32, "big"), reason, 10, due_s)  # type: ignore[arg-type]
+    return Discarded(number.to_bytes(32, "big"), reason, 10, due_s)  # type: ignore[arg-type]  # a text of few
 
 
 @given(

@@ -45,7 +45,7 @@ def test_an_orphan_that_the_catalogue_heard_of_goes_aside_and_is_deleted_in_time
 ) -> None:
     """Not before its transfer was given up, because nothing happened in it for long."""
     with running(identities, tmp_path, trash_s=1, transfer_idle_s=1) as (gateway, nodes):
-        store(gateway, nodes, "node-1", "node-2")  # type: ignore[arg-type]
+        store(gateway, nodes, "node-1", "node-2")
         strays = images(3, seed="stray")
         ids = {bytes.fromhex(image.object_id) for image in strays}
         leave_uncommitted(gateway, nodes, *strays)
@@ -65,7 +65,7 @@ def test_what_is_unknown_to_the_catalogue_goes_by_an_operator_s_word_alone(
 ) -> None:
     """Its own loss may be the reason. What was put aside by mistake comes back; deleted it is by another word."""
     with running(identities, tmp_path, trash_s=3600) as (gateway, nodes):
-        store(gateway, nodes, "node-1", "node-2")  # type: ignore[arg-type]
+        store(gateway, nodes, "node-1", "node-2")
         ids = hold(nodes, "node-3", *images(3, seed="stray"))
         wait(lambda: repairs(gateway)["orphan_objects"] == 3)
         time.sleep(0.7)
@@ -90,7 +90,7 @@ def test_what_is_unknown_to_the_catalogue_goes_by_an_operator_s_word_alone(
 
 def test_too_many_orphans_wait_for_somebody(identities: Identities, tmp_path: Path) -> None:
     with running(identities, tmp_path, orphan_share_max=0.05, orphan_grace_s=1, transfer_idle_s=1) as (gateway, nodes):
-        store(gateway, nodes, "node-1", "node-2")  # type: ignore[arg-type]
+        store(gateway, nodes, "node-1", "node-2")
         leave_uncommitted(gateway, nodes, *images(4, seed="stray"))
         wait(lambda: repairs(gateway)["orphans_wait"])
         time.sleep(0.5)
@@ -100,7 +100,7 @@ def test_too_many_orphans_wait_for_somebody(identities: Identities, tmp_path: Pa
 
 def test_a_copy_too_many_goes_aside_when_the_others_were_read_again(identities: Identities, tmp_path: Path) -> None:
     with running(identities, tmp_path, trash_s=1) as (gateway, nodes):
-        ids = store(gateway, nodes, "node-1", "node-2", "node-3")  # type: ignore[arg-type]
+        ids = store(gateway, nodes, "node-1", "node-2", "node-3")
         wait(lambda: all(len(held) == 2 for held in holders(gateway).values()))
         wait(lambda: sum(len(node.deleted) for node in nodes.values()) == len(ids))
         for one in ids:
@@ -113,7 +113,7 @@ def test_nothing_goes_where_a_copy_that_stays_does_not_prove_sound(identities: I
     with running(identities, tmp_path) as (gateway, nodes):
         for node in nodes.values():
             node.rotten = {bytes.fromhex(image.object_id) for image in images(1)}
-        ids = store(gateway, nodes, "node-1", "node-2", "node-3")  # type: ignore[arg-type]
+        ids = store(gateway, nodes, "node-1", "node-2", "node-3")
         wait(lambda: sum(len(held) == 2 for held in holders(gateway).values()) == len(ids) - 1)
         time.sleep(0.5)
         assert holders(gateway)[ids[0]] == ["node-1", "node-2", "node-3"]
@@ -122,7 +122,7 @@ def test_nothing_goes_where_a_copy_that_stays_does_not_prove_sound(identities: I
 def test_a_copy_that_is_aside_comes_back_when_its_object_is_short_again(identities: Identities, tmp_path: Path) -> None:
     """Both others are damaged at once: the only sound copy was put aside, and nobody has to do anything."""
     with running(identities, tmp_path, trash_s=3600) as (gateway, nodes):
-        (one,) = store(gateway, nodes, "node-1", "node-2", "node-3", count=1)  # type: ignore[arg-type]
+        (one,) = store(gateway, nodes, "node-1", "node-2", "node-3", count=1)
         key = bytes.fromhex(one)
         wait(lambda: any(key in node.aside for node in nodes.values()))
         keeper = next(name for name, node in nodes.items() if key in node.aside)
@@ -141,7 +141,7 @@ def test_a_receipt_of_a_copy_that_was_put_aside_counts_when_the_node_has_put_it_
 ) -> None:
     """A sender kept its receipts for long. Committed is only what is in its place."""
     with running(identities, tmp_path, trash_s=3600, transfer_idle_s=0.1) as (gateway, nodes):
-        store(gateway, nodes, "node-1", "node-2")  # type: ignore[arg-type]
+        store(gateway, nodes, "node-1", "node-2")
         strays = images(3, seed="stray")
         ids = {bytes.fromhex(image.object_id) for image in strays}
         leave_uncommitted(gateway, nodes, *strays)
@@ -169,7 +169,7 @@ def test_a_node_that_did_not_answer_is_left_with_a_copy_too_many_and_nothing_is_
     with running(identities, tmp_path) as (gateway, nodes):
         for node in nodes.values():
             node.answers_discards = False
-        ids = store(gateway, nodes, "node-1", "node-2", "node-3")  # type: ignore[arg-type]
+        ids = store(gateway, nodes, "node-1", "node-2", "node-3")
         time.sleep(0.7)
         assert all(len(node.held) == len(ids) for node in nodes.values())
         for node in nodes.values():
@@ -183,7 +183,7 @@ def test_a_node_that_did_not_answer_is_left_with_a_copy_too_many_and_nothing_is_
 def test_full_nodes_give_to_emptier_ones(identities: Identities, tmp_path: Path) -> None:
     """By what their heartbeats say of their room; each copy is made before the old one goes."""
     with running(identities, tmp_path, balance_spread=0.2, trash_s=3600) as (gateway, nodes):
-        store(gateway, nodes, "node-1", "node-2", count=8)  # type: ignore[arg-type]
+        store(gateway, nodes, "node-1", "node-2", count=8)
         for name, node in nodes.items():
             used = 0 if name == "node-3" else GIB
             node.beat(gateway, used_bytes=used, free_bytes=2 * GIB - used)
@@ -226,7 +226,7 @@ def test_a_node_drains_by_a_command_and_says_when_it_may_go(identities: Identiti
 
 def test_a_node_that_runs_twice_is_said_and_gets_nothing_new(identities: Identities, tmp_path: Path) -> None:
     with running(identities, tmp_path) as (gateway, nodes):
-        store(gateway, nodes, "node-1", "node-2", "node-3")  # type: ignore[arg-type]
+        store(gateway, nodes, "node-1", "node-2", "node-3")
         for _ in range(4):
             nodes["node-1"].beat(gateway, started_ns=2)
             nodes["node-1"].beat(gateway, started_ns=1)
@@ -238,7 +238,7 @@ def test_a_node_that_runs_twice_is_said_and_gets_nothing_new(identities: Identit
 def test_a_disk_that_was_put_back_from_a_copy_is_looked_at_at_once(identities: Identities, tmp_path: Path) -> None:
     """It has its id and less running time; what it lacks is missed by a stocktake now, not tomorrow, and made good."""
     with running(identities, tmp_path, stocktake_every_s=3600) as (gateway, nodes):
-        ids = store(gateway, nodes, "node-1", "node-2")  # type: ignore[arg-type]
+        ids = store(gateway, nodes, "node-1", "node-2")
         nodes["node-1"].beat(gateway, running_s=5000)
         time.sleep(0.2)  # some looks
         for one in ids[1:]:

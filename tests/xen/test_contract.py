@@ -148,7 +148,7 @@ def test_every_declared_error_is_handled_or_passed_on_by_name(opened: Opened, ca
 
 def use(call: str, backend: Backend, base: Any, machine: str, view: View, site: Site) -> None:
     """Make the back end make this call."""
-    session = backend._session  # type: ignore[attr-defined]
+    session = backend._session  # type: ignore[attr-defined]  # of this back end
     host_id = base.get("host", site.hosts[0])["uuid"]
     match call:
         case "session.login_with_password":

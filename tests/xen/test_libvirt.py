@@ -1,4 +1,5 @@
 """The libvirt back end at libvirt's own test driver: apply, faults, others' things."""
+# ruff: noqa: E402  (these need libvirt, and are looked for only where it is)
 
 import itertools
 from collections.abc import Iterator
@@ -9,14 +10,14 @@ import pytest
 
 libvirt = pytest.importorskip("libvirt", reason="libvirt-python is not installed (it needs libvirt-dev)")
 
-from tests.xen.libvirt_kit import CLUSTER, GIB, Hosts, open_hosts  # noqa: E402
-from transfer.errors import (  # noqa: E402
+from tests.xen.libvirt_kit import CLUSTER, GIB, Hosts, open_hosts
+from transfer.errors import (
     BusyError,
     ConflictError,
     UnreachableError,
 )
-from xen.libvirt import definitions, hosts, lock, marks  # noqa: E402
-from xen.observed import Power, Stage  # noqa: E402
+from xen.libvirt import definitions, hosts, lock, marks
+from xen.observed import Power, Stage
 
 
 @pytest.fixture(autouse=True)
@@ -45,11 +46,11 @@ async def test_a_node_has_the_shape_of_the_file_and_the_rest_of_its_template(sit
     assert (seen.vcpus, seen.memory_bytes, seen.disk_bytes) == (2, GIB, 3 * GIB)
     definition = definitions.parse(site.domain("node-01").XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
     cards = definition.findall("devices/interface")
-    assert [each.find("source").get("network") for each in cards] == ["storage"]  # type: ignore[union-attr]
+    assert [each.find("source").get("network") for each in cards] == ["storage"]  # type: ignore[union-attr]  # fails if None
     assert definition.find("title") is None
     assert definition.find("devices/console") is not None
     disks = definition.findall("devices/disk")
-    assert [each.find("target").get("dev") for each in disks] == ["vda", "vdb"]  # type: ignore[union-attr]
+    assert [each.find("target").get("dev") for each in disks] == ["vda", "vdb"]  # type: ignore[union-attr]  # fails if None
     assert [each.find("readonly") is not None for each in disks] == [False, True]
 
 
@@ -176,11 +177,11 @@ def test_a_run_that_died_is_overtaken_and_one_that_lost_the_lock_stops(site: Hos
 
 def test_the_lock_is_held_as_long_as_one_host_confirms_it(site: Hosts) -> None:
     with site.backend() as backend, backend.open_lock("a/1/1", 0.0) as held:
-        for each in held._held:  # type: ignore[attr-defined]
+        for each in held._held:  # type: ignore[attr-defined]  # of this back end
             each._beat_s = -1e9
         site.hosts["anna"].is_cut = True
         held.check()
-        for each in held._held:  # type: ignore[attr-defined]
+        for each in held._held:  # type: ignore[attr-defined]  # of this back end
             each._beat_s = -1e9
         site.hosts["bert"].is_cut = site.hosts["carl"].is_cut = True
         with pytest.raises(UnreachableError):

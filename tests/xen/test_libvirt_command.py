@@ -1,4 +1,5 @@
 """The whole command set of `fascicle xen` at hosts of libvirt's test driver, from the command line on."""
+# ruff: noqa: E402  (these need libvirt, and are looked for only where it is)
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -11,12 +12,12 @@ import trio
 
 libvirt = pytest.importorskip("libvirt", reason="libvirt-python is not installed (it needs libvirt-dev)")
 
-from fascicle import pools  # noqa: E402
-from fascicle.cli import main  # noqa: E402
-from tests.xen.libvirt_kit import Hosts, open_hosts  # noqa: E402
-from xen import lease, reconcile  # noqa: E402
-from xen.libvirt import backend, lock  # noqa: E402
-from xen.metrics import Metrics  # noqa: E402
+from fascicle import pools
+from fascicle.cli import main
+from tests.xen.libvirt_kit import Hosts, open_hosts
+from xen import lease, reconcile
+from xen.libvirt import backend, lock
+from xen.metrics import Metrics
 
 Command = Callable[..., tuple[int, dict[str, Any]]]
 NAMES = ["anna", "bert", "carl"]

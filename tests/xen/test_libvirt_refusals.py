@@ -1,4 +1,5 @@
 """The libvirt back end at libvirt's own test driver: what cannot be, and what belongs to others."""
+# ruff: noqa: E402  (these need libvirt, and are looked for only where it is)
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,8 +9,8 @@ import pytest
 
 libvirt = pytest.importorskip("libvirt", reason="libvirt-python is not installed (it needs libvirt-dev)")
 
-from tests.xen.libvirt_kit import CLUSTER, MIB, Hosts, failure, open_hosts  # noqa: E402
-from transfer.errors import (  # noqa: E402
+from tests.xen.libvirt_kit import CLUSTER, MIB, Hosts, failure, open_hosts
+from transfer.errors import (
     BusyError,
     ConflictError,
     FascicleError,
@@ -18,10 +19,10 @@ from transfer.errors import (  # noqa: E402
     UnauthorisedError,
     UnreachableError,
 )
-from xen import backend as interface  # noqa: E402
-from xen.errors import PoolError  # noqa: E402
-from xen.libvirt import definitions, errors, hosts, lock  # noqa: E402
-from xen.observed import Stage  # noqa: E402
+from xen import backend as interface
+from xen.errors import PoolError
+from xen.libvirt import definitions, errors, hosts, lock
+from xen.observed import Stage
 
 
 @pytest.fixture(autouse=True)
@@ -130,8 +131,8 @@ def test_two_uris_of_one_host_are_refused() -> None:
 async def test_copies_that_somebody_made_are_not_ours(site: Hosts) -> None:
     await site.apply(site.file(count=1))
     definition = definitions.parse(site.domain("node-01").XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
-    definition.find("name").text = "copy"  # type: ignore[union-attr]
-    definition.find("uuid").text = "11111111-2222-4333-8444-555555555555"  # type: ignore[union-attr]
+    definition.find("name").text = "copy"  # type: ignore[union-attr]  # fails if None
+    definition.find("uuid").text = "11111111-2222-4333-8444-555555555555"  # type: ignore[union-attr]  # fails if None
     copied = site.hosts["carl"].real.defineXML(definitions.text(definition))
     assert [each.name for each in site.machines()] == ["node-01"]
     with site.backend() as backend, pytest.raises(ConflictError, match="the machine copy does not bear our marks"):

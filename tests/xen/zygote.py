@@ -45,7 +45,7 @@ def child(order: dict[str, str]) -> int:
 def main() -> None:
     """Fork for each line."""
     log.configure(role="xen", level="error")
-    steps.ASK_EVERY_S = apply.PAUSE_S = 0.02  # type: ignore[misc]
+    steps.ASK_EVERY_S = apply.PAUSE_S = 0.02  # type: ignore[misc]  # quicker here
     for line in sys.stdin:
         order = json.loads(line)
         process = os.fork()

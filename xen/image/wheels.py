@@ -46,7 +46,7 @@ def gather(wheels: Path, work: Path) -> None:
 
 def _pip(task: str, *words: str) -> None:
     command = [sys.executable, "-m", "pip", task, "-q", "--disable-pip-version-check", *words]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)  # noqa: S603
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)  # noqa: S603  # our own command
     if done.returncode:
         last = "\n".join(done.stdout.splitlines()[-LINES_SHOWN:])
         raise CrashedError(f"pip {task} failed ({done.returncode}):\n{last}")

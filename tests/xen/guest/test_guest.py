@@ -2,6 +2,7 @@
 
 Slow (no KVM is asked for): `make xen-guest`. The shape is the paper's (S2: 1 vCPU, 1 GB of memory, 3 GB of disk).
 """
+# ruff: noqa: E402  (these need libvirt, and are looked for only where it is)
 
 import json
 import os
@@ -18,10 +19,10 @@ import pytest
 
 libvirt = pytest.importorskip("libvirt", reason="libvirt-python is not installed (it needs libvirt-dev)")
 
-from experiments import generate  # noqa: E402
-from tests.cluster.harness import contents, digest, eventually  # noqa: E402
-from tests.xen.guest import agent, hypervisor  # noqa: E402
-from tests.xen.guest.hypervisor import ADDRESS, GUEST, Hypervisor  # noqa: E402
+from experiments import generate
+from tests.cluster.harness import contents, digest, eventually
+from tests.xen.guest import agent, hypervisor
+from tests.xen.guest.hypervisor import ADDRESS, GUEST, Hypervisor
 
 IMAGE = os.environ.get("FASCICLE_NODE_IMAGE", "")
 BOOT_S = float(os.environ.get("FASCICLE_GUEST_BOOT_S", "1800"))
