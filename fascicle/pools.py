@@ -5,20 +5,17 @@ what they say (`xen`).
 """
 
 import argparse
-import re
 import signal
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 import trio
 
-from transfer.durable import write_file_durably
 from transfer.errors import FullError, SettingsError
-from xen import lease, maintenance, overview, poolfile, reconcile
+from xen import countline, growth, lease, maintenance, overview, poolfile, reconcile
 from xen.actions import Plan
 from xen.apply import Report, Run, View, observe
 from xen.backend import Backend, Lock
@@ -31,7 +28,6 @@ from xen.plan import make_plan
 from xen.poolfile import PoolFile
 
 ENDED: Final = 143  # as shells report a process that SIGTERM ended
-COUNT: Final = re.compile(r"(?ms)^(\[nodes\][^\[]*?^count\s*=\s*)([0-9_]+)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -72,6 +68,11 @@ class At:
         """Return a run under the lock."""
         return Run(self.file, self.backend, self.cloud, lock, self.say)
 
+    async def read_again(self) -> None:
+        """Go by the file as it is now."""
+        self.file = await trio.to_thread.run_sync(poolfile.load, self.arguments.pool)
+        self.wanted = self.file.wanted()
+
     async def look(self) -> View:
         """Return what there is now."""
         return await observe(self.backend, self.cloud)
@@ -106,6 +107,8 @@ async def _plan(at: At) -> int:
 
 async def _apply(at: At) -> int:
     async with at.held() as lock:
+        if at.arguments.task == "apply":
+            await at.read_again()  # the reconciler may have written more nodes into it while the lock was waited for
         report = await at.run(lock).until_as(at.wanted, upgrade=getattr(at.arguments, "upgrade", False))
     _answer_report(at, report)
     return 0
@@ -113,10 +116,10 @@ async def _apply(at: At) -> int:
 
 async def _scale(at: At) -> int:
     """Change the file only when the number is known to fit."""
-    text = _changed(at.arguments.pool, at.arguments.count)
+    change = await trio.to_thread.run_sync(countline.look, at.arguments.pool, at.arguments.count)
     view = await at.look()
     make_plan(at.wanted, view.pool, view.nodes)
-    await trio.to_thread.run_sync(_write, at.arguments.pool, text)
+    await trio.to_thread.run_sync(countline.write, change)
     return await _apply(at)
 
 
@@ -125,6 +128,7 @@ async def _reconcile(at: At) -> int:
     with open_listener(measured, at.file.watch.metrics_listen):
         await reconcile.reconcile(
             lambda: poolfile.load(at.arguments.pool),
+            at.arguments.pool,
             at.backend,
             at.cloud,
             owner=lease.this_process(),
@@ -136,15 +140,26 @@ async def _reconcile(at: At) -> int:
 async def _status(at: At) -> int:
     view = await at.look()
     shown = overview.table(view.pool, view.nodes)
+    limits = at.file.growth
+    grows = growth.judge(
+        at.wanted, view.pool, view.nodes, count_max=limits.count_max, free_share_min=limits.free_share_min
+    )
     plan, short = Plan(), ""
     try:
         plan = make_plan(at.wanted, view.pool, view.nodes)
     except FullError as error:
         short = error.message
-    notes = [*plan.notes, *([short] if short else [])]
+    notes = [*plan.notes, *(line for line in (short, grows.line) if line)]
     todo = f"{len(plan.actions)} steps to do; `fascicle xen plan` lists them" if plan.actions else "as wanted"
-    lines = [*overview.lines(shown), *notes, *([] if short else [todo])]
-    at.answer(shown | {"wanted": at.wanted.count, "notes": notes, "steps": len(plan.actions)}, *lines)
+    free_ratio = growth.room_of(at.wanted, view.pool, view.nodes).free_ratio
+    room = overview.room_line(free_ratio, count_max=limits.count_max, free_share_min=limits.free_share_min)
+    lines = [*overview.lines(shown), room, *notes, *([] if short else [todo])]
+    at.answer(
+        shown
+        | {"wanted": at.wanted.count, "notes": notes, "steps": len(plan.actions)}
+        | {"growth": {"free_ratio": free_ratio, "outcome": grows.outcome, **msgspec.structs.asdict(limits)}},
+        *lines,
+    )
     return 0
 
 
@@ -222,35 +237,6 @@ def _answer_report(at: At, report: Report) -> None:
         f"as wanted: {at.wanted.count} nodes ({steps} steps in {report.rounds} rounds)",
         *report.notes,
     )
-
-
-def _changed(path: Path, count: int) -> str:
-    """Return the file's text with another number of nodes, and everything else as it is.
-
-    Raises:
-        SettingsError: the file cannot be read, or has no plain `count` in `[nodes]`.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: cannot be read: {error}") from error
-    changed, found = COUNT.subn(lambda match: f"{match[1]}{count}", text, count=1)
-    if not found:
-        raise SettingsError(f"{path}: has no line `count = N` in `[nodes]` that could be changed")
-    return changed
-
-
-def _write(path: Path, text: str) -> None:
-    """Write the file, if it changes.
-
-    Raises:
-        SettingsError: it cannot be written.
-    """
-    try:
-        if path.read_text(encoding="utf-8") != text:
-            write_file_durably(path, text.encode(), path.stat().st_mode & 0o777)
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be changed: {error}") from error
 
 
 TASKS: Final[dict[str, Callable[[At], Awaitable[int]]]] = {

@@ -23,6 +23,7 @@ from litestar.datastructures import State
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.params import FromPath, JSONBody, QueryParameter
+from msgspec.structs import replace
 
 from gateway import listing
 from gateway.access import make_guard, peer_of, whoever
@@ -168,7 +169,10 @@ def _status_route(database: Database, nodes: Nodes, repairer: Repairer, upkeep: 
         )
         return Status(
             **totals,
-            nodes=nodes.statuses(time.monotonic()),
+            nodes=[
+                replace(each, trash_bytes=upkeep.trash.bytes_of(each.node_id))
+                for each in nodes.statuses(time.monotonic())
+            ],
             transfers=transfers,
             repairs=RepairStatus(
                 **repairs,

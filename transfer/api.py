@@ -157,7 +157,7 @@ class Listing(Body, frozen=True):
 
 
 class NodeStatus(Body, frozen=True):
-    """One node as the gateway sees it."""
+    """One node as the gateway sees it. `trash_bytes`: of what it put aside, by the last look; neither used nor free."""
 
     node_id: NodeId
     address: str
@@ -167,6 +167,7 @@ class NodeStatus(Body, frozen=True):
     objects: int
     flows: int
     heartbeat_age_s: float | None
+    trash_bytes: int = 0
 
 
 class TransferStatus(Body, frozen=True):

@@ -95,7 +95,8 @@ class Run:
         """
         rounds = 0
         while True:
-            plan = await self._next(wanted, upgrade=upgrade, partial=False)
+            view = await observe(self._backend, self._cloud)
+            plan = self._plan(wanted, view, upgrade=upgrade, partial=False)
             if not plan.actions:
                 return Report(steps=dict(self._done), rounds=rounds, notes=plan.notes)
             rounds += 1
@@ -104,9 +105,9 @@ class Run:
             if failed:
                 await trio.sleep(PAUSE_S)
 
-    async def once(self, wanted: Wanted) -> Sequence[FascicleError]:
+    async def once(self, wanted: Wanted, view: View) -> Sequence[FascicleError]:
         """Do what can be done now, also where there is too little room for all; return what failed (reconciler)."""
-        plan = await self._next(wanted, upgrade=False, partial=True)
+        plan = self._plan(wanted, view, upgrade=False, partial=True)
         return [each.error for each in (await self.carry_out(plan)).values()]
 
     async def carry_out(self, plan: Plan) -> dict[str, Failed]:
@@ -122,8 +123,7 @@ class Run:
                         nursery.start_soon(self._follow, chain, failed)
         return failed
 
-    async def _next(self, wanted: Wanted, *, upgrade: bool, partial: bool) -> Plan:
-        view = await observe(self._backend, self._cloud)
+    def _plan(self, wanted: Wanted, view: View, *, upgrade: bool, partial: bool) -> Plan:
         plan = make_plan(wanted, view.pool, view.nodes, upgrade=upgrade, partial=partial)
         self._metrics.saw(wanted, view.pool, plan)
         for line in plan.lines():

@@ -16,7 +16,8 @@ class Node(Value, frozen=True, kw_only=True):
     """A node as the gateway sees it. `silent_s`: since its last sign of life, None if not known.
 
     `draining`: it gets nothing new and what it has is copied elsewhere. `needed_objects`: of these it holds the last
-    replica that there is, so that destroying it would lose them.
+    replica that there is, so that destroying it would lose them. `free_bytes` of `total_bytes`: its room by its last
+    sign of life; what it put aside and does not need is not free yet. A total of 0: not known.
     """
 
     name: str
@@ -24,6 +25,8 @@ class Node(Value, frozen=True, kw_only=True):
     silent_s: float | None = None
     draining: bool = False
     needed_objects: int = 0
+    free_bytes: int = 0
+    total_bytes: int = 0
 
 
 ABSENT = Node(name="", state="absent")

@@ -88,6 +88,8 @@ def _node(status: NodeStatus, drain: DrainStatus | None) -> Node:
         silent_s=status.heartbeat_age_s,
         draining=drain is not None,
         needed_objects=_needed(drain),
+        free_bytes=status.free_bytes,
+        total_bytes=status.free_bytes + status.used_bytes + status.trash_bytes,
     )
 
 

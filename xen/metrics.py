@@ -4,6 +4,7 @@ The listener is `prometheus_client`'s own, in a thread, on the address that the 
 that name machines or hosts.
 """
 
+import math
 import time
 from collections import Counter as Counts
 from collections.abc import Callable, Iterator
@@ -33,6 +34,12 @@ class Metrics:
         self._machines = Gauge("fascicle_pool_machines", "Machines by stage.", ["stage"], registry=registry)
         self._hosts = Gauge("fascicle_pool_hosts", "Hosts by state.", ["state"], registry=registry)
         self._left = Gauge("fascicle_pool_steps_planned", "Steps to do, at the last look.", registry=registry)
+        self._growth = Counter(
+            "fascicle_pool_growth", "Looks at the nodes' room by outcome.", ["outcome"], registry=registry
+        )
+        self._grown = Counter("fascicle_pool_nodes_grown", "Nodes added because space was short.", registry=registry)
+        self._free = Gauge("fascicle_pool_free_ratio", "Share of the nodes' room that is free.", registry=registry)
+        self._free.set(math.nan)  # zero would be a full disk
         age = Gauge("fascicle_pool_look_age_seconds", "Since the pool was last looked at.", registry=registry)
         age.set_function(lambda: self._clock() - self._looked_s)
 
@@ -47,6 +54,15 @@ class Metrics:
         states = Counts("gone" if not host.alive else "open" if host.open else "closed" for host in pool.hosts)
         for state in HOST_STATES:
             self._hosts.labels(state).set(states[state])
+
+    def saw_room(self, free_ratio: float | None) -> None:
+        """Take in which share of the nodes' room is free; None: not known."""
+        self._free.set(math.nan if free_ratio is None else free_ratio)
+
+    def grew(self, outcome: str, nodes: int) -> None:
+        """Count a look at the room by what came of it, and the nodes that it added."""
+        self._growth.labels(outcome).inc()
+        self._grown.inc(nodes)
 
     def stepped(self, action: Action, outcome: str) -> None:
         """Count a step: `done`, or the code of its error."""

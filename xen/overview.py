@@ -39,6 +39,16 @@ def table(pool: Pool, nodes: Mapping[str, Node]) -> dict[str, Any]:
     }
 
 
+def room_line(free_ratio: float | None, *, count_max: int, free_share_min: float) -> str:
+    """Return how much room there is, and what is done when it gets short."""
+    free = "how much of the nodes' room is free is not known"
+    if free_ratio is not None:
+        free = f"{free_ratio * 100:.1f} % of the nodes' room is free"
+    if not count_max:
+        return f"{free}; no node is added by itself (`growth.count_max`)"
+    return f"{free}; below {free_share_min * 100:g} % the reconciler adds nodes, up to {count_max} in all"
+
+
 def lines(shown: Mapping[str, Any]) -> list[str]:
     """Return the table for people."""
     hosts = [

@@ -90,6 +90,15 @@ class SpreadTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     per_host_max: Annotated[int, Meta(ge=0, le=NUMBER_MAX)] = 0
 
 
+class GrowthTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[growth]`: with less than `free_share_min` of the nodes' room free, the reconciler makes more, up to `count_max`
+    nodes in all; 0: never.
+    """
+
+    count_max: Annotated[int, Meta(ge=0, le=NUMBER_MAX)] = 0
+    free_share_min: Annotated[float, Meta(gt=0, lt=1)] = 0.15
+
+
 class WatchTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[watch]`: times, in seconds, how much is done side by side, and where the reconciler's metrics are."""
 
@@ -114,6 +123,7 @@ class PoolFile(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     xenapi: XenApiTable | None = None
     libvirt: LibvirtTable | None = None
     spread: SpreadTable = msgspec.field(default_factory=SpreadTable)
+    growth: GrowthTable = msgspec.field(default_factory=GrowthTable)
     watch: WatchTable = msgspec.field(default_factory=WatchTable)
 
     @property
@@ -210,7 +220,8 @@ def _problems(read: PoolFile) -> list[str]:
     found = [
         *_back_end_problems(read),
         *(f"`{key}`: {text!r} is not a name: a-z, 0-9 and hyphens" for key, text in _names(read) if not _is_name(text)),
-        *_address_problems(read.addresses, read.nodes.count),
+        *_growth_problems(read),
+        *_address_problems(read.addresses, max(read.nodes.count, read.growth.count_max)),
     ]
     if read.xenapi is not None:
         found += _xenapi_problems(read.xenapi)
@@ -228,6 +239,13 @@ def _is_name(text: str) -> bool:
 def _back_end_problems(read: PoolFile) -> list[str]:
     if (read.xenapi is None) == (read.libvirt is None):
         return ["exactly one of the tables `[xenapi]` and `[libvirt]` says where the machines are made"]
+    return []
+
+
+def _growth_problems(read: PoolFile) -> list[str]:
+    most, count = read.growth.count_max, read.nodes.count
+    if 0 < most < count:
+        return [f"`growth.count_max`: {most} is fewer than the {count} of `nodes.count`"]
     return []
 
 

@@ -1,13 +1,15 @@
 """The reconciler: keeps a pool as its file says, for as long as it runs.
 
 Every `every_s` it looks, and does what can be done: makes what is missing, starts what stopped, replaces what is gone
-after the grace time, drains what is too much, removes what is drained. The lock is held for each round only, so that a
-person's `apply` gets its turn; the file is read anew each time. Whatever fails is logged and tried in the next round.
+after the grace time, drains what is too much, removes what is drained; where the file lets it, makes more when space is
+short (`xen.growing`). The lock is held for each round only, so that a person's `apply` gets its turn; the file is
+read anew each time. Whatever fails is logged and tried in the next round.
 Grace: silence as the gateway counts it, or, where the gateway does not know (it was restarted), as long as this process
 has seen it. Refuses to do: deciding (`xen.plan`); ending by itself for a reason that may pass.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Never
 
 import msgspec
@@ -15,9 +17,10 @@ import trio
 
 from transfer import log
 from transfer.errors import FascicleError, SettingsError, UnauthorisedError
-from xen.apply import Run, Say
+from xen.apply import Run, Say, observe
 from xen.backend import Backend
 from xen.cloud import Cloud, Node
+from xen.growing import Grower
 from xen.holding import open_lock
 from xen.metrics import Metrics
 from xen.poolfile import PoolFile
@@ -87,17 +90,25 @@ class Changes:
 
 
 async def reconcile(
-    read: Callable[[], PoolFile], backend: Backend, cloud: Cloud, *, owner: str, say: Say, metrics: Metrics
+    read: Callable[[], PoolFile],
+    path: Path,
+    backend: Backend,
+    cloud: Cloud,
+    *,
+    owner: str,
+    say: Say,
+    metrics: Metrics,
 ) -> Never:
-    """Keep the pool as the file says that `read` returns; never returns."""
+    """Keep the pool as the file at `path` says, which `read` reads; never returns."""
     patient = Patient(cloud, trio.current_time)
+    grower = Grower(path, metrics)
     changes = Changes(say)
     file = read()
     while True:
         outcome = "done"
         try:
             file = read()
-            await round_once(file, backend, patient, owner=owner, say=changes, metrics=metrics)
+            await round_once(file, backend, patient, owner=owner, say=changes, grower=grower, metrics=metrics)
         except (SettingsError, UnauthorisedError) as error:
             outcome = error.code
             logger.error("pool_needs_somebody", code=error.code, reason=error.message)
@@ -110,14 +121,23 @@ async def reconcile(
 
 
 async def round_once(
-    file: PoolFile, backend: Backend, cloud: Cloud, *, owner: str, say: Say, metrics: Metrics | None = None
+    file: PoolFile,
+    backend: Backend,
+    cloud: Cloud,
+    *,
+    owner: str,
+    say: Say,
+    grower: Grower,
+    metrics: Metrics | None = None,
 ) -> None:
-    """Look once, and do what can be done.
+    """Look once, and do what can be done; where space is short, with as many nodes more as the file allows.
 
     Raises:
         FascicleError: the pool or the gateway cannot be asked, or somebody else is at work.
     """
     async with open_lock(backend, owner, file.watch.lock_wait_s) as lock:
+        view = await observe(backend, cloud)
+        file = await grower.grow(file, view, lock, say)
         run = Run(file, backend, cloud, lock, say, waits=False, metrics=metrics)
-        for error in await run.once(file.wanted()):
+        for error in await run.once(file.wanted(), view):
             logger.warning("pool_machine_failed", code=error.code, reason=error.message)

@@ -45,6 +45,7 @@ def test_the_example_is_what_it_says() -> None:
     assert (example.wanted().count, example.back_end, example.host(3)) == (30, "xenapi", "node-03.nodes.example.org")
     usual = poolfile.WatchTable()
     assert example.watch == usual
+    assert (example.growth.count_max, example.growth.free_share_min) == (0, poolfile.GrowthTable().free_share_min)
 
 
 def test_nodes_are_reached_by_name_or_by_address(tmp_path: Path) -> None:
@@ -79,6 +80,13 @@ MISTAKES = [
     ('domain = "nodes.example.org"', 'first = "10.1.0.1/24"\nrouter = "x"', "`addresses.router`"),
     ('domain = "nodes.example.org"', 'domain = "a.b"\n[spread]\nper_host_max = -1', "$.spread.per_host_max"),
     ('domain = "nodes.example.org"', 'domain = "a.b"\n[watch]\ngrace_s = 0', "$.watch.grace_s"),
+    ("[nodes]", "[growth]\ncount_max = 29\n[nodes]", "`growth.count_max`: 29 is fewer than the 30 of `nodes.count`"),
+    ("[nodes]", "[growth]\ncount_max = -1\n[nodes]", "$.growth.count_max"),
+    ("[nodes]", "[growth]\ncount_max = 10_000\n[nodes]", "$.growth.count_max"),
+    ("[nodes]", "[growth]\nfree_share_min = 0\n[nodes]", "$.growth.free_share_min"),
+    ("[nodes]", "[growth]\nfree_share_min = 1.0\n[nodes]", "$.growth.free_share_min"),
+    ("[nodes]", "[growth]\nfree_share_min = 15\n[nodes]", "$.growth.free_share_min"),
+    ("[nodes]", "[growth]\nfree_share = 0.1\n[nodes]", "`growth.free_share`; did you mean `free_share_min`?"),
     ("[nodes]", "[nodes", "not valid TOML"),
 ]
 
@@ -90,6 +98,20 @@ def test_a_mistake_is_named_with_its_key(tmp_path: Path, old: str, new: str, sai
     assert said in caught.value.message
     assert "pool.toml" in caught.value.message
     assert "secret" not in caught.value.message
+
+
+def test_all_nodes_that_there_may_be_must_have_addresses(tmp_path: Path) -> None:
+    few = ('domain = "nodes.example.org"', 'first = "10.1.0.200/24"')
+    assert load(tmp_path, GOOD, few).address(30) == "10.1.0.229/24"
+    with pytest.raises(SettingsError, match=r"`addresses.first`: 60 nodes from 10.1.0.200 on go beyond"):
+        load(tmp_path, GOOD, few, ("[nodes]", "[growth]\ncount_max = 60\n[nodes]"))
+
+
+def test_a_number_beyond_the_maximum_is_refused(tmp_path: Path) -> None:
+    file = load(tmp_path, GOOD, ("[nodes]", "[growth]\ncount_max = 40\n[nodes]"))
+    assert poolfile.with_count(file, 40, tmp_path).nodes.count == 40
+    with pytest.raises(SettingsError, match=r"`growth.count_max`: 40 is fewer than the 41 of `nodes.count`"):
+        poolfile.with_count(file, 41, tmp_path)
 
 
 def test_no_file(tmp_path: Path) -> None:
