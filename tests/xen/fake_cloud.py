@@ -20,6 +20,7 @@ class FakeCloud:
         self.enrolments: list[str] = []
         self.revoked: list[str] = []
         self.needed: dict[str, int] = {}
+        self.room_bytes = 0  # of a node that enrols; 0: it does not say
 
     def boot(self, name: str, token: str, domain: str) -> None:
         """A node comes up with what its first-boot drive says; enrols if it has not."""
@@ -29,7 +30,7 @@ class FakeCloud:
                     return
                 self.enrolments.append(name)
                 self.domains[name] = domain
-                self.known[name] = {"draining": False}
+                self.known[name] = {"draining": False, "free_bytes": self.room_bytes, "total_bytes": self.room_bytes}
             self.known[name] |= {"state": "live", "silent_s": None}
 
     def halt(self, name: str, silent_s: float = 0.0) -> None:
@@ -37,6 +38,12 @@ class FakeCloud:
         with self.lock:
             if name in self.known:
                 self.known[name] |= {"state": "silent", "silent_s": silent_s}
+
+    def fill(self, free_bytes: int) -> None:
+        """Let every node have so much left."""
+        with self.lock:
+            for each in self.known.values():
+                each["free_bytes"] = free_bytes
 
     async def nodes(self) -> Mapping[str, Node]:
         return self.view()

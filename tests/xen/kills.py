@@ -69,13 +69,13 @@ class Killer:
             self.kills[what] += 1
             os.kill(victim, signal.SIGKILL)
 
-    def run(self, at: int = 0, *, before: bool = False) -> int:
+    def run(self, at: int = 0, *, before: bool = False, task: str = "apply") -> int:
         """Start a run that is killed at its `at`-th call (0: never); return how it ended."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         with self.lock:
             self.at, self.before, self.count, self.victim = at, before, 0, 0
-        order = {"folder": str(self.site.folder), "socket": str(self.socket)}
+        order = {"task": task, "folder": str(self.site.folder), "socket": str(self.socket)}
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
         with self.lock:

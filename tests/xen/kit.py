@@ -16,10 +16,13 @@ from tests.xen.server.pool import GIB, Pool
 from tests.xen.server.wire import Wire
 from transfer import pki
 from xen import lease, poolfile
-from xen.apply import Report, Run
+from xen.apply import Report, Run, Say
 from xen.backend import Backend
+from xen.growing import Grower
 from xen.holding import open_lock
+from xen.metrics import Metrics
 from xen.poolfile import PoolFile
+from xen.reconcile import round_once
 from xen.xenapi.backend import open_backend
 
 NETWORK = f"127.{64 + os.getpid() // 250 % 128}.{os.getpid() % 250}"
@@ -47,6 +50,7 @@ class Site:
         watch = nodes.pop("watch", {})
         administrator = nodes.pop("administrator", "administrator.json")
         spread = nodes.pop("spread", {})
+        growth = nodes.pop("growth", {})
         wanted = {"count": 3, "template": "node image", "storage": "shared", "network": "storage network"} | nodes
         text = f"""
 cluster = "{CLUSTER}"
@@ -62,6 +66,8 @@ fail_over_s = 20.0
 first = "{self.first_node}"
 [spread]
 {toml(spread)}
+[growth]
+{toml(growth)}
 [watch]
 {toml({"address_timeout_s": 20.0, "enrol_timeout_s": 20.0, "drain_timeout_s": 20.0} | watch)}
 """
@@ -75,6 +81,22 @@ first = "{self.first_node}"
         assert file.xenapi is not None
         with open_backend(file.xenapi, file.cluster, self.folder, **more) as backend:
             yield backend
+
+    async def round(
+        self, file: PoolFile, *, grower: Grower | None = None, metrics: Metrics | None = None, say: Say | None = None
+    ) -> None:
+        """Let the reconciler have one round."""
+        metrics = metrics or Metrics()
+        with self.backend(file) as backend:
+            await round_once(
+                file,
+                backend,
+                self.cloud,
+                owner="test/1/1",
+                say=say or self.said.append,
+                grower=grower or Grower(self.folder / "pool.toml", metrics),
+                metrics=metrics,
+            )
 
     async def apply(self, file: PoolFile, *, owner: str = "", upgrade: bool = False) -> Report:
         """Make the pool as the file says."""

@@ -93,12 +93,14 @@ class Hosts:
     def path(self, **nodes: Any) -> Path:
         """Write the pool file, with these keys of `[nodes]`."""
         watch = {"address_timeout_s": 20.0, "enrol_timeout_s": 20.0, "drain_timeout_s": 20.0} | nodes.pop("watch", {})
+        growth = nodes.pop("growth", {})
         wanted = {"count": 3, "template": "node image", "storage": "images", "network": "storage"} | nodes
         uris = ", ".join(f'"{uri}"' for uri in self.uris())
         path = self.folder / "pool.toml"
         path.write_text(
             f'cluster = "{CLUSTER}"\nadministrator = "administrator.json"\n[libvirt]\nuris = [{uris}]\n'
             f"[nodes]\n{toml(wanted)}\n[addresses]\ndomain = 'nodes.example.org'\n[watch]\n{toml(watch)}\n"
+            f"[growth]\n{toml(growth)}\n"
         )
         return path
 

@@ -117,12 +117,15 @@ def test_what_is_not_there_and_who_does_not_answer(site: Hosts, command: Command
 
 async def test_the_reconciler_brings_back_what_somebody_took_away(site: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
     file = site.file(count=2, watch={"every_s": 1.0, "grace_s": 1.0})
+    path = site.folder / "pool.toml"
     with site.backend(file) as opened:
         async with trio.open_nursery() as nursery:
 
             async def keep() -> None:
                 owner, say = lease.this_process(), site.said.append
-                await reconcile.reconcile(lambda: file, opened, site.cloud, owner=owner, say=say, metrics=Metrics())
+                await reconcile.reconcile(
+                    lambda: file, path, opened, site.cloud, owner=owner, say=say, metrics=Metrics()
+                )
 
             nursery.start_soon(keep)
             await _until(lambda: len(site.cloud.view()) == 2)

@@ -10,14 +10,13 @@ from tests.xen.kit import Site
 from transfer.errors import SettingsError
 from xen import poolfile
 from xen.metrics import Metrics, open_listener
-from xen.reconcile import Changes, Patient, reconcile, round_once
+from xen.reconcile import Changes, Patient, reconcile
 
 
 async def rounds(site: Site, times: int = 1, /, **nodes: object) -> None:
     file = site.file(**nodes)
-    with site.backend(file) as backend:
-        for _ in range(times):
-            await round_once(file, backend, site.cloud, owner="test/1/1", say=site.said.append)
+    for _ in range(times):
+        await site.round(file)
 
 
 def names_on(site: Site, host: str) -> list[str]:
@@ -78,8 +77,7 @@ async def test_the_coordinator_itself_dies(site: Site) -> None:
     text = (site.folder / "pool.toml").read_text().replace("password_file", f"others = {others}\npassword_file")
     (site.folder / "pool.toml").write_text(text)
     file = poolfile.load(site.folder / "pool.toml", {})
-    with site.backend(file) as backend:
-        await round_once(file, backend, site.cloud, owner="test/1/1", say=site.said.append)
+    await site.round(file)
     assert len(site.nodes()) == 4
     assert site.per_host()[1:] == [2, 1] or site.per_host()[1:] == [1, 2]
 
@@ -124,6 +122,7 @@ async def test_it_goes_on_by_itself_and_reads_the_file_anew(site: Site) -> None:
             async def keep() -> None:
                 await reconcile(
                     lambda: poolfile.load(path, {}),
+                    path,
                     backend,
                     site.cloud,
                     owner="test/1/1",

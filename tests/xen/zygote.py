@@ -1,6 +1,6 @@
 """A process that forks a run of apply for each line that it reads, so that a run costs no start of an interpreter.
 
-    in:   {"folder": ..., "socket": ...}
+    in:   {"task": "apply" or "reconcile", of which it is one round, "folder": ..., "socket": ...}
     out:  the run's process id, then how it ended (as `waitpid` says)
 
 The run is a real process with the real back end; it can be killed at any moment.
@@ -18,24 +18,33 @@ from transfer import log
 from transfer.errors import FascicleError
 from xen import apply, lease, poolfile, steps
 from xen.apply import Run
+from xen.growing import Grower
 from xen.holding import open_lock
+from xen.metrics import Metrics
+from xen.reconcile import round_once
 from xen.xenapi.backend import open_backend
 
 
-async def run(folder: Path, socket: str) -> None:
+async def run(task: str, folder: Path, socket: str) -> None:
     """Apply the pool file in the folder."""
-    file = poolfile.load(folder / "pool.toml", {})
+    path = folder / "pool.toml"
+    file = poolfile.load(path, {})
     assert file.xenapi is not None
     with open_backend(file.xenapi, file.cluster, folder) as backend:
         cloud = LinkedCloud(socket)
-        async with open_lock(backend, lease.this_process(), file.watch.lock_wait_s) as lock:
+        owner = lease.this_process()
+        if task == "reconcile":
+            grower = Grower(path, Metrics())
+            await round_once(file, backend, cloud, owner=owner, say=lambda line: None, grower=grower)
+            return
+        async with open_lock(backend, owner, file.watch.lock_wait_s) as lock:
             await Run(file, backend, cloud, lock, lambda line: None).until_as(file.wanted())
 
 
 def child(order: dict[str, str]) -> int:
     """Run, and return the exit code."""
     try:
-        trio.run(run, Path(order["folder"]), order["socket"])
+        trio.run(run, order["task"], Path(order["folder"]), order["socket"])
     except FascicleError as error:
         print(f"{error.code}: {error.message}", file=sys.stderr)
         return error.exit_code
