@@ -34,6 +34,10 @@ def leave_uncommitted(gateway: Gateway, nodes: Keepers, *sent: Any) -> str:
     return str(transfer_id)
 
 
+def node_statuses(gateway: Gateway) -> list[dict[str, Any]]:
+    return get(gateway.client("op-1"), "/api/v1/status")["nodes"]
+
+
 def audited(gateway: Gateway, event: str) -> list[dict[str, Any]]:
     lines = log_path(Path(gateway.config.data)).read_bytes().splitlines()
     found = [msgspec.json.decode(line[line.index(b"{") :]) for line in lines]
@@ -190,6 +194,9 @@ def test_full_nodes_give_to_emptier_ones(identities: Identities, tmp_path: Path)
         wait(lambda: sum(len(node.aside) for node in nodes.values()) == 8)
         assert all(len(held) == 2 and "node-3" in held for held in holders(gateway).values())
         assert (repairs(gateway)["moved_total"], repairs(gateway)["repaired_total"]) == (8, 0)
+        aside = {name: sum(one.receipt.stored_bytes for one in node.aside.values()) for name, node in nodes.items()}
+        wait(lambda: {node["node_id"]: node["trash_bytes"] for node in node_statuses(gateway)} == aside)
+        assert repairs(gateway)["trash_bytes"] == sum(aside.values()) > aside["node-3"] == 0
 
 
 @pytest.mark.parametrize("undo", [False, True])

@@ -72,11 +72,48 @@ def test_status(site: Site, command: Command) -> None:
     assert lines[0].startswith("host host-1  open  ")
     assert sorted(line.split("  ")[2] for line in lines[:3]) == ["0 nodes", "1 nodes", "1 nodes"]
     assert lines[3].startswith("node-01  serving  running on host-")
+    assert lines[-2].endswith("is free is not known; no node is added by itself (`growth.count_max`)")
     assert lines[-1] == "as wanted"
     code, lines, _ = command("status", "--json")
     shown = json.loads(lines[0])
     assert [each["node"] for each in shown["nodes"]] == ["live", "live"]
     assert (shown["wanted"], shown["steps"], shown["notes"]) == (2, 0, [])
+
+
+def test_status_says_how_much_room_there_is_and_what_comes_of_it(site: Site, command: Command) -> None:
+    site.file(count=2, growth={"count_max": 3, "free_share_min": 0.125})
+    for each in site.cloud.known.values():
+        each |= {"free_bytes": 40, "total_bytes": 100}
+    room = "% of the nodes' room is free; below 12.5 % the reconciler adds nodes, up to 3 in all"
+    assert command("status")[1][-2:] == [f"40.0 {room}", "as wanted"]
+    site.cloud.fill(10)
+    assert command("status")[1][-3:] == [
+        f"10.0 {room}",
+        "less than 12.5 % of the nodes' room is free: 3 nodes are wanted, not 2",
+        "as wanted",
+    ]
+    shown = json.loads(command("status", "--json")[1][0])
+    assert shown["growth"] == {"free_ratio": 0.1, "outcome": "grown", "count_max": 3, "free_share_min": 0.125}
+    code, _, errors = command("scale", 4)
+    assert (code, "`growth.count_max`: 3 is fewer than the 4 of `nodes.count`" in errors) == (2, True)
+    site.assert_exactly(2)
+
+
+def test_apply_goes_by_what_was_written_while_it_waited(
+    site: Site, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, opened = site.folder / "pool.toml", pools.open_lock
+    site.file(count=1)
+
+    @asynccontextmanager
+    async def open_lock(*words: Any) -> AsyncIterator[Any]:
+        path.write_text(path.read_text().replace("count = 1", "count = 2"))  # by whoever had the lock before
+        async with opened(*words) as lock:
+            yield lock
+
+    monkeypatch.setattr(pools, "open_lock", open_lock)
+    assert command("apply")[1] == ["as wanted: 2 nodes (0 steps in 0 rounds)"]
+    site.assert_exactly(2)
 
 
 def test_scale_writes_the_number_and_nothing_else(site: Site, command: Command) -> None:

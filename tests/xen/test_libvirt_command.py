@@ -15,7 +15,7 @@ libvirt = pytest.importorskip("libvirt", reason="libvirt-python is not installed
 from fascicle import pools
 from fascicle.cli import main
 from tests.xen.libvirt_kit import Hosts, open_hosts
-from xen import lease, reconcile
+from xen import lease, poolfile, reconcile
 from xen.libvirt import backend, lock
 from xen.metrics import Metrics
 
@@ -133,6 +133,33 @@ async def test_the_reconciler_brings_back_what_somebody_took_away(site: Hosts, m
             await _until(lambda: site.cloud.view()["node-02"].state == "silent")
             await _until(lambda: site.cloud.view()["node-02"].state == "live")
             nursery.cancel_scope.cancel()
+    assert [each.name for each in site.machines()] == ["node-01", "node-02"]
+
+
+async def test_the_reconciler_makes_more_when_disks_are_full(site: Hosts) -> None:
+    site.cloud.room_bytes = 100
+    file = site.file(count=1, growth={"count_max": 3}, watch={"every_s": 0.2})
+    path = site.folder / "pool.toml"
+    with site.backend(file) as opened:
+        async with trio.open_nursery() as nursery:
+
+            async def keep() -> None:
+                await reconcile.reconcile(
+                    lambda: poolfile.load(path, {}),
+                    path,
+                    opened,
+                    site.cloud,
+                    owner=lease.this_process(),
+                    say=site.said.append,
+                    metrics=Metrics(),
+                )
+
+            nursery.start_soon(keep)
+            await _until(lambda: len(site.cloud.view()) == 1)
+            site.cloud.fill(0)
+            await _until(lambda: len(site.cloud.view()) == 2)
+            nursery.cancel_scope.cancel()
+    assert poolfile.load(path, {}).nodes.count == 2
     assert [each.name for each in site.machines()] == ["node-01", "node-02"]
 
 
