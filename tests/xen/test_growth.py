@@ -197,6 +197,18 @@ def test_the_fewest_that_suffice(free: int, used: int, each: int, share: float) 
     assert more == 0 or not suffices(more - 1)
 
 
+@pytest.mark.parametrize(("used", "expected"), [(84, 10), (86, 12), (100, 17)])
+def test_copies_that_are_moved_to_new_nodes_and_kept_for_a_week_at_the_old_ones_end_it_too(
+    used: int, expected: int
+) -> None:
+    """Ten nodes of 100: until what balance moved is deleted it lies at both places, and the share is less by it."""
+    count, free = 10, 10 * (100 - used)
+    while more := more_nodes(free, count * 100, Fraction(100), 0.15):
+        count += more
+        free = count * 100 - 10 * used - (count - 10) * 10 * used // count
+    assert count == expected
+
+
 MISHAPS = st.lists(
     st.tuples(
         st.integers(1, 8),
