@@ -22,6 +22,7 @@ from typing import Any
 from tests.xen import cloud_link
 from tests.xen.kit import Site, open_site
 from tests.xen.server.database import Failure
+from xen import poolfile
 
 NOT_COUNTED = ("pool.", "task.", "session.", "event.")
 ROOT = Path(__file__).parents[2]
@@ -137,6 +138,29 @@ def killed_each(killer: Killer, count: int, other: int, *, first: int = 1, strid
     raise AssertionError
 
 
+def killed_growing(killer: Killer) -> int:
+    """Kill a round of the reconciler that grows from two nodes to three at its first call, its second, ..., before and
+    after it, each time with rounds after it that finish; return at how many calls."""
+    site = killer.site
+    site.cloud.room_bytes = 100
+    for at in range(1, 999):
+        for before in (True, False):
+            site.file(count=2, growth={"count_max": 3}, watch={"lanes": 1})
+            assert killer.run() == 0
+            site.assert_exactly(2)
+            site.cloud.fill(1)
+            code = killer.run(at, before=before, task="reconcile")
+            if code == 0:
+                return at - 1
+            assert code == -signal.SIGKILL, code
+            for _ in range(3):
+                assert killer.run(task="reconcile") == 0
+            forget_killed(site)
+            assert poolfile.load(site.folder / "pool.toml", {}).nodes.count == 3
+            site.assert_exactly(3)
+    raise AssertionError
+
+
 def forget_killed(site: Site) -> None:
     """Do what a pool does by itself after a while: end the sessions and tasks of processes that are gone."""
     site.pool.database.forget("task")
@@ -144,11 +168,15 @@ def forget_killed(site: Site) -> None:
 
 
 def main() -> None:
-    """Kill at each call of one node's coming and going; then bring thirty up and down, killed all the time."""
+    """Kill at each call of one node's coming, its going, and a growing round; then bring thirty up and down, killed all
+    the time."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     with tempfile.TemporaryDirectory() as folder, open_site(Path(folder)) as site, open_killer(site) as killer:
         coming, going = killed_each(killer, 1, 0), killed_each(killer, 0, 1)
         print(json.dumps({"calls_of_coming": coming, "calls_of_going": going, "kills": sum(killer.kills.values())}))
+    with tempfile.TemporaryDirectory() as folder, open_site(Path(folder)) as site, open_killer(site) as killer:
+        growing = killed_growing(killer)
+        print(json.dumps({"calls_of_growing": growing, "kills": sum(killer.kills.values())}))
     with tempfile.TemporaryDirectory() as folder, open_site(Path(folder), hosts=4) as site, open_killer(site) as killer:
         site.pool.delays.clone = 0.01
         runs = 0
