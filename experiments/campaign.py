@@ -4,9 +4,7 @@ Each single transfer has a fresh server, so nothing is stored already and nothin
 get the same fresh files. The link is probed before each round. Refuses to do: the measuring (`experiments.measure`).
 """
 
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -20,6 +18,7 @@ from experiments.measure import measure
 from experiments.peers.base import Job, Options, Peer
 from experiments.profiles import Profile
 from experiments.workload import Workload
+from experiments.workplace import Workplace, open_workplace
 from transfer.errors import FascicleError
 
 
@@ -87,12 +86,12 @@ def conduct(plan: Plan, skipped: list[dict[str, str]]) -> results.Results:
         FascicleError: a link cannot be made or is not what it should be; what was measured is kept.
     """
     kept = results.new(machine.describe(), plan.describe(), skipped)
-    with _keeping(kept, plan.out), _open_workplace() as place:
+    with _keeping(kept, plan.out), open_workplace() as workplace:
         for profile in plan.profiles:
             with open_link(profile, seed=plan.seed, algorithm=plan.algorithm) as link:
                 kept["links"][profile.name] = link.describe()
                 for run in range(plan.runs):
-                    _round(plan, link, run, place, kept)
+                    _round(plan, link, run, workplace, kept)
         kept["complete"] = True
     return kept
 
@@ -111,40 +110,33 @@ def _keeping(kept: results.Results, out: Path) -> Iterator[None]:
         results.save(kept, out)
 
 
-@contextmanager
-def _open_workplace() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="fascicle-experiment-") as name:
-        Path(name).chmod(0o755)  # vsftpd's unprivileged process must reach its root
-        yield Path(name)
-
-
-def _round(plan: Plan, link: Link, run: int, place: Path, kept: results.Results) -> None:
+def _round(plan: Plan, link: Link, run: int, workplace: Workplace, kept: results.Results) -> None:
     profile, seed = link.profile, seed_of(plan, link.profile, run)
     files = plan.workload.write(
-        place / "files", objects=plan.objects.get(profile.name, plan.objects.get("", 0)), seed=seed
+        workplace.folder / "files", objects=plan.objects.get(profile.name, plan.objects.get("", 0)), seed=seed
     )
     calibration = calibrate(link)
     _say(f"{profile.name}: run {run + 1} of {plan.runs}, link by {link.method}: {_short(calibration)}")
     try:
         for number, case in enumerate(order(cases(plan.peers, plan.nodes), run)):
             head = {"profile": profile.name, "peer": case.peer.name, "nodes": case.nodes, "run": run, "order": number}
-            job = Job(link, place / "job", case.nodes, files, plan.options)
-            figures = _attempt(case, job)
+            job = Job(link, workplace.folder / "job", case.nodes, files, plan.options)
+            figures = _attempt(case, job, workplace)
             kept["runs"].append({**head, "seed": seed, "calibration": calibration, **figures})
             results.save(kept, plan.out)
             _say(f"  {_name(case):22} {_line(figures)}")
     finally:
-        shutil.rmtree(place / "files")
+        workplace.put_aside(workplace.folder / "files")
 
 
-def _attempt(case: Case, job: Job) -> dict[str, Any]:
+def _attempt(case: Case, job: Job, workplace: Workplace) -> dict[str, Any]:
     job.folder.mkdir()
     try:
         return measure(case.peer, job)
     except FascicleError as error:
         return {"error": error.message}
     finally:
-        shutil.rmtree(job.folder, ignore_errors=True)
+        workplace.put_aside(job.folder)
 
 
 def _name(case: Case) -> str:

@@ -93,7 +93,7 @@ class _Server:
             except* FascicleError as group:
                 error = first_error(group)
                 if isinstance(error, BusyError) and not error.retry_after_s:
-                    error = self._doors.refusal(error.message)
+                    error = guest.refusal(error.message)
                 if error.code != "unreachable":
                     self._node.metrics.refused(error.code)
                     await refuse(connected, error)

@@ -9,8 +9,9 @@ in bytes of original a second; the encoding with the highest rate is taken. Spee
 table and are learnt, with old samples forgotten. Speeds are per second of a processor, and the share of one that
 workers get is learnt from all together: so a moment when a processor was busy is not held against whatever ran then.
 What is in use stays in use until another is better by a margin, and for some objects after each change. Now and then
-another that could be better is tried. Pure: no clock, no threads, no randomness; for one thread. Refuses to do:
-encoding, measuring the link.
+another that could be better is tried. Where neither the link binds nor the processors have time to spare, every
+encoding takes from what binds, and objects go raw. Pure: no clock, no threads, no randomness; for one thread. Refuses
+to do: encoding, measuring the link.
 """
 
 from collections.abc import Sequence
@@ -36,6 +37,7 @@ BARRED_OBJECTS: Final = 512
 SHARE_S: Final = 0.01  # of encoding on a processor that nothing else wants, as long as nothing is known
 FORGET_RATIO: Final = 0.97  # a sample counts half after 23 others
 PRIOR_RATIO: Final = 0.1  # the table counts as a tenth of an object
+SPARE_RATIO: Final = 0.75  # workers that get less of a processor take it from others, who would be faster with it
 WORTH_RATIO: Final = 1.03  # what makes objects less smaller than this is not worth the processor
 KINDS_MAX: Final = 256
 _MB: Final = 1e6
@@ -113,6 +115,11 @@ class _State:
     changed_at: int = 0
     objects: int = 0
 
+    def change(self, name: str) -> None:
+        """Use another from here on."""
+        if name != self.current:
+            self.current, self.changed_at = name, self.objects
+
 
 def rate_bytes_s(estimate: Estimate, *, workers: float, goodput_bytes_s: float, fill_with_raw: bool) -> float:
     """Return how many bytes of original a second arrive; see the module."""
@@ -132,18 +139,21 @@ class Choice:
         self._states: dict[Kind | str, _State] = {}
         self._processor_s = self._elapsed_s = SHARE_S  # decaying sums over all encodings
 
-    def choose(self, kind: Kind | str, goodput_bytes_s: float) -> str:
+    def choose(self, kind: Kind | str, goodput_bytes_s: float, *, is_idle: bool = False) -> str:
         """Return the encoding for the next object of `kind` (a name: no image) at this goodput, above 0, of the link.
 
         The goodput must be what the link carries while it is busy: what it carried while it waited for encoders
-        would make the choice ever denser.
+        would make the choice ever denser. `is_idle`: the link seldom has anything waiting.
         """
         state = self._state(kind)
         state.objects += 1
         rates = self.rates(kind, goodput_bytes_s)
-        best = max(rates, key=rates.__getitem__)
-        self._settle(state, rates, best)
-        chosen = self._probe(state, rates, goodput_bytes_s) or state.current
+        if is_idle and self._processors < SPARE_RATIO * self._workers:
+            state.change(RAW)
+            chosen = self._probe_processors(state, rates)
+        else:
+            self._settle(state, rates, max(rates, key=rates.__getitem__))
+            chosen = self._probe(state, rates, goodput_bytes_s) or state.current
         if chosen != RAW:
             state.estimates[chosen].asked_for = state.objects
         return chosen
@@ -213,7 +223,7 @@ class Choice:
             settled = state.objects - state.changed_at >= DWELL_OBJECTS
             if rates[best] <= held * (MARGIN_RATIO if settled else FAR_RATIO):
                 return
-        state.current, state.changed_at = best, state.objects
+        state.change(best)
 
     def _probe(self, state: _State, rates: dict[str, float], goodput_bytes_s: float) -> str | None:
         """Every so many objects, return the one longest unused of those that come near the best."""
@@ -230,6 +240,13 @@ class Choice:
         if state.objects % PROBE_OBJECTS:
             near = [name for name in near if not state.estimates[name].measured]
         return min(near, key=lambda name: state.estimates[name].asked_for, default=None)
+
+    def _probe_processors(self, state: _State, rates: dict[str, float]) -> str:
+        """Every so many objects, return the fastest: how it does tells whether processors have time again."""
+        fast = {name: state.estimates[name].speed_bytes_s for name in rates if name != RAW}
+        if state.objects % PROBE_OBJECTS or not fast:
+            return RAW
+        return max(fast, key=fast.__getitem__)
 
     def _is_cheap(self, state: _State, name: str, goodput_bytes_s: float, least_bytes_s: float) -> bool:
         """Tell whether a try takes little: raw beside it fills the link, and hides how slow an encoder is."""

@@ -134,7 +134,7 @@ class _Auto:
     def choose(self, head: Buffer) -> tuple[Kind | str, str]:
         kind, _ = kind_of(head)
         with self._lock:
-            name = self._choice.choose(kind, self._link.bytes_s)
+            name = self._choice.choose(kind, self._link.bytes_s, is_idle=self._link.is_idle)
             self._ratio = self._choice.ratio(kind, name)
         return kind, name
 

@@ -28,7 +28,7 @@ class Guest:
     def __init__(self, doors: "Doors", turn_out: Callable[[], object]) -> None:
         self._doors = doors
         self.turn_out = turn_out
-        self.is_known = False
+        self.is_known = self.is_refused = False
 
     def admit(self, party: str, *, ours: bool = False) -> None:
         """Give a known one its place; it can no longer be turned out but while it rests.
@@ -37,6 +37,11 @@ class Guest:
             BusyError: there is no place for it now; says when to come back. It stays a stranger.
         """
         self._doors.admit(self, party, ours=ours)
+
+    def refusal(self, message: str) -> BusyError:
+        """Return the error for this one, who is known and yet turned away for now, with the time to come back."""
+        self.is_refused = True
+        return self._doors.refusal(message)
 
     def rest(self) -> None:
         """Nothing is under way: may be turned out for another known one."""
@@ -107,7 +112,8 @@ class Doors:
     def leave(self, guest: Guest) -> None:
         """See `Guest.leave`."""
         self.lobby.leave(guest)
-        self.places.leave(guest)
+        if self.places.leave(guest) and not guest.is_refused:
+            self._comeback.free(self._clock())
         self._uncollected += not guest.is_known
         if self._uncollected >= COLLECT_EVERY:
             self._uncollected = 0

@@ -65,12 +65,13 @@ class Places(Generic[G]):
         """Note that one works again."""
         self._resting.pop(guest, None)
 
-    def leave(self, guest: G) -> None:
-        """Take the place back; does nothing where there is none."""
+    def leave(self, guest: G) -> bool:
+        """Take the place back, and tell whether there was one."""
         party = self._party_of.pop(guest, None)
         if party is None:
-            return
+            return False
         self._resting.pop(guest, None)
         self._counts[party] -= 1
         if not self._counts[party]:
             del self._counts[party]
+        return True

@@ -45,6 +45,27 @@ def test_a_crowd_that_keeps_coming_comes_evenly(crowd: int) -> None:
     assert 0 < min(came[100:]) <= max(came[100:]) < 3 * RETURNS_PER_S
 
 
+def returns_in_a_second(comeback: Comeback, now_s: float) -> int:
+    """Turn 3000 away at once; return how many are told to come back after 3 to 4 s."""
+    return Counter(comeback.refuse(now_s) for _ in range(3000))[3.0]
+
+
+@pytest.mark.parametrize("freed_per_s", [1, 19, 80, 400])
+def test_as_many_come_back_as_places_become_free_and_a_quarter_more(freed_per_s: int) -> None:
+    comeback = Comeback()
+    for number in range(30 * freed_per_s):
+        comeback.free(number / freed_per_s)
+    assert returns_in_a_second(comeback, 30.0) == pytest.approx(max(RETURNS_PER_S, 1.25 * freed_per_s), rel=0.05, abs=1)
+    assert returns_in_a_second(comeback, 600.0) == RETURNS_PER_S  # what was fast ten minutes ago
+
+
+def test_a_clock_that_stands_still_or_goes_back_breaks_nothing() -> None:
+    comeback = Comeback()
+    for now_s in (5.0, 5.0, 4.0):
+        comeback.free(now_s)
+        assert PAUSE_S_MAX >= comeback.refuse(now_s) >= 1.0
+
+
 def test_nobody_comes_earlier_than_told() -> None:
     assert [spread_s(10, draw) for draw in (0.0, 0.5)] == [10, 10.5]
     assert spread_s(1e9, 0.0) == PAUSE_S_MAX
@@ -83,3 +104,18 @@ def test_doors_refuse_with_the_time_and_keep_the_refused_as_a_stranger() -> None
     third.leave()
     third.leave()
     assert len(doors.places) == 0
+
+
+def test_only_who_was_served_leaves_a_free_place() -> None:
+    now_s = [0.0]
+    doors = Doors(Lobby(8, 8), Places(8, 8), clock=lambda: now_s[0])
+    for number in range(30 * 24):
+        now_s[0] = number / 24
+        served, refused = (doors.enter("10.0.0.1", lambda: None) for _ in range(2))
+        served.admit("a")
+        refused.admit("a")
+        refused.refusal("there are 48 flows that send")
+        served.leave()
+        refused.leave()
+    pauses_s = Counter(doors.refusal("busy").retry_after_s for _ in range(3000))
+    assert pauses_s[3.0] == pytest.approx(1.25 * 24, rel=0.05, abs=1)

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from transfer.choice import BARRED_OBJECTS, DWELL_OBJECTS, KINDS_MAX, LADDER, Choice
+from transfer.choice import BARRED_OBJECTS, DWELL_OBJECTS, KINDS_MAX, LADDER, PROBE_OBJECTS, Choice
 from transfer.dicom.pixels import Kind
 from transfer.encodings import ENCODINGS, IMAGE_ENCODINGS
 
@@ -155,3 +155,36 @@ def test_busy_processors_are_held_against_all_encodings_alike() -> None:
     shared = chooser.rates(CT, GIGABIT)
     assert all(shared[name] < alone[name] for name in ("htj2k", "jpegls", "jxl-3"))
     assert max(shared, key=shared.__getitem__) in ("shuffle-lz4", "gradient-zstd")
+
+
+def choose_on_an_idle_link(chooser: Choice, share: float, objects: int = 640) -> Counter[str]:
+    """Choose and encode so many objects with workers that get this share of a processor; count what was chosen."""
+    chosen: Counter[str] = Counter()
+    for _ in range(objects):
+        name = chooser.choose(CT, 4 * GIGABIT, is_idle=True)
+        chosen[name] += 1
+        if name != "raw":
+            ratio, speed = MACHINE[name]
+            seconds = OBJECT / speed / 1e6
+            chooser.note(CT, name, OBJECT, int(OBJECT / ratio), seconds)
+            chooser.note_share(seconds, seconds / share)
+    return chosen
+
+
+def test_where_neither_the_link_nor_a_processor_has_to_wait_for_the_other_objects_are_encoded() -> None:
+    assert choose_on_an_idle_link(Choice(2), share=1.0)["raw"] < 640 * 0.05
+
+
+def test_busy_processors_are_left_alone_while_the_link_is_idle() -> None:
+    chooser = Choice(2)
+    choose_on_an_idle_link(chooser, share=0.3)
+    later = choose_on_an_idle_link(chooser, share=0.3)
+    assert later == {"raw": 640 - 640 // PROBE_OBJECTS, "shuffle-lz4": 640 // PROBE_OBJECTS}
+    assert mostly(run(chooser, HUNDRED)) != "raw"  # the link binds again
+
+
+def test_processors_that_have_time_again_are_noticed() -> None:
+    chooser = Choice(2)
+    choose_on_an_idle_link(chooser, share=0.3)
+    choose_on_an_idle_link(chooser, share=1.0, objects=100 * PROBE_OBJECTS)
+    assert choose_on_an_idle_link(chooser, share=1.0)["raw"] < 640 * 0.05

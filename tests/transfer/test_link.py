@@ -70,3 +70,29 @@ def test_what_is_remembered_counts_more_than_how_near_the_gateway_is() -> None:
     link = Link(3e6)
     link.hint(0.0002)
     assert link.bytes_s == 3e6
+
+
+def test_a_link_that_seldom_has_anything_waiting_is_idle() -> None:
+    link = Link()
+    for number in range(40):
+        link.take(40e6, is_full=number % 4 == 0)
+    assert link.is_idle
+    take(link, [110e6] * 5, is_full=True)
+    assert link.is_idle  # not yet: bursts are no proof
+    take(link, [110e6] * 20, is_full=True)
+    assert not link.is_idle
+
+
+def test_a_link_that_binds_is_not_idle_for_a_few_samples_at_the_start_or_between() -> None:
+    link = Link()
+    take(link, [50e6] * 4, is_full=False)
+    assert not link.is_idle
+    for number in range(100):
+        link.take(115e6, is_full=number % 10 != 9)
+        assert not link.is_idle
+
+
+def test_what_trickles_does_not_make_a_slow_link_idle() -> None:
+    link = Link()
+    take(link, [100e3] * 100, is_full=False)
+    assert not link.is_idle
