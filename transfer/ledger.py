@@ -16,6 +16,7 @@ from transfer.refusals import Fate, judge
 from transfer.work import Budget, Encoded, Item, Work
 
 BODIES_BYTES_MAX: Final = 64 << 20
+FIRST_BYTES_MAX: Final = 8 << 20  # until an offer is answered: more would take processors from the handshakes before
 BUSY_PATIENCE: Final = 10.0  # times as long, for nodes that say when to come back
 
 
@@ -25,7 +26,7 @@ class Ledger:
     def __init__(self, counters: Counters, patience_s: float) -> None:
         self.counters = counters
         self.work = Work()
-        self.budget = Budget(BODIES_BYTES_MAX)
+        self.budget = Budget(BODIES_BYTES_MAX, first_bytes=FIRST_BYTES_MAX)
         self.outcomes: list[Outcome] = []
         self.nodes: set[str] = set()  # where objects can go
         self.encodes = False  # whether objects wait for an encoder before they may go

@@ -143,6 +143,7 @@ class _Transfer:
         ]
         answer = await self._client.offer(self._transfer_id, offered)
         self._ledger.moved()
+        self._ledger.budget.widen()
         stored = set(answer.stored)
         for item in batch:
             self._ledger.take_answer(item, stored=item.object_id in stored)
@@ -209,11 +210,15 @@ class _Transfer:
         return size_bytes >= RECEIPTS_BYTES_MAX or len(self._receipts) >= RECEIPT_BATCHES_MAX
 
     async def _post_receipts(self) -> None:
-        """Hand receipts on, as many at once as have gathered; the last go with the commit."""
-        settled = self._ledger.work.settled
+        """Hand receipts on, as many at once as have gathered; the last go with the commit.
+
+        When the last objects are on their way those before them are handed on, so that the commit has few.
+        """
+        work = self._ledger.work
+        settled = work.settled
         while not settled.is_set():
             with trio.move_on_after(RECEIPTS_PAUSE_S):
-                await settled.wait()
+                await (settled.wait() if work.is_exhausted else work.wait_exhausted())
             if self._receipts and not settled.is_set():
                 async with self._posting:
                     await self._client.receipts(self._transfer_id, self._hand_over())

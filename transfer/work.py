@@ -98,6 +98,7 @@ class Work:
     def no_more(self) -> None:
         """Say that nothing more is added."""
         self._complete = True
+        self._note_taken()
         self._check()
 
     def give_back(self, item: Item) -> None:
@@ -177,12 +178,20 @@ class Work:
         while len(self._ready) >= count and self.ready_bytes >= size_bytes():
             await self._taken.wait()
 
+    async def wait_exhausted(self) -> None:
+        """Wait until nothing waits and nothing more comes."""
+        while not self.is_exhausted:
+            await self._taken.wait()
+
+    def _note_taken(self) -> None:
+        self._taken.set()
+        self._taken = trio.Event()
+
     def _take_from(self, waiting: deque[Item], node_id: str) -> Item | None:
         for index, item in enumerate(waiting):
             if node_id not in item.refused_by and not self._belongs_elsewhere(item, node_id):
                 del waiting[index]
-                self._taken.set()
-                self._taken = trio.Event()
+                self._note_taken()
                 return item
         return None
 
@@ -207,10 +216,11 @@ class Work:
 
 
 class Budget:
-    """Bytes of bodies that may be in memory at once."""
+    """Bytes of bodies that may be in memory at once: `first_bytes` until it is widened, then `limit_bytes`."""
 
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit_bytes = limit_bytes
+    def __init__(self, limit_bytes: int, *, first_bytes: int | None = None) -> None:
+        self._widest_bytes = limit_bytes
+        self._limit_bytes = limit_bytes if first_bytes is None else first_bytes
         self._used_bytes = 0
         self._changed = trio.Event()
 
@@ -219,6 +229,12 @@ class Budget:
         while self._used_bytes and self._used_bytes + size_bytes > self._limit_bytes:
             await self._changed.wait()
         self._used_bytes += size_bytes
+
+    def widen(self) -> None:
+        """Let all of the limit be used from here on."""
+        if self._limit_bytes < self._widest_bytes:
+            self._limit_bytes = self._widest_bytes
+            self.give_back(0)
 
     def take_over_limit(self, size_bytes: int) -> None:
         """Take without waiting: for what must move on before anything can be let go."""

@@ -181,6 +181,47 @@ async def test_what_is_larger_than_the_budget_goes_alone(nursery) -> None:
     await done.wait()
 
 
+async def test_a_budget_is_small_until_it_is_widened(nursery) -> None:
+    budget = Budget(100, first_bytes=20)
+    await budget.take(20)
+    done = trio.Event()
+
+    async def take() -> None:
+        await budget.take(80)
+        done.set()
+
+    nursery.start_soon(take)
+    await trio.testing.wait_all_tasks_blocked()
+    assert not done.is_set()
+    budget.widen()
+    await done.wait()
+    nursery.start_soon(budget.take, 1)
+    await trio.testing.wait_all_tasks_blocked()
+    budget.widen()  # again: no wider than it is
+    await trio.testing.wait_all_tasks_blocked()
+    assert budget._used_bytes == 100
+    budget.give_back(1)
+
+
+async def test_work_is_exhausted_when_the_last_object_was_taken_and_no_more_comes(nursery) -> None:
+    work = Work()
+    work.add(item(1))
+    exhausted: list[bool] = []
+
+    async def wait() -> None:
+        await work.wait_exhausted()
+        exhausted.append(work.is_exhausted)
+
+    nursery.start_soon(wait)
+    await trio.testing.wait_all_tasks_blocked()
+    assert work.take_nowait("a") is not None
+    await trio.testing.wait_all_tasks_blocked()
+    assert exhausted == []  # more may come
+    work.no_more()
+    await trio.testing.wait_all_tasks_blocked()
+    assert exhausted == [True]
+
+
 async def test_what_must_move_on_takes_without_waiting(nursery) -> None:
     budget = Budget(100)
     await budget.take(100)
