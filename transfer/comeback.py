@@ -1,19 +1,24 @@
 """When those who were turned away shall come back, and how that is said.
 
 To turn somebody away costs a handshake. If all came back every second, a crowd would eat up what the served ones need;
-if all waited long, places would stay empty. So each is told a moment of its own, one after another, as many in a second
-as places have become free in a second of late and a quarter more, at least `RETURNS_PER_S`; and adds a second of chance
-at most. HTTP says it as Retry-After; a refused flow in the words of its text, because the frame's fields are fixed.
-Pure. Refuses to do: waiting, clocks, drawing numbers.
+if all waited long, places would stay empty. So each is told a moment of its own, one after another, and adds a second
+of chance at most. How many come in a second follows what became of the last: few refused beside those who were served,
+and more may come, since not all who were told do (a sender ends with the flows that it has); many refused, and fewer.
+HTTP says it as Retry-After; a refused flow in the words of its text, because the frame's fields are fixed. Pure.
+Refuses to do: waiting, clocks, drawing numbers.
 """
 
 import math
 import re
 from typing import Final
 
-RETURNS_PER_S: Final = 25.0  # a refusal costs 1 to 3 ms of a processor, so this is 2 to 8 % of one
-MORE_RATIO: Final = 1.25  # some come in vain, so that no place waits for them
-LATELY_S: Final = 5.0
+RETURNS_PER_S: Final = 25.0  # to begin with; a refusal costs 1 to 3 ms of a processor, so this is 2 to 8 % of one
+RETURNS_PER_S_MIN: Final = 10.0
+RETURNS_PER_S_MAX: Final = 400.0
+STEP_S: Final = 1.0
+FEW_RATIO, MANY_RATIO = 0.1, 0.4  # refused for each one served
+MORE_RATIO: Final = 1.5
+FEWER_RATIO: Final = 0.8
 PAUSE_S_MIN: Final = 1.0
 PAUSE_S_MAX: Final = 60.0
 SPREAD_S: Final = 1.0  # what is said is whole seconds
@@ -25,22 +30,34 @@ class Comeback:
 
     def __init__(self) -> None:
         self._last_s = -math.inf
-        self._freed, self._freed_s = 0.0, 0.0  # a decaying count, and when it was brought up to date
-
-    def free(self, now_s: float) -> None:
-        """Note that a place has become free."""
-        self._freed = self._lately(now_s) + 1
-        self._freed_s = now_s
+        self._returns_per_s = RETURNS_PER_S
+        self._served = self._refused = 0
+        self._step_s = -math.inf  # when the two were counted from
 
     def refuse(self, now_s: float) -> float:
         """Give the next moment; return the seconds until then, whole ones."""
-        returns_per_s = max(RETURNS_PER_S, MORE_RATIO * self._lately(now_s) / LATELY_S)
-        wished_s = max(now_s + PAUSE_S_MIN, self._last_s + 1 / returns_per_s)
+        self._refused += 1
+        self._step(now_s)
+        wished_s = max(now_s + PAUSE_S_MIN, self._last_s + 1 / self._returns_per_s)
         self._last_s = min(wished_s, now_s + PAUSE_S_MAX)
         return float(math.floor(self._last_s - now_s + 1e-6))
 
-    def _lately(self, now_s: float) -> float:
-        return self._freed * math.exp(min(0.0, self._freed_s - now_s) / LATELY_S)
+    def serve(self, now_s: float) -> None:
+        """Note that one who had a place is done."""
+        self._served += 1
+        self._step(now_s)
+
+    def _step(self, now_s: float) -> None:
+        if now_s - self._step_s < STEP_S:
+            return
+        if self._last_s < now_s:  # nobody waits: as at the beginning
+            self._returns_per_s = RETURNS_PER_S
+        elif self._refused < FEW_RATIO * self._served:
+            self._returns_per_s = min(self._returns_per_s * MORE_RATIO, RETURNS_PER_S_MAX)
+        elif self._refused > MANY_RATIO * self._served:
+            self._returns_per_s = max(self._returns_per_s * FEWER_RATIO, RETURNS_PER_S_MIN)
+        self._served = self._refused = 0
+        self._step_s = now_s
 
 
 def with_pause(message: str, pause_s: float) -> str:

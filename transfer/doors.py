@@ -113,7 +113,7 @@ class Doors:
         """See `Guest.leave`."""
         self.lobby.leave(guest)
         if self.places.leave(guest) and not guest.is_refused:
-            self._comeback.free(self._clock())
+            self._comeback.serve(self._clock())
         self._uncollected += not guest.is_known
         if self._uncollected >= COLLECT_EVERY:
             self._uncollected = 0

@@ -151,10 +151,19 @@ class PoolFile(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
         )
 
     def address(self, number: int) -> str:
-        """Return the node's address in CIDR form; '' with DHCP."""
+        """Return the node's address in CIDR form; '' with DHCP.
+
+        Raises:
+            SettingsError: it would be beyond the network; a node that replaces another has a higher number for a while.
+        """
         if not self.addresses.first:
             return ""
         first = ipaddress.ip_interface(self.addresses.first)
+        if not _has_address(first, number):
+            raise SettingsError(
+                f"`addresses.first`: node {number} from {first.ip} on would be beyond {first.network}, which has no "
+                "address left for nodes that replace others; it must be larger"
+            )
         return f"{first.ip + (number - 1)}/{first.network.prefixlen}"
 
     def host(self, number: int) -> str:
@@ -272,10 +281,9 @@ def _address_problems(table: AddressesTable, count: int) -> list[str]:
     if table.first:
         try:
             first = ipaddress.ip_interface(table.first)
-            last = first.ip + max(0, count - 1)
         except ValueError as error:
             return [f"`addresses.first`: {error}"]
-        if first.network.prefixlen < first.max_prefixlen and last not in first.network:
+        if not _has_address(first, max(1, count)):
             return [f"`addresses.first`: {count} nodes from {first.ip} on go beyond {first.network}"]
     for key, text in [("router", table.router), *(("name_servers", each) for each in table.name_servers)]:
         try:
@@ -283,3 +291,15 @@ def _address_problems(table: AddressesTable, count: int) -> list[str]:
         except ValueError as error:
             return [f"`addresses.{key}`: {error}"]
     return []
+
+
+def _has_address(first: ipaddress.IPv4Interface | ipaddress.IPv6Interface, number: int) -> bool:
+    """Tell whether node `number` has an address in the network of the first, which is not the one for broadcasts.
+
+    A host's own prefix says nothing of the others.
+    """
+    network = first.network
+    if network.prefixlen == network.max_prefixlen:
+        return int(first.ip) + number <= 1 << network.max_prefixlen
+    kept = network.version == 4 and network.prefixlen < network.max_prefixlen - 1
+    return int(first.ip) + number - 1 <= int(network.broadcast_address) - kept

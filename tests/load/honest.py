@@ -27,6 +27,7 @@ from transfer.sender import send_files
 PATIENCE_S: Final = 60.0
 REJECTED: Final = 3
 SETTLE_S: Final = 5.0
+UNIQUE_BYTES: Final = 32
 
 
 @dataclass
@@ -72,7 +73,9 @@ class Sender:
     def __init__(self, parts: Parts, *, objects: int, size_bytes: int, flows: int) -> None:
         self._credentials = credentials.load(parts.credentials)
         self._context = parts.context
-        self._objects, self._size_bytes = objects, size_bytes
+        self._objects = objects
+        # What is alike in all: to draw every byte anew would cost more than to send it.
+        self._rest = random.Random(0).randbytes(size_bytes - UNIQUE_BYTES)
         self._options = SendOptions(any_file=True, encoding="raw", flows=flows, congestion=None)
 
     async def __call__(self, done: Done, chance: random.Random) -> None:
@@ -80,7 +83,7 @@ class Sender:
         began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="fascicle-load-") as folder:
             made = [Path(folder) / str(number) for number in range(self._objects)]
-            bodies = [chance.randbytes(self._size_bytes) for _ in made]
+            bodies = [chance.randbytes(UNIQUE_BYTES) + self._rest for _ in made]
             for path, body in zip(made, bodies, strict=True):
                 path.write_bytes(body)
             async with GatewayClient(self._credentials, patience_s=PATIENCE_S, context=self._context) as client:

@@ -24,6 +24,8 @@ from tests.load.verdict import judge_objects, judge_spool
 
 TIMES: Final = 10
 FLOWS: Final = 4  # of one sender
+SLICES: Final = 24  # a short CT series: with much less, most of the time goes into handshakes, and into those who send
+SLICE_BYTES: Final = 512 << 10
 CALLERS: Final = 32
 ASSOCIATIONS: Final = 32
 GROWTH_BYTES_MAX: Final = 256 << 20
@@ -64,7 +66,7 @@ def _targets(parts: Parts) -> dict[str, Target]:
         "node": Target(
             parts.node,
             credit.FLOWS_MAX // FLOWS,
-            Sender(parts, objects=16, size_bytes=64 << 10, flows=FLOWS),
+            Sender(parts, objects=SLICES, size_bytes=SLICE_BYTES, flows=FLOWS),
             partial(_count, parts.node_metrics, 'fascicle_node_refusals_total{code="busy"}'),
             partial(judge_objects, parts),
         ),

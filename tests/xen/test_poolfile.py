@@ -125,6 +125,21 @@ def password(tmp_path: Path, **environment: str) -> str:
     return poolfile.password(table, tmp_path, environment)
 
 
+def test_a_node_that_replaces_another_gets_no_address_beyond_the_network(tmp_path: Path) -> None:
+    named = 'domain = "nodes.example.org"'
+    tight = load(tmp_path, GOOD, (named, 'first = "10.1.0.225/24"'))
+    assert tight.address(30) == "10.1.0.254/24"
+    with pytest.raises(
+        SettingsError, match=r"`addresses.first`: node 31 from 10.1.0.225 on would be beyond 10.1.0.0/24"
+    ):
+        tight.address(31)
+    with pytest.raises(SettingsError, match="node 31"):
+        tight.host(31)
+    with pytest.raises(SettingsError, match="go beyond"):
+        load(tmp_path, GOOD, (named, 'first = "10.1.0.226/24"'))  # node 30 would be the broadcast address
+    assert load(tmp_path, GOOD, (named, 'first = "fd00::ffe2/112"')).address(30) == "fd00::ffff/112"
+
+
 def test_the_password_is_the_file_s_first_line_whole(tmp_path: Path) -> None:
     (tmp_path / "password").write_text("two words \n")
     (tmp_path / "password").chmod(0o600)
