@@ -14,7 +14,7 @@ from typing import Final
 
 RETURNS_PER_S: Final = 25.0  # to begin with; a refusal costs 1 to 3 ms of a processor, so this is 2 to 8 % of one
 RETURNS_PER_S_MIN: Final = 10.0
-RETURNS_PER_S_MAX: Final = 400.0
+RETURNS_PER_S_MAX: Final = 100.0
 STEP_S: Final = 1.0
 FEW_RATIO, MANY_RATIO = 0.1, 0.4  # refused for each one served
 MORE_RATIO: Final = 1.5
