@@ -53,12 +53,13 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cluster(msgspec.Struct, frozen=True, kw_only=True):
-    """The cluster as it stands in its folder, ready to be started."""
+    """The cluster as it stands in its folder, ready to be started; its ports are held while this object lives."""
 
     url: str
     gateway_config: Path
     places: tuple[Place, ...]
     credentials: Path
+    ports: tuple[Ports, ...]
 
 
 def prepare(options: Options) -> Cluster:
@@ -100,6 +101,7 @@ def prepare(options: Options) -> Cluster:
         gateway_config=data / "gateway/gateway.toml",
         places=places,
         credentials=data / "credentials.json",
+        ports=(ports, ports_inside),
     )
 
 

@@ -1,14 +1,19 @@
 """Ports for a cluster on one machine: which are free, and which to keep from the last time.
 
 Ports are taken below the range from which the kernel draws the ends of outgoing connections: a port inside that range
-may be lent to a stranger while a killed node is being started again. Refuses to do: holding a port for anyone; between
-the choice and the use somebody else may take it, which is then the user's clear error.
+may be lent to a stranger while a killed node is being started again. Clusters that are prepared at the same time get
+different ones: what is given out is held, by its name and not by listening there, until `Ports` is gone (on Linux; the
+kernel frees the names of a process that ends, and keeps them by network namespace, as it does ports). Refuses to do:
+keeping out those who do not ask here; they may take a port before it is used, which is then the user's clear error.
 """
 
+import contextlib
 import errno
 import random
 import re
 import socket
+import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -18,15 +23,18 @@ from transfer.errors import SettingsError
 LOW: Final = 10_240
 EPHEMERAL: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 TRIES_MAX: Final = 10_000
+NAME_BYTES_MAX: Final = 108  # sun_path of unix(7)
 TAKEN: Final = frozenset({errno.EADDRINUSE, errno.EACCES})
 
 
 class Ports:
-    """Hands out ports of one host that are free now, each once."""
+    """Hands out ports of one host that are free now, each once, and to nobody else while this object lives."""
 
     def __init__(self, host: str, seed: int | None = None) -> None:
         self._host = host
         self._given: set[int] = set()
+        self._held = contextlib.ExitStack()
+        weakref.finalize(self, self._held.close)
         self._random = random.Random(seed)  # noqa: S311  (spreads, protects nothing)
 
     def keep_or_choose(self, kept: int | None) -> int:
@@ -36,8 +44,7 @@ class Ports:
             SettingsError: none is free, or the host is not one of this machine.
         """
         for port in self._candidates(kept):
-            if port not in self._given and is_free(self._host, port):
-                self._given.add(port)
+            if self._take(port):
                 return port
         raise SettingsError(f"no port is free on {self._host}")
 
@@ -47,10 +54,20 @@ class Ports:
         Raises:
             SettingsError: it is in use.
         """
-        if port in self._given or not is_free(self._host, port):
+        if not self._take(port):
             raise SettingsError(f"port {port} of {self._host} is in use; choose another, or stop what has it")
-        self._given.add(port)
         return port
+
+    def _take(self, port: int) -> bool:
+        """Hold a port that is free; False: somebody has it, or it was given out."""
+        if port in self._given:
+            return False
+        with contextlib.ExitStack() as stack:
+            if not _hold(self._host, port, stack) or not is_free(self._host, port):
+                return False
+            self._held.push(stack.pop_all())
+        self._given.add(port)
+        return True
 
     def _candidates(self, kept: int | None) -> Iterator[int]:
         if kept:
@@ -93,6 +110,22 @@ def _can_bind(host: str, port: int, kind: socket.SocketKind) -> bool:
         if error.errno in TAKEN:
             return False
         raise SettingsError(f"cannot listen on {host}: {error.strerror}") from error
+    except UnicodeError as error:  # of the IDNA codec
+        raise SettingsError(f"cannot listen on {host}: it cannot be a host's name") from error
+    return True
+
+
+def _hold(host: str, port: int, stack: contextlib.ExitStack) -> bool:
+    """Take a port's name among the kernel's abstract socket names until `stack` is closed; False: somebody has it."""
+    if sys.platform != "linux":
+        return True  # there are no such names: only those who listen are noticed
+    try:
+        holder = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+        holder.bind(f"\0fascicle/port/{port}/{host}".encode()[:NAME_BYTES_MAX])
+    except OSError as error:
+        if error.errno in TAKEN:
+            return False
+        raise SettingsError(f"cannot hold port {port} of {host}: {error.strerror}") from error
     return True
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.harness import contents, eventually
+from tests.free import free_port
 from tests.store.objects import dicom
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
@@ -36,12 +36,6 @@ def serving(role: str, config: Path, log: Path) -> Iterator[subprocess.Popen[byt
         finally:
             process.terminate()
             process.wait(20)
-
-
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    with socket.socket(socket.AF_INET, kind) as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 def enroll(made: Path, folder: Path, name: str, role: str, *more: object) -> Path:
@@ -70,7 +64,7 @@ def test_from_nothing_to_a_revoked_workstation(tmp_path: Path) -> None:
     images.mkdir()
     for number in range(3):
         (images / f"{number}.dcm").write_bytes(dicom(f"1.2.{number + 1}"))
-    ports = ("--port", free_port(), "--heartbeat-port", free_port(socket.SOCK_DGRAM), "--listen", "127.0.0.1")
+    ports = ("--port", free_port(), "--heartbeat-port", free_port(), "--listen", "127.0.0.1")
     begun = fascicle("init", made, "--host", "127.0.0.1", *ports, "--replicas", 1)
     assert fascicle("init", made, "--host", "127.0.0.1", code=2)["error"]["code"] == "settings"
     assert Path(begun["authority_key"]).stat().st_mode & 0o777 == 0o600

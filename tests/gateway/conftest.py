@@ -1,11 +1,11 @@
 """Fixtures: the cluster's identities (once), a running gateway, and its nodes."""
 
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.free import free_port
 from tests.gateway.kit import NODE_IDS, Gateway, Identities, Node, closing_all, settings
 
 
@@ -45,6 +45,4 @@ def shared(identities: Identities, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture
 def free_ports() -> tuple[int, int]:
     """Two ports that were free a moment ago, for a gateway that must come back on the same."""
-    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-        udp.bind(("127.0.0.1", 0))
-        return tcp.getsockname()[1], udp.getsockname()[1]
+    return free_port(), free_port()

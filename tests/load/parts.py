@@ -21,6 +21,7 @@ import msgspec
 from bench.cluster import FASCICLE, start_cluster
 from experiments.processes import GONE
 from fascicle.layout import to_toml
+from tests.free import free_port
 from transfer import credentials, tls
 
 SERVES_S: Final = 60.0
@@ -84,7 +85,7 @@ class Parts:
         node = tomllib.loads(self.node_config.read_text())
         self.node_port = int(node["listen"].rpartition(":")[2])
         self._node_metrics = f"http://{node['metrics_listen']}/metrics"
-        self.agent_port = _free_port()
+        self.agent_port = free_port()
         self.agent_config = folder / "agent.toml"
         self.agent_settings: dict[str, Any] = {"max_associations": 32, "max_associations_per_address": 32}
         self.gateway = self._part("gateway", "gateway", "serve", "--config", str(self.gateway_config))
@@ -177,8 +178,3 @@ def wait_for(probe: Callable[[], bool], part: Part, within_s: float = SERVES_S) 
 def _change(path: Path, **changed: Any) -> None:
     """Set keys of a configuration that it does not have yet; tables come after them."""
     path.write_text(to_toml(changed) + path.read_text())
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])

@@ -5,12 +5,13 @@ import socket
 import tomllib
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fascicle import layout, ports
-from fascicle.layout import Options, prepare, to_toml
+from fascicle.layout import Cluster, Options, to_toml
 from fascicle.ports import Ports
 from transfer import credentials, pki
 from transfer.errors import SettingsError
@@ -18,6 +19,11 @@ from transfer.errors import SettingsError
 
 def read(path: Path) -> dict:
     return tomllib.loads(path.read_text())
+
+
+def prepare(options: Options) -> Cluster:
+    """Prepare a cluster whose process ends at once: its ports are let go."""
+    return msgspec.structs.replace(layout.prepare(options), ports=())
 
 
 def test_the_first_run_makes_everything(tmp_path: Path) -> None:
@@ -145,6 +151,22 @@ def test_chosen_ports_are_free_distinct_and_below_the_ephemeral_range() -> None:
     assert all(ports.LOW <= port < low for port in given_out)
     with pytest.raises(SettingsError):
         chosen.claim(given_out[0])
+
+
+def test_what_is_given_out_is_nobody_elses_until_it_is_let_go() -> None:
+    first, second = Ports("127.0.0.1", seed=1), Ports("127.0.0.1", seed=1)
+    given_out = [first.keep_or_choose(None) for _ in range(20)]
+    assert not {second.keep_or_choose(port) for port in given_out} & set(given_out)
+    with pytest.raises(SettingsError, match=f"port {given_out[0]} of 127.0.0.1 is in use"):
+        second.claim(given_out[0])
+    del first
+    assert [second.claim(port) for port in given_out] == given_out
+
+
+@pytest.mark.parametrize("host", ["a" * 300, ".".join(["a" * 60] * 4)])
+def test_a_host_of_any_length_is_judged_by_whether_it_is_here(host: str) -> None:
+    with pytest.raises(SettingsError, match="cannot listen on aaa"):
+        Ports(host).claim(10_300)
 
 
 def test_addresses_are_written_and_read() -> None:

@@ -26,6 +26,7 @@ import trio
 from experiments.generate import write_series
 from fascicle.enrolling import Options, join_cluster
 from tests.cluster.harness import contents
+from tests.free import free_port
 from tests.xen.fake_cloud import read_drive
 from tests.xen.kit import Site, open_site
 from transfer import credentials
@@ -137,7 +138,7 @@ class Cloud:
 @contextlib.contextmanager
 def open_real(folder: Path, *, hosts: int = 4) -> Iterator[Cloud]:
     """Open a pool whose machines are real nodes, and their gateway."""
-    port, beats = free_port(), free_port(socket.SOCK_DGRAM)
+    port, beats = free_port(), free_port()
     with contextlib.ExitStack() as stack:
         site = stack.enter_context(open_site(folder, hosts=hosts))
         made = folder / "cluster"
@@ -176,13 +177,6 @@ def join_workstation(made: Path, folder: Path) -> Path:
     """Enrol a workstation; return its credentials."""
     token = fascicle("invite", "ct-1", "--role", "workstation", "--to", made / "administrator.json")["token"]
     return Path(fascicle("enroll", "--token", token, "--data", folder / "ct-1")["use"])
-
-
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """Return a port that nobody has now."""
-    with socket.socket(socket.AF_INET, kind) as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 def probe(host: str, port: int) -> bool:

@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from experiments.generate import write_series
-from tests.xen.real import WATCH, Cloud, fascicle, free_port, holders, open_real, wait_for
+from tests.free import free_port
+from tests.xen.real import WATCH, Cloud, fascicle, holders, open_real, wait_for
 from xen import poolfile
 
 pytestmark = pytest.mark.cluster

@@ -7,7 +7,6 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
-from fascicle.ports import Ports
 from tests.faults.real.cluster.catalogue import Catalogue
 from tests.faults.real.cluster.clocks import Clocks
 from tests.faults.real.cluster.clocksteps import Steps
@@ -21,6 +20,7 @@ from tests.faults.real.cluster.running import open_running
 from tests.faults.real.cluster.site import Site
 from tests.faults.real.cluster.spread import WORKSTATION
 from tests.faults.real.cluster.upgrades import Upgrades
+from tests.free import free_port
 
 if TYPE_CHECKING:
     from tests.faults.real.campaigns import Task
@@ -165,8 +165,7 @@ def _damage(task: "Task", *, plain: bool, count: int) -> None:
     work.mkdir()
     first = task.numbers.start + 100_000 * plain
     site = Site(work / "data", nodes=3, replicas=2, plain=plain)
-    ports = Ports("127.0.0.1")
-    listeners = {name: ports.keep_or_choose(None) for name in site.node_ports}
+    listeners = {name: free_port() for name in site.node_ports}
     for name, port in listeners.items():
         site.advertise(name, port)
     proxies = Proxies(list(site.node_ports.values()), list(listeners.values()), task.totals.seed)

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from fascicle import layout
-from fascicle.ports import Ports, port_of
+from fascicle.ports import port_of
 from tests.faults.real.cluster.clocks import Clocks
 from tests.faults.real.cluster.nets import Nets
 from tests.faults.real.cluster.parts import Part, command
 from tests.faults.real.cluster.spread import WORKSTATION, certify, spread
+from tests.free import free_port
 
 GATEWAY: Final[dict[str, Any]] = {
     "silent_after_s": 6.0,  # three heartbeats
@@ -67,10 +68,11 @@ class Site:
         made = layout.prepare(layout.Options(data=data, nodes=nodes, port=0, replicas=replicas, plain=plain))
         if nets is not None:
             spread(data, nets.addresses)
+        self.held_ports = made.ports  # several campaigns run at once, and a killed part must find its port again
         self.credentials = made.credentials
         self.node_ports = {one.node_id: port_of(one.address) for one in made.places}
         self.gateway_config = made.gateway_config
-        self.scp_port = Ports("127.0.0.1").keep_or_choose(None)
+        self.scp_port = free_port()
         self.logs = data / "logs"
         self.logs.mkdir(exist_ok=True)
         self.gateway = self.part("gateway", "gateway", "serve", "--config", made.gateway_config)
