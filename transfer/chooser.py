@@ -5,13 +5,13 @@ Refuses to do: the optimum (`transfer.choice`), encoding.
 
 import math
 from threading import Lock
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from typing_extensions import Buffer
 
 from transfer.choice import LADDER, RAW, Choice
 from transfer.dicom import read_file_meta
-from transfer.dicom.pixels import Kind, locate_pixels
+from transfer.dicom.pixels import Kind, Pixels, locate_pixels
 from transfer.encodings import IMAGE_ENCODINGS, get_encoding
 from transfer.encodings.codecs import load_codec
 from transfer.errors import NotDicomError, NotSuitableError, TruncatedError
@@ -27,6 +27,14 @@ PATIENCE_S_MAX: Final = 1.0
 PATIENCE_UNKNOWN_S: Final = 0.25  # one object sent as it is may hold a slow link for seconds
 
 
+class Chosen(NamedTuple):
+    """The kind of an object, the encoding for it, and where its pixel data lies if that was looked for and found."""
+
+    kind: Kind | str
+    name: str
+    pixels: Pixels | None = None
+
+
 class Chooser(Protocol):
     """Chooses; called from several threads at once, each call short."""
 
@@ -35,8 +43,8 @@ class Chooser(Protocol):
     def prepare(self) -> None:
         """Load what encoding will need, if that is known."""
 
-    def choose(self, head: Buffer) -> tuple[Kind | str, str]:
-        """Return the kind of the object that `head` is, or begins, and the encoding for it now."""
+    def choose(self, head: Buffer) -> Chosen:
+        """Return what is chosen now for the object that `head` is, or begins."""
 
     def learn(
         self, kind: Kind | str, name: str, *, size_bytes: int, stored_bytes: int, processor_s: float, elapsed_s: float
@@ -69,12 +77,13 @@ def preload(encoding: str) -> None:
     open_chooser(encoding, Link(), workers=1).prepare()
 
 
-def kind_of(head: Buffer) -> tuple[Kind | str, bool]:
-    """Return what sort of object begins with `head`, and whether it is an image that can be encoded as such."""
+def _look(head: Buffer) -> tuple[Kind | str, Pixels | None]:
+    """Return what sort of object begins with `head`, and its pixel data if it can be encoded as an image."""
     try:
-        return locate_pixels(head).kind, True
+        pixels = locate_pixels(head)
     except (NotSuitableError, TruncatedError):
-        return _syntax_of(head), False
+        return _syntax_of(head), None
+    return pixels.kind, pixels
 
 
 def _syntax_of(head: Buffer) -> str:
@@ -96,11 +105,11 @@ class _Fixed:
         if self._name in IMAGE_ENCODINGS:
             load_codec(self._name)
 
-    def choose(self, head: Buffer) -> tuple[Kind | str, str]:
+    def choose(self, head: Buffer) -> Chosen:
         if self._name not in IMAGE_ENCODINGS:
-            return "", self._name
-        kind, is_image = kind_of(head)
-        return kind, self._name if is_image else ZSTD
+            return Chosen("", self._name)
+        kind, pixels = _look(head)
+        return Chosen(kind, self._name if pixels else ZSTD, pixels)
 
     def learn(
         self, kind: Kind | str, name: str, *, size_bytes: int, stored_bytes: int, processor_s: float, elapsed_s: float
@@ -131,12 +140,12 @@ class _Auto:
     def prepare(self) -> None:
         load_codec(LIKELY)
 
-    def choose(self, head: Buffer) -> tuple[Kind | str, str]:
-        kind, _ = kind_of(head)
+    def choose(self, head: Buffer) -> Chosen:
+        kind, pixels = _look(head)
         with self._lock:
             name = self._choice.choose(kind, self._link.bytes_s, is_idle=self._link.is_idle)
             self._ratio = self._choice.ratio(kind, name)
-        return kind, name
+        return Chosen(kind, name, pixels)
 
     def learn(
         self, kind: Kind | str, name: str, *, size_bytes: int, stored_bytes: int, processor_s: float, elapsed_s: float

@@ -76,13 +76,13 @@ class Encoders:
 def encode_as_chosen(chooser: Chooser, body: Buffer) -> Encoded | None:
     """Return the form that is chosen for an object now, None where that is its own or nothing is gained (blocks)."""
     size_bytes = memoryview(body).nbytes
-    kind, name = chooser.choose(body)
+    kind, name, pixels = chooser.choose(body)
     if name == "raw":
         return None
     started_s, processor_s = time.perf_counter(), time.thread_time()
     try:
         stored = encode_checked(
-            get_encoding(name), body, seconds_max=chooser.seconds_max(kind, name, size_bytes), prove=False
+            get_encoding(name), body, pixels, seconds_max=chooser.seconds_max(kind, name, size_bytes), prove=False
         )
     except NotSuitableError:
         chooser.set_aside(kind, name)
@@ -96,7 +96,7 @@ def encode_as_chosen(chooser: Chooser, body: Buffer) -> Encoded | None:
 
 def choose_for_large(chooser: Chooser, head: Buffer) -> tuple[Kind | str, str]:
     """Return kind and encoding for a large object that begins with `head`; raw where nothing is gained (blocks)."""
-    kind, name = chooser.choose(head)
+    kind, name, _ = chooser.choose(head)
     if name in IMAGE_ENCODINGS or name == "raw":
         return kind, name
     try:

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.encodings.images import Image
+from transfer.dicom.pixels import locate_pixels
 from transfer.encodings import IMAGE_ENCODINGS, encode_checked, get_encoding
 from transfer.encodings.codecs import Form, load_codec
 from transfer.encodings.container import CODEC, HEADER_BYTES, PIECE_BYTES, SEGMENT, STRIP_BYTES_MAX, decode_header
@@ -98,11 +99,11 @@ def test_extreme_samples_come_back(name):
 
 
 @pytest.mark.parametrize("name", FAST)
-@given(pieces=st.lists(st.integers(1, 3000), min_size=1, max_size=9))
+@given(pieces=st.lists(st.integers(1, 3000), min_size=1, max_size=9), located=st.booleans())
 @settings(max_examples=20, deadline=None)
-def test_pieces_give_the_stored_form_of_the_whole(name, pieces):
+def test_pieces_give_the_stored_form_of_the_whole(name, pieces, located):
     data = Image(frames=5, behind=bytes(100)).encode()
-    encoder = get_encoding(name).encoder()
+    encoder = get_encoding(name).encoder(locate_pixels(data) if located else None)
     out, at, turn = b"", 0, 0
     while at < len(data):
         out += encoder.feed(data[at : at + pieces[turn % len(pieces)]])

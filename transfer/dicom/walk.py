@@ -121,9 +121,10 @@ class Walk:
         elif self.layout is EXPLICIT_LITTLE and not is_vr(code):
             self.layout = IMPLICIT_LITTLE
 
-    def _elements(self, view: memoryview, offset: int, until_passed: bool) -> int:
+    def _elements(self, view: memoryview, offset: int, until_passed: bool) -> int:  # noqa: PLR0912  # calls are dear here
         """The hot loop: step over elements of defined length; return where it met anything else."""
         implicit, header, long_length = self.layout
+        wanted, last, values, size = self._wanted, self._last, self.values, len(view)
         collecting = not (self.passed or self._stack)
         count, last_group = 0, self.last_group
         for count in range(self._left):  # noqa: B007  # read after the loop
@@ -142,9 +143,16 @@ class Walk:
             if group == _ITEM_GROUP or length == UNDEFINED or not group:
                 break
             if collecting:
-                collecting = self._collect(view, group << 16 | element, start, length)
-                if (self.passed and until_passed) or not (collecting or self.passed):
-                    break
+                tag = group << 16 | element
+                if tag > last:
+                    self.passed, collecting = True, False
+                    if until_passed:
+                        break
+                elif tag in wanted and tag not in values:
+                    stop = start + min(length, MAX_BYTES)
+                    if stop > size:
+                        break  # the value is not whole yet
+                    values[tag] = bytes(view[start:stop])
             offset, last_group = start + length, group
         else:
             raise NotDicomError("more elements than any image has")
@@ -152,18 +160,6 @@ class Walk:
         if not self._stack:
             self.last_group = last_group
         return offset
-
-    def _collect(self, view: memoryview, tag: int, start: int, length: int) -> bool:
-        """Keep a wanted value; false when nothing more is wanted (`passed`), or when the value is not whole yet."""
-        if tag > self._last:
-            self.passed = True
-            return False
-        if tag in self._wanted and tag not in self.values:
-            stop = start + min(length, MAX_BYTES)
-            if stop > len(view):
-                return False
-            self.values[tag] = bytes(view[start:stop])
-        return True
 
     def _structure(self, view: memoryview, offset: int) -> int | None:
         """Take one header that opens or closes something; None when it is not whole, or an element like others."""

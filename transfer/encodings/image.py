@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from typing_extensions import Buffer
 
-from transfer.dicom.pixels import locate_pixels
+from transfer.dicom.pixels import Pixels, locate_pixels
 from transfer.encodings import pieces
 from transfer.encodings.codecs import CODECS, Codec, Form, load_codec
 from transfer.encodings.container import (
@@ -56,9 +56,9 @@ class ImageEncoding:
         with memoryview(data) as raw, raw.cast("B") as view:
             return encoder.feed(view) + encoder.finish()
 
-    def encoder(self) -> Encoder:
+    def encoder(self, pixels: Pixels | None = None, /) -> Encoder:
         """Return a streaming encoder; its stored form is that of `encode`."""
-        return ImageEncoder(self.name)
+        return ImageEncoder(self.name, pixels)
 
     def decoder(self, size_bytes: int) -> Decoder:
         """Return a decoder of bounded memory."""
@@ -68,8 +68,8 @@ class ImageEncoding:
 class ImageEncoder:
     """See `ImageEncoding.encoder`."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, name: str, pixels: Pixels | None = None) -> None:
+        self._name, self._pixels = name, pixels
         self._head = bytearray()
         self._strips: _Strips | None = None
 
@@ -91,7 +91,7 @@ class ImageEncoder:
     def _begin(self, head: Buffer) -> bytes:
         """Look for the pixel data in what has come so far, and begin if it is there."""
         try:
-            pixels = locate_pixels(head)
+            pixels = self._pixels or locate_pixels(head)
         except TruncatedError:
             if memoryview(head).nbytes > HEAD_BYTES_MAX:
                 raise NotSuitableError("not an image: no pixel data within its first bytes") from None

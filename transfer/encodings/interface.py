@@ -5,6 +5,7 @@ from typing import Final, Protocol
 
 from typing_extensions import Buffer
 
+from transfer.dicom.pixels import Pixels
 from transfer.errors import CorruptError
 
 BLOCK_BYTES: Final = 1 << 20
@@ -62,8 +63,11 @@ class Encoding(Protocol):
             NotSuitableError: not an object for this encoding.
         """
 
-    def encoder(self) -> Encoder:
-        """Return an encoder for one object; its stored form may differ from `encode`'s, never its meaning."""
+    def encoder(self, pixels: Pixels | None = None, /) -> Encoder:
+        """Return an encoder for one object; its stored form may differ from `encode`'s, never its meaning.
+
+        `pixels`: where its pixel data lies, if that was found already.
+        """
 
     def decoder(self, size_bytes: int) -> Decoder:
         """Return a decoder for one object of `size_bytes` (original)."""

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from typing_extensions import Buffer
 
+from transfer.dicom.pixels import Pixels
 from transfer.encodings.interface import Counted, Decoder, Encoder
 
 
@@ -16,7 +17,7 @@ class Raw:
         """Return `data`."""
         return data
 
-    def encoder(self) -> Encoder:
+    def encoder(self, _: Pixels | None = None, /) -> Encoder:
         """Return an encoder that gives what it is fed."""
         return _RawEncoder()
 

@@ -6,6 +6,7 @@ from typing import Final
 from backports import zstd
 from typing_extensions import Buffer
 
+from transfer.dicom.pixels import Pixels
 from transfer.encodings.interface import BLOCK_BYTES, Counted, Decoder, Encoder
 from transfer.errors import CorruptError
 
@@ -21,7 +22,7 @@ class Zstd:
         """Return one frame."""
         return zstd.compress(data, level=self.level)
 
-    def encoder(self) -> Encoder:
+    def encoder(self, _: Pixels | None = None, /) -> Encoder:
         """Return a streaming encoder."""
         return _ZstdEncoder(self.level)
 
