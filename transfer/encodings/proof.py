@@ -22,7 +22,7 @@ def encode_checked(
 ) -> bytes:
     """Return the stored form of a whole object, smaller than `data`, and decoded again and compared if `prove`.
 
-    `pixels`: where its pixel data lies, if that is known. `seconds_max` is looked at between blocks of 1 MiB: an encoder
+    `pixels`: where its pixel data lies, if that is known. `seconds_max` is looked at between blocks of 1 MiB: one
     that hangs in a library is not stopped.
 
     Raises:
