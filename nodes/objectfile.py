@@ -119,6 +119,9 @@ def fit_identity(identity: Identity) -> Identity:
 
     Receipts say this and nothing longer, so that a catalogue made anew from headers says what the first one did.
     """
+    texts = [value for value in msgspec.structs.astuple(identity) if isinstance(value, str)]
+    if max(map(len, texts)) <= CUTS_BYTES[-1] and "".join(texts).isascii():
+        return identity  # almost all are: the last cut would change nothing
     for limit_bytes in CUTS_BYTES:
         cut = msgspec.structs.replace(identity, **_cut_values(identity, limit_bytes))
         if len(_encoder.encode(cut)) <= IDENTITY_BYTES:
