@@ -15,6 +15,7 @@ from typing_extensions import Buffer
 from transfer.dicom import syntaxes
 from transfer.dicom.inflate import InflatedWalk
 from transfer.dicom.part10 import FileMeta, read_file_meta
+from transfer.dicom.runs import Wanted
 from transfer.dicom.text import clean_text, codec_of
 from transfer.dicom.walk import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, Layout, Walk
 from transfer.errors import NotDicomError, TruncatedError
@@ -44,7 +45,7 @@ _FIELDS: Final = {
     0x00200011: "series_number",
     0x00200013: "instance_number",
 }
-_WANTED: Final = frozenset({_CHARACTER_SET, _ROWS, *_FIELDS})
+_WANTED: Final = Wanted({_CHARACTER_SET, _ROWS, *_FIELDS}, last=_ROWS)
 
 
 def read_identity(data: Buffer) -> Identity:
@@ -87,7 +88,7 @@ class DataSetCheck:
 
     def __init__(self, transfer_syntax_uid: str) -> None:
         self._syntax = transfer_syntax_uid
-        self._walk = Walk(_layout(transfer_syntax_uid), wanted=_WANTED, last=max(_WANTED))
+        self._walk = Walk(_layout(transfer_syntax_uid), _WANTED)
         deflated = transfer_syntax_uid in syntaxes.DEFLATED
         self._feeder: Walk | InflatedWalk = InflatedWalk(self._walk) if deflated else self._walk
 

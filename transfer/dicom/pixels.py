@@ -12,6 +12,7 @@ from typing_extensions import Buffer
 
 from transfer.dicom import syntaxes
 from transfer.dicom.part10 import read_file_meta
+from transfer.dicom.runs import Wanted
 from transfer.dicom.text import clean_text
 from transfer.dicom.walk import EXPLICIT_LITTLE, IMPLICIT_LITTLE, Layout, Walk
 from transfer.errors import NotDicomError, NotSuitableError, TruncatedError
@@ -19,10 +20,11 @@ from transfer.errors import NotDicomError, NotSuitableError, TruncatedError
 _MODALITY: Final = 0x00080060
 _SAMPLES, _PHOTOMETRIC, _PLANAR, _FRAMES = 0x00280002, 0x00280004, 0x00280006, 0x00280008
 _ROWS, _COLUMNS, _ALLOCATED, _STORED, _SIGNED = 0x00280010, 0x00280011, 0x00280100, 0x00280101, 0x00280103
-_WANTED: Final = frozenset(
-    {_MODALITY, _SAMPLES, _PHOTOMETRIC, _PLANAR, _FRAMES, _ROWS, _COLUMNS, _ALLOCATED, _STORED, _SIGNED}
-)
 _PIXEL_DATA: Final = 0x7FE00010
+_WANTED: Final = Wanted(
+    {_MODALITY, _SAMPLES, _PHOTOMETRIC, _PLANAR, _FRAMES, _ROWS, _COLUMNS, _ALLOCATED, _STORED, _SIGNED},
+    last=_PIXEL_DATA - 1,
+)
 _LAYOUTS: Final = {syntaxes.IMPLICIT_LITTLE: IMPLICIT_LITTLE, syntaxes.EXPLICIT_LITTLE: EXPLICIT_LITTLE}
 _PREAMBLE_BYTES: Final = 132  # with "DICM"
 FRAMES_MAX: Final = 1 << 24
@@ -88,7 +90,7 @@ def _locate(view: memoryview) -> Pixels:
     layout = _LAYOUTS.get(meta.transfer_syntax_uid)
     if layout is None:
         raise NotSuitableError("not an image here: compressed, deflated or big endian")
-    walk = Walk(layout, wanted=_WANTED, last=_PIXEL_DATA - 1)
+    walk = Walk(layout, _WANTED)
     walk.feed(view, meta.data_set_offset, until_passed=True)
     if not walk.passed:
         raise TruncatedError("the pixel data does not begin within these bytes")

@@ -13,9 +13,11 @@ Refuses to do: I/O, decoding values, sequences deeper than `MAX_DEPTH`, more tha
 """
 
 import struct
-from collections.abc import Callable, Container
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, NamedTuple
 
+from transfer.dicom.runs import Places, Run, Wanted
 from transfer.dicom.text import MAX_BYTES
 from transfer.errors import NotDicomError, TruncatedError
 
@@ -51,15 +53,15 @@ class Walk:
     """One walk: feed it the data set in pieces of any size, then `finish`.
 
     `values` holds what was found of `wanted` (tags as 32-bit numbers): the first occurrence, at the top level, until
-    a tag above `last` is seen. Then `passed` is true: nothing more will be found. `layout` is as it is found to be.
+    a tag above its last is seen. Then `passed` is true: nothing more will be found. `layout` is as it is found to be.
     """
 
-    def __init__(self, layout: Layout, *, wanted: Container[int], last: int) -> None:
+    def __init__(self, layout: Layout, wanted: Wanted) -> None:
         self.values: dict[int, bytes] = {}
         self.passed = False
         self.stopped_at = 0  # where in the view that was fed last the first header or wanted value is not yet passed
         self.last_group = 0  # of the last element at the top level
-        self._wanted, self._last = wanted, last
+        self._wanted = wanted
         self.layout = layout
         self._in_sequence = False  # between the items of a sequence, or between fragments
         self._stack: list[tuple[Layout, bool]] = []  # the two above, of what is around each open item and sequence
@@ -124,7 +126,12 @@ class Walk:
     def _elements(self, view: memoryview, offset: int, until_passed: bool) -> int:  # noqa: PLR0912  # calls are dear here
         """The hot loop: step over elements of defined length; return where it met anything else."""
         implicit, header, long_length = self.layout
-        wanted, last, values, size = self._wanted, self._last, self.values, len(view)
+        wanted, last, values, size = self._wanted.tags, self._wanted.last, self.values, len(view)
+        began, is_new = offset, self._left == MAX_ELEMENTS and not self._stack
+        if is_new and (run := self._wanted.find((self.layout, until_passed), view, offset)) is not None:
+            values.update((tag, bytes(view[offset + start : offset + stop])) for tag, start, stop in run.picks)
+            offset, self.passed, self.last_group, is_new = offset + run.size_bytes, run.passed, run.last_group, False
+            self._left -= run.elements
         collecting = not (self.passed or self._stack)
         count, last_group = 0, self.last_group
         for count in range(self._left):  # noqa: B007  # read after the loop
@@ -159,7 +166,24 @@ class Walk:
         self._left -= count
         if not self._stack:
             self.last_group = last_group
+        if is_new and offset <= size:
+            run_here = partial(self._run, view, began, offset)
+            self._wanted.note((self.layout, until_passed), count, offset - began, run_here)
         return offset
+
+    def _run(self, view: memoryview, offset: int, end: int) -> Run:
+        """Return the run of elements from `offset` to `end`."""
+        implicit, header, long_length = self.layout
+        places = []
+        while offset < end:
+            group, element, *vr, length = header(view, offset)
+            start = offset + 8
+            if not implicit and vr[0] not in _SHORT and is_vr(vr[0]):
+                start = offset + 12
+                (length,) = long_length(view, offset + 8)
+            places.append(Places(offset, start, start + length, group << 16 | element))
+            offset = start + length
+        return Run.of(places, view, self._wanted)
 
     def _structure(self, view: memoryview, offset: int) -> int | None:
         """Take one header that opens or closes something; None when it is not whole, or an element like others."""
