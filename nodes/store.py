@@ -125,6 +125,8 @@ class Store:
 
     def contains(self, object_id: str) -> Record | None:
         """Return what is durable under this id by its header; a file with a damaged header is quarantined: None."""
+        if not self._is_here(object_id):
+            return None
         try:
             return self.check_durable(object_id, deep=False)
         except (NotStoredError, CorruptError):
@@ -224,10 +226,15 @@ class Store:
 
     def _is_sound(self, object_id: str) -> bool:
         """Tell whether a copy is here; a damaged one makes way."""
-        with contextlib.suppress(NotStoredError, CorruptError):
-            self.check(object_id, deep=True)
-            return True
+        if self._is_here(object_id):
+            with contextlib.suppress(NotStoredError, CorruptError):
+                self.check(object_id, deep=True)
+                return True
         return False
+
+    def _is_here(self, object_id: str) -> bool:
+        """Tell whether a file has this name: mostly none has, and an error that is raised and caught is dear."""
+        return disk.exists(self._path(object_id))
 
     def _publish(self, flush: Group, ready: Ready) -> dict[int, Record | FascicleError]:
         if not ready:
@@ -312,9 +319,12 @@ class Store:
                     return record
 
     def _open(self, object_id: str) -> int:
+        return disk.open_to_read(self._path(object_id))
+
+    def _path(self, object_id: str) -> str:
         if not is_object_id(object_id):
             raise ProtocolError("an object's id is 64 lower-case hex digits")
-        return disk.open_to_read(object_path(self.folder, object_id))
+        return object_path(self.folder, object_id)
 
     def _quarantine(self, object_id: str, descriptor: int) -> None:
         """Set a damaged file aside, unless another copy has taken its place by now."""

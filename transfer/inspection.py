@@ -14,9 +14,8 @@ from typing import Final
 
 from blake3 import blake3
 
-from transfer.dicom import DataSetCheck, FileMeta, check_complete, read_file_meta
+from transfer.dicom import DataSetCheck, FileMeta, read_file_meta, sop_class_of_complete
 from transfer.errors import NotDicomError, UnusableFileError
-from transfer.objects import Identity
 from transfer.objects import object_id as object_id_of
 
 BODY_BYTES_MAX: Final = 8 << 20  # larger files are read again, block by block, when they are sent
@@ -85,7 +84,7 @@ def _inspect_small(path: Path, descriptor: int, size_bytes: int, *, any_file: bo
     body = os.read(descriptor, size_bytes)
     if not any_file:
         with _named(path):
-            _judge(check_complete(body))
+            _judge(sop_class_of_complete(body))
     return Inspected(object_id_of(body), len(body), body)
 
 
@@ -107,7 +106,7 @@ def _inspect_large(path: Path, descriptor: int, *, any_file: bool) -> Inspected:
 
 
 class _Check:
-    """`check_complete` for a file that comes in blocks."""
+    """`sop_class_of_complete` for a file that comes in blocks."""
 
     def __init__(self) -> None:
         self._meta: FileMeta | None = None
@@ -121,13 +120,13 @@ class _Check:
         self._data_set = DataSetCheck(self._meta.transfer_syntax_uid)
         self._data_set.feed(block, self._meta.data_set_offset)
 
-    def finish(self) -> Identity:
-        self._data_set.finish(self._meta.sop_class_uid if self._meta else "")
-        return self._data_set.identity(self._meta)
+    def finish(self) -> str:
+        sop_class_uid = self._data_set.finish(self._meta.sop_class_uid if self._meta else "")
+        return sop_class_uid or self._data_set.identity(self._meta).sop_class_uid
 
 
-def _judge(identity: Identity) -> None:
-    if identity.sop_class_uid == MEDIA_STORAGE_DIRECTORY:
+def _judge(sop_class_uid: str) -> None:
+    if sop_class_uid == MEDIA_STORAGE_DIRECTORY:
         raise NotDicomError("a DICOMDIR, not an image")
 
 

@@ -14,6 +14,7 @@ from tests.flow.kit import CONTEXT, Breaker, Cluster, noise, open_cluster
 from tests.gateway.kit import Gateway
 from transfer import encoders, ledger, preparing
 from transfer.client import GatewayClient
+from transfer.dicom.pixels import Pixels
 from transfer.encodings import IMAGE_ENCODINGS, encode_checked, get_encoding
 from transfer.encodings.interface import Encoding
 from transfer.errors import FullError, SettingsError
@@ -170,11 +171,11 @@ async def test_encoder_that_gives_other_bytes_is_found_by_the_node_and_set_aside
 ) -> None:
     wrong: list[str] = []
 
-    def err(encoding: Encoding, data: bytes, **how: Any) -> bytes:
+    def err(encoding: Encoding, data: bytes, pixels: Pixels | None, **how: Any) -> bytes:
         if encoding.name not in IMAGE_ENCODINGS:
-            return encode_checked(encoding, data, **how)
+            return encode_checked(encoding, data, pixels, **how)
         wrong.append(encoding.name)
-        return encode_checked(encoding, data[:-2] + b"\1\1", **how)
+        return encode_checked(encoding, data[:-2] + b"\1\1", pixels, **how)
 
     monkeypatch.setattr(encoders, "encode_checked", err)
     monkeypatch.setattr(encoders, "AHEAD_S", 0.0)

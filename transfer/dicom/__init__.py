@@ -3,7 +3,15 @@
 Pure functions over buffers, bounded in memory, depth and time. Refuses to do: pixel data, writing data sets, I/O.
 """
 
-from transfer.dicom.identity import DataSetCheck, check_complete, read_identity
+from transfer.dicom.identity import DataSetCheck, check_complete, read_identity, sop_class_of_complete
 from transfer.dicom.part10 import FileMeta, part10_header, read_file_meta
 
-__all__ = ["DataSetCheck", "FileMeta", "check_complete", "part10_header", "read_file_meta", "read_identity"]
+__all__ = [
+    "DataSetCheck",
+    "FileMeta",
+    "check_complete",
+    "part10_header",
+    "read_file_meta",
+    "read_identity",
+    "sop_class_of_complete",
+]

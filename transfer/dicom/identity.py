@@ -73,14 +73,24 @@ def check_complete(data: Buffer) -> Identity:
         NotDicomError: as `read_identity`; also bytes that are neither elements nor zeros, an empty data set.
         TruncatedError: an element, sequence or the pixel data reaches beyond the end.
     """
+    check, meta, _ = _whole(data)
+    return check.identity(meta)
+
+
+def sop_class_of_complete(data: Buffer) -> str:
+    """Return the SOP class UID of a whole DICOM file, "" if it has none, after the same proof; errors alike."""
+    check, meta, sop_class_uid = _whole(data)
+    return sop_class_uid or check.identity(meta).sop_class_uid
+
+
+def _whole(data: Buffer) -> tuple["DataSetCheck", FileMeta, str]:
     with memoryview(data) as raw, raw.cast("B") as view:
         meta = read_file_meta(view)
         if meta.data_set_offset == len(view):
             raise TruncatedError("truncated: no data set follows the file meta information")
         check = DataSetCheck(meta.transfer_syntax_uid)
         check.feed(view, meta.data_set_offset)
-        check.finish(meta.sop_class_uid)
-    return check.identity(meta)
+        return check, meta, check.finish(meta.sop_class_uid)
 
 
 class DataSetCheck:
@@ -101,8 +111,8 @@ class DataSetCheck:
         """Take the next bytes, any number of them; raises NotDicomError."""
         self._feeder.feed(view, start, until_passed=until_passed)
 
-    def finish(self, sop_class_uid: str = "") -> None:
-        """Take the end of an instance that is said to be of `sop_class_uid`.
+    def finish(self, sop_class_uid: str = "") -> str:
+        """Take the end of an instance that is said to be of `sop_class_uid`; return what its own bytes say, if they do.
 
         Raises:
             TruncatedError: the end is inside an element, or the essential is missing.
@@ -115,6 +125,7 @@ class DataSetCheck:
         composite = sop_class_uid.startswith(_COMPOSITE) and not sop_class_uid.startswith(_NOT_COMPOSITE)
         if composite and group <= 0x0020:
             raise TruncatedError("truncated: ends behind the identity, before all content")
+        return sop_class_uid
 
     def identity(self, meta: FileMeta | None = None) -> Identity:
         """Return what was found so far; without `meta`, UIDs are the data set's own or absent.

@@ -3,7 +3,7 @@
 A run is what a walk steps over at the start of a data set, up to the first header that is not that of an element of
 defined length. Where the headers at all places of a known run are the same bytes, a walk would find there what it found
 the last time, only other values, and need not be gone: two calls in place of one for each header. Nothing is guessed:
-all headers are compared. Of 140 head CTs, 127 have a run that is known by then. Refuses to do: runs inside of sequences,
+all headers are compared. Of 140 head CTs 127 have a run that is known by then. Refuses to do: runs inside of sequences,
 keeping values, keeping more than `RUNS_MAX` runs.
 """
 
