@@ -38,7 +38,7 @@ from transfer.work import Item
 
 FLOWS_MAX: Final = 64
 FLOWS_MAX_NODE: Final = 40  # a node takes 48 in all
-OFFER_PAUSE_S: Final = 0.2  # so that a fast source makes few large offers
+OFFER_PAUSE_S: Final = 0.1  # so that a fast source makes few large offers
 OFFER_LOW_COUNT: Final = 16  # objects still to send: an offer is answered before flows have nothing left
 RECEIPTS_PAUSE_S: Final = 0.5  # the same for receipts; the last ones do not wait
 RECEIPTS_BYTES_MAX: Final = 4 << 20  # in one request; with one batch more and as base64 well within the gateway's limit
