@@ -22,8 +22,8 @@ def encode_checked(
 ) -> bytes:
     """Return the stored form of a whole object, smaller than `data`, and decoded again and compared if `prove`.
 
-    `pixels`: where its pixel data lies, if that is known. `seconds_max` is looked at between blocks of 1 MiB: one
-    that hangs in a library is not stopped.
+    `pixels`: where its pixel data lies, if that is known. `seconds_max` is looked at between blocks of 1 MiB: a library
+    that hangs is not stopped.
 
     Raises:
         NotSuitableError: not an object for this encoding, nothing gained by it, too slow, or the proof failed.
