@@ -286,3 +286,87 @@ async def test_a_flow_that_is_leaving_takes_nothing_more(nursery) -> None:
     work.wake()
     await trio.testing.wait_all_tasks_blocked()
     assert taken == [None]
+
+
+async def waiting(work: Work, count: int, nursery: trio.Nursery, taken: list[Item | None]) -> list[trio.CancelScope]:
+    """Start flows that wait while encoders have what is there."""
+    scopes = [trio.CancelScope() for _ in range(count)]
+
+    async def flow(scope: trio.CancelScope) -> None:
+        with scope:
+            taken.append(await work.take("a", patience_s=lambda _: 9.0))
+
+    for scope in scopes:
+        nursery.start_soon(flow, scope)
+        await trio.testing.wait_all_tasks_blocked()
+    return scopes
+
+
+async def test_an_object_wakes_one_flow(nursery) -> None:
+    work, taken = Work(), []
+    for number in range(2):
+        work.add(item(number), plain=True)
+    encoded = await work.take_plain(size_bytes_max=99, count_max=9)
+    scopes = await waiting(work, 3, nursery, taken)
+    for number, one in enumerate(encoded):
+        work.add_ready(one)
+        assert sum(taker.woken.is_set() for taker in work._takers) == 1
+        await trio.testing.wait_all_tasks_blocked()
+        assert taken == encoded[: number + 1]
+    work.settle()
+    work.settle()
+    work.no_more()
+    await trio.testing.wait_all_tasks_blocked()
+    assert taken == [*encoded, None]
+    assert not any(scope.cancelled_caught for scope in scopes)
+
+
+async def test_a_flow_that_is_cancelled_as_it_is_woken_leaves_the_object_to_another(nursery) -> None:
+    work, taken = Work(), []
+    work.add(item(1), plain=True)
+    [one] = await work.take_plain(size_bytes_max=99, count_max=9)
+    first, _ = await waiting(work, 2, nursery, taken)
+    first.cancel()
+    work.add_ready(one)
+    assert [taker.woken.is_set() for taker in work._takers] == [True, False]
+    await trio.testing.wait_all_tasks_blocked()
+    assert taken == [one]
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_flow_that_leaves_as_it_is_woken_leaves_the_object_to_another(nursery) -> None:
+    work, taken, leaving = Work(), [], []
+    work.add(item(1), plain=True)
+    [one] = await work.take_plain(size_bytes_max=99, count_max=9)
+
+    async def leaver() -> None:
+        assert await work.take("a", leaving=lambda: bool(leaving)) is None
+
+    nursery.start_soon(leaver)
+    await trio.testing.wait_all_tasks_blocked()
+    await waiting(work, 1, nursery, taken)
+    leaving.append(True)
+    work.add_ready(one)
+    await trio.testing.wait_all_tasks_blocked()
+    assert taken == [one]
+
+
+async def test_who_waits_until_little_is_left_is_not_woken_before(nursery) -> None:
+    work, low = Work(), []
+    for number in range(5):
+        work.add(item(number))
+
+    async def wait() -> None:
+        await work.wait_low(2)
+        low.append(True)
+
+    nursery.start_soon(wait)
+    await trio.testing.wait_all_tasks_blocked()
+    [watcher] = work._watchers
+    for left in (4, 3, 2):
+        assert not watcher.woken.is_set()
+        assert work.take_nowait("a") is not None
+        assert len(work._ready) == left
+    assert watcher.woken.is_set()
+    await trio.testing.wait_all_tasks_blocked()
+    assert low == [True]
