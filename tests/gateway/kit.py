@@ -18,6 +18,7 @@ from gateway.settings import GatewaySettings, NodeEntry
 from transfer import heartbeat, pages, pki, receipts, tickets, tls
 from transfer.api import Commit, Offer, Offered, OpenTransfer, Receipts, SignedReceipts
 from transfer.credentials import Credentials, from_identity
+from transfer.errors import UnauthorisedError
 from transfer.heartbeat import Heartbeat
 from transfer.merkle import merkle_root
 from transfer.objects import Identity, object_id
@@ -241,7 +242,10 @@ class Node:
     def _answer(self, frame: Any, connection: ServerConnection, peer: tls.Peer) -> bytes:
         match frame:
             case Hello():
-                ticket = tickets.verify(frame.ticket, self._gateway_key)
+                try:
+                    ticket = tickets.verify(frame.ticket, self._gateway_key)
+                except UnauthorisedError as error:  # on a busy machine one may be late: refused, as a node does
+                    return encode_control(Refused(b"", error.code, error.message))
                 assert (ticket.holder, ticket.client_fingerprint) == (peer.name, peer.fingerprint)
                 self.tickets.append(ticket)
                 return connection.welcome(Welcome(1, self.node_id, "disk-1", 1 << 20, 100 * GIB))
