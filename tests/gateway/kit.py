@@ -6,6 +6,7 @@ import itertools
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from gateway.settings import GatewaySettings, NodeEntry
 from transfer import heartbeat, pages, pki, receipts, tickets, tls
 from transfer.api import Commit, Offer, Offered, OpenTransfer, Receipts, SignedReceipts
 from transfer.credentials import Credentials, from_identity
-from transfer.errors import UnauthorisedError
 from transfer.heartbeat import Heartbeat
 from transfer.merkle import merkle_root
 from transfer.objects import Identity, object_id
@@ -242,10 +242,9 @@ class Node:
     def _answer(self, frame: Any, connection: ServerConnection, peer: tls.Peer) -> bytes:
         match frame:
             case Hello():
-                try:
-                    ticket = tickets.verify(frame.ticket, self._gateway_key)
-                except UnauthorisedError as error:  # on a busy machine one may be late: refused, as a node does
-                    return encode_control(Refused(b"", error.code, error.message))
+                ticket = tickets.verify(frame.ticket, self._gateway_key, now_s=0.0)  # all but the time is asserted
+                if ticket.expires_at_s < time.time():  # one of half a second may be late: refused, as by a node
+                    return encode_control(Refused(b"", "unauthorised", "the ticket has expired"))
                 assert (ticket.holder, ticket.client_fingerprint) == (peer.name, peer.fingerprint)
                 self.tickets.append(ticket)
                 return connection.welcome(Welcome(1, self.node_id, "disk-1", 1 << 20, 100 * GIB))
