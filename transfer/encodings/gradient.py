@@ -26,23 +26,36 @@ class GradientZstd:
 
     def encode(self, strip: Strip) -> bytes:
         """Return the zstd frame."""
-        colours = np.ascontiguousarray(np.moveaxis(strip, 2, 0))
-        if len(colours) == 3:
-            colours = np.stack([colours[0] - colours[1], colours[1], colours[2] - colours[1]])
-        across = _differences(colours, axis=2)
-        return pieces.compress(shuffle(_fold(_differences(across, axis=1))))
+        return pieces.compress(predict(strip))
 
     def decode(self, stored: Buffer, form: Form) -> Strip:
         """Return the strip; its length is known before the frame is opened."""
         length = form.rows * form.columns * form.components * form.sample_bytes
-        shuffled = pieces.decompress(stored, length)
-        folded = unshuffle(shuffled, Form(form.components, form.rows, form.columns, form.sample_bytes))
-        colours: Strip = imagecodecs.delta_decode(_unfold(folded), axis=2)  # six times as fast as numpy's cumsum
-        sum_down(colours)
-        if len(colours) == 3:
-            colours[0] += colours[1]
-            colours[2] += colours[1]
-        return np.ascontiguousarray(np.moveaxis(colours, 0, 2))
+        return restore(pieces.decompress(stored, length), form)
+
+
+def predict(strip: Strip) -> bytes:
+    """Return the shuffled differences of a strip, as long as it was."""
+    colours = np.ascontiguousarray(np.moveaxis(strip, 2, 0))
+    if len(colours) == 3:
+        colours = np.stack([colours[0] - colours[1], colours[1], colours[2] - colours[1]])
+    across = _differences(colours, axis=2)
+    return shuffle(_fold(_differences(across, axis=1)))
+
+
+def restore(shuffled: Buffer, form: Form) -> Strip:
+    """Return the strip that `predict` was given.
+
+    Raises:
+        CorruptError: as `unshuffle`.
+    """
+    folded = unshuffle(shuffled, Form(form.components, form.rows, form.columns, form.sample_bytes))
+    colours: Strip = imagecodecs.delta_decode(_unfold(folded), axis=2)  # six times as fast as numpy's cumsum
+    sum_down(colours)
+    if len(colours) == 3:
+        colours[0] += colours[1]
+        colours[2] += colours[1]
+    return np.ascontiguousarray(np.moveaxis(colours, 0, 2))
 
 
 def _differences(samples: Strip, axis: int) -> Strip:
@@ -72,11 +85,15 @@ def sum_down(strip: Strip) -> None:
 
 
 def _fold(differences: Strip) -> Strip:
+    """Fold in place: what has just been used is in the processor's caches, and new memory is not."""
     signs = differences.view(f"<i{differences.itemsize}") >> (differences.itemsize * 8 - 1)
-    folded: Strip = np.bitwise_xor(np.left_shift(differences, 1), signs.view(differences.dtype))
-    return folded
+    np.left_shift(differences, 1, out=differences)
+    return np.bitwise_xor(differences, signs.view(differences.dtype), out=differences)
 
 
 def _unfold(folded: Strip) -> Strip:
-    unfolded: Strip = np.bitwise_xor(np.right_shift(folded, 1), np.negative(np.bitwise_and(folded, 1)))
-    return unfolded
+    """Undo `_fold`, in place."""
+    signs = np.bitwise_and(folded, 1)
+    np.negative(signs, out=signs)
+    np.right_shift(folded, 1, out=folded)
+    return np.bitwise_xor(folded, signs, out=folded)
