@@ -198,7 +198,7 @@ class Spool:
 
     async def _publish(self, descriptor: int, name: str) -> None:
         """Join the next group flush; whoever comes first while none runs leads it for all that wait."""
-        file = Finished(descriptor, str(self.incoming / name), str(self.ready / name), written_early=True)
+        file = Finished(descriptor, str(self.incoming / name), str(self.ready / name), opened_early=True)
         mine = _Publication(file)
         self._waiting.append(mine)
         with trio.CancelScope(shield=True):  # the leader needs everyone's descriptors open

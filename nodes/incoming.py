@@ -118,12 +118,12 @@ class Incoming:
             stored_digest = self._digests.finish()
             self.object_id = self._digests.object_id
             header = self._header(stored_digest, identity=self._digests.identity())
-            written_early = self._written_bytes > 0
+            opened_early = self._descriptor is not None
             self._write_whole(encode_header(header))
         except FascicleError:
             self.resumable = False
             raise
-        return Finished(self._open(), self._path, final_path(self.object_id), written_early), header.record
+        return Finished(self._open(), self._path, final_path(self.object_id), opened_early), header.record
 
     def abandon(self) -> None:
         """End the upload and remove its file, or keep what came of a resumable one; harmless when ended (blocks)."""

@@ -33,14 +33,14 @@ _serial = itertools.count()
 class Finished(NamedTuple):
     """A temporary file that is written whole and still open, and the name that it shall have.
 
-    `written_early`: bytes were written before the group was opened, so an earlier flush of the file system may have
-    taken the report of their failure; the file's own descriptor (open since its creation) is asked as well.
+    `opened_early`: the file was written, or an older one cut off, before the group was opened, so an earlier flush of the
+    file system may have taken the report of a failure; the file's own descriptor (open since then) is asked as well.
     """
 
     descriptor: int
     temporary: str
     final: str
-    written_early: bool = False
+    opened_early: bool = False
 
 
 class Volume:
@@ -134,7 +134,7 @@ class Group:
             return
         disk.flush_file_system(self.descriptor)
         for file in files:
-            if file.written_early:
+            if file.opened_early:
                 disk.flush_data(file.descriptor)
 
     def _rename(self, file: Finished, renamed: list[str]) -> bool:

@@ -12,7 +12,8 @@ from nodes.store import Store
 from tests.faults.histories.world import HOME, World, open_world
 from tests.store.objects import fetch, noise, put, upload
 from transfer import disk
-from transfer.errors import FascicleError, NotStoredError
+from transfer.encodings import get_encoding
+from transfer.errors import FascicleError, NotStoredError, StorageError
 from transfer.objects import object_id
 
 NODE = Path(HOME) / "node"
@@ -88,3 +89,21 @@ def test_a_name_that_a_failed_group_could_not_take_back_is_not_answered_for(
     assert store.contains(NAME) is not None
     world.machine.start_again(power_cut=True)
     assert fetch(Store.open(NODE, 0), NAME) == DATA
+
+
+def test_what_is_left_of_an_earlier_upload_is_cut_off_for_good_before_the_new_one_is_answered(world: World) -> None:
+    """The cut was not written back, another program's flush took the report, and the old end came back with the power."""
+    data = bytes(8000) + noise(2000)
+    name, stored = object_id(data), get_encoding("zstd").encode(data)
+    store = Store.open(NODE, 0)
+    first = store.begin(name, len(data), "raw", resumable=True)
+    first.write(data[:9000])
+    first.abandon()
+    world.machine.disk.flush_everything()
+    again = store.begin(name, len(data), "zstd", resumable=True)
+    for file in world.machine.disk.dirty_files():
+        world.machine.disk.write_back(file)
+    world.machine.disk.errors.tell()  # to another program
+    again.write(stored)
+    outcomes = store.commit([again, upload(store, DATA)])
+    assert [type(outcome) for outcome in outcomes] == [StorageError, StorageError], "none of the group is answered for"

@@ -85,7 +85,7 @@ def test_folders_known_to_be_durable_are_not_flushed_again(tmp_path):
 
 
 @pytest.mark.skipif(not disk.CAN_FLUSH_FILE_SYSTEM, reason="this kernel does not report failures from syncfs")
-def test_files_written_early_are_asked_for_failures_of_their_own(tmp_path, calls):
+def test_files_opened_early_are_asked_for_failures_of_their_own(tmp_path, calls):
     publish(tmp_path, "1", "2", early=True)
     assert calls[:3] == ["flush_file_system", "flush_data", "flush_data"]
 

@@ -17,6 +17,7 @@ class Journal:
         self.acknowledged: set[str] = set()
         self.spoiled: set[str] = set()
         self.counts: Counter[str] = Counter()
+        self.found: Counter[str] = Counter()  # how often a name's spoiled file was found out
 
     def acknowledge(self, name: str, *, checked: bool = True) -> None:
         """Note a promise; one that was given without reading the bytes says nothing of a spoiled file."""
@@ -34,6 +35,7 @@ class Journal:
         """Note that a spoiled file was found out, or an object let go of."""
         self.acknowledged.discard(name)
         self.spoiled.discard(name)
+        self.found[name] += 1
 
     def must_be_there(self, name: str) -> bool:
         return name in self.acknowledged and name not in self.spoiled

@@ -149,7 +149,7 @@ class NodeHistory:
     async def _ask(self, store: Store, _: Committer) -> None:
         """Whether an object is there: a yes is answered with a receipt, so it is an acknowledgement."""
         name = self._pick()
-        expected = self.journal.must_be_there(name)
+        expected, found = self.journal.must_be_there(name), self.journal.found[name]
         self.world.note(f"CONTAINS {name[:8]}")
         try:
             record = await trio.to_thread.run_sync(store.contains, name)
@@ -157,7 +157,7 @@ class NodeHistory:
             self._excused(error)
             return
         require(record is not None or not expected, f"{name[:8]} was acknowledged, and is denied")
-        if record is not None:
+        if record is not None and found == self.journal.found[name]:  # else a reader found it rotten meanwhile
             self._acknowledge(name, record, checked=False)
 
     async def _wait(self, *_: object) -> None:
