@@ -20,7 +20,7 @@ WORKERS: Final = 2
 GROUP_OBJECTS_MAX: Final = 512
 GROUP_BYTES_MAX: Final = 16 << 20
 ENOUGH_BYTES: Final = 8 << 20  # half of a lone flow's window: while it becomes durable the other half may come
-GATHER_S: Final = 0.1
+GATHER_S: Final = 0.2
 
 Outcome = Record | FascicleError
 OnDone = Callable[[Outcome], None]
