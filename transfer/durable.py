@@ -33,7 +33,7 @@ _serial = itertools.count()
 class Finished(NamedTuple):
     """A temporary file that is written whole and still open, and the name that it shall have.
 
-    `opened_early`: the file was written, or an older one cut off, before the group was opened, so an earlier flush of the
+    `opened_early`: the file was written, or an old one cut off, before the group was opened, so an earlier flush of the
     file system may have taken the report of a failure; the file's own descriptor (open since then) is asked as well.
     """
 

@@ -92,7 +92,7 @@ def test_a_name_that_a_failed_group_could_not_take_back_is_not_answered_for(
 
 
 def test_what_is_left_of_an_earlier_upload_is_cut_off_for_good_before_the_new_one_is_answered(world: World) -> None:
-    """The cut was not written back, another program's flush took the report, and the old end came back with the power."""
+    """The cut was not written back, another program's flush took the report: the old end came back with the power."""
     data = bytes(8000) + noise(2000)
     name, stored = object_id(data), get_encoding("zstd").encode(data)
     store = Store.open(NODE, 0)

@@ -79,6 +79,8 @@ class Lives:
         for name in list(self._promised):
             role = next(role for role in self._roles if name.endswith(f"-{role.name}"))
             self._totals.note(f"the end of {name}", self._judge_by_journal(role, self._folder / name))
+        left = sorted(path.name for path in self._folder.iterdir() if path.name != "lost+found")
+        self._totals.note("what the lives left", [f"still there: {name}" for name in left])
 
     def _work(
         self, roles: Sequence[Role], folders: dict[str, Path], number: int, chance: random.Random
@@ -149,6 +151,8 @@ class Lives:
         problems = [] if noted == self._promised.pop(folder.name) else ["the journal is not what was heard"]
         problems += judge(role, folder, noted, self._totals)
         shutil.rmtree(folder)
+        if self._disk is not None:
+            self._disk.sync()  # or the next cut takes that back: after a thousand of them the disk was full
         return problems
 
 
