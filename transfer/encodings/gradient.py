@@ -26,36 +26,23 @@ class GradientZstd:
 
     def encode(self, strip: Strip) -> bytes:
         """Return the zstd frame."""
-        return pieces.compress(predict(strip))
+        colours = np.ascontiguousarray(np.moveaxis(strip, 2, 0))
+        if len(colours) == 3:
+            colours = np.stack([colours[0] - colours[1], colours[1], colours[2] - colours[1]])
+        across = _differences(colours, axis=2)
+        return pieces.compress(shuffle(_fold(_differences(across, axis=1))))
 
     def decode(self, stored: Buffer, form: Form) -> Strip:
         """Return the strip; its length is known before the frame is opened."""
         length = form.rows * form.columns * form.components * form.sample_bytes
-        return restore(pieces.decompress(stored, length), form)
-
-
-def predict(strip: Strip) -> bytes:
-    """Return the shuffled differences of a strip, as long as it was."""
-    colours = np.ascontiguousarray(np.moveaxis(strip, 2, 0))
-    if len(colours) == 3:
-        colours = np.stack([colours[0] - colours[1], colours[1], colours[2] - colours[1]])
-    across = _differences(colours, axis=2)
-    return shuffle(_fold(_differences(across, axis=1)))
-
-
-def restore(shuffled: Buffer, form: Form) -> Strip:
-    """Return the strip that `predict` was given.
-
-    Raises:
-        CorruptError: as `unshuffle`.
-    """
-    folded = unshuffle(shuffled, Form(form.components, form.rows, form.columns, form.sample_bytes))
-    colours: Strip = imagecodecs.delta_decode(_unfold(folded), axis=2)  # six times as fast as numpy's cumsum
-    sum_down(colours)
-    if len(colours) == 3:
-        colours[0] += colours[1]
-        colours[2] += colours[1]
-    return np.ascontiguousarray(np.moveaxis(colours, 0, 2))
+        shuffled = pieces.decompress(stored, length)
+        folded = unshuffle(shuffled, Form(form.components, form.rows, form.columns, form.sample_bytes))
+        colours: Strip = imagecodecs.delta_decode(_unfold(folded), axis=2)  # six times as fast as numpy's cumsum
+        sum_down(colours)
+        if len(colours) == 3:
+            colours[0] += colours[1]
+            colours[2] += colours[1]
+        return np.ascontiguousarray(np.moveaxis(colours, 0, 2))
 
 
 def _differences(samples: Strip, axis: int) -> Strip:
