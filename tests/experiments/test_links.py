@@ -66,6 +66,8 @@ def test_a_short_campaign_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_an_interrupted_campaign_cleans_up_and_keeps_what_it_has(number: signal.Signals, tmp_path: Path) -> None:
     words = ["own", "--rate", "2M", "--delay", "4ms", "--peers", "fascicle", "--nodes", "1", "--runs", "2"]
     command = [
+        "env",
+        "--default-signal=INT",  # which a shell's job in the background ignores, and its children with it
         sys.executable,
         "-m",
         "fascicle",
