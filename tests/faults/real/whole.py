@@ -2,7 +2,8 @@
 
 A transfer is under way, by the command that anybody uses. Everything is killed with the cut, started again, and the
 same command must finish by itself. What a command had said is stored before is the promise: all of it, and nothing
-else, comes back bit for bit, once. Refuses to do: any step that a person would have to do.
+else, comes back bit for bit, once. A command that was cut off may have committed and not said so: then all of its
+images are there, or else none. Refuses to do: any step that a person would have to do.
 """
 
 import contextlib
@@ -51,7 +52,8 @@ class Whole:
         self._totals.reopened_s_max = max(self._totals.reopened_s_max, round(time.monotonic() - before, 3))
         self._totals.runs += 1
         self._totals.fired += at_work
-        self._totals.note(f"cut {number} of {victim}", [*self._judge(), *self._finish(source), *self._judge(deep=True)])
+        problems = [*self._judge(unsaid=source), *self._finish(source), *self._judge(deep=True)]
+        self._totals.note(f"cut {number} of {victim}", problems)
 
     def stop(self) -> None:
         """Stop the cluster."""
@@ -111,12 +113,15 @@ class Whole:
             self._totals.acknowledged += len(found)
             self._journal.note(Acknowledged("cluster", name, 0) for name in found)
 
-    def _judge(self, *, deep: bool = False) -> list[str]:
-        """Everything that was ever said to be stored comes back; anything else is of the transfer that was cut."""
+    def _judge(self, *, unsaid: Path | None = None, deep: bool = False) -> list[str]:
+        """What was ever said to be stored comes back, perhaps all of the `unsaid` transfer, and nothing else."""
         out = self._work / f"out-{time.monotonic_ns()}"
         got = self._cluster.run("get", "--all", out)
         found = contents(out)
         expected = Counter({name: 1 for source in self._sources for name in contents(source)})
+        if unsaid is not None and contents(unsaid).keys() & found.keys():
+            self._totals.more["committed_unsaid"] = self._totals.more.get("committed_unsaid", 0) + 1
+            expected |= Counter(dict.fromkeys(contents(unsaid), 1))
         problems = [f"get: {got.code} {got.errors[-500:]}"] if got.code and expected else []
         problems += [f"LOST or doubled: {name}: {found[name]}" for name in expected if found[name] != 1]
         problems += [f"not expected: {name}" for name in found if name not in expected]
