@@ -17,7 +17,7 @@ class Journal:
         self.acknowledged: set[str] = set()
         self.spoiled: set[str] = set()
         self.counts: Counter[str] = Counter()
-        self.found: Counter[str] = Counter()  # how often a name's spoiled file was found out
+        self.found: Counter[str] = Counter()  # how often a name was forgotten
 
     def acknowledge(self, name: str, *, checked: bool = True) -> None:
         """Note a promise; one that was given without reading the bytes says nothing of a spoiled file."""
