@@ -1,8 +1,8 @@
 """What a refusal of one object means for it. Pure.
 
-A node that is full, or whose disk fails, is passed over for this object; bytes that arrived damaged are sent again,
-raw; a node that is busy, or cannot make replicas now, is asked again until the sender's patience ends, and with a new
-ticket when the old one has expired meanwhile; anything else is final.
+A node that is full, or whose disk fails, is passed over for this object; bytes that arrived damaged, or in an encoding
+that an older node does not know, are sent again, raw; a node that is busy, or cannot make replicas now, is asked again
+until the sender's patience ends, and with a new ticket when the old one has expired meanwhile; anything else is final.
 """
 
 from enum import Enum, auto
@@ -13,6 +13,7 @@ from transfer.errors import (
     CorruptError,
     FascicleError,
     FullError,
+    SettingsError,
     StorageError,
     UnauthorisedError,
     UnreachableError,
@@ -40,6 +41,8 @@ def judge(item: Item, error: FascicleError, *, nodes: set[str], node_id: str, pa
     match error:
         case CorruptError():
             return Fate.AGAIN if item.refusals < DAMAGED_MAX else Fate.FAIL
+        case SettingsError() if not item.raw_only:
+            return Fate.AGAIN
         case FullError() | StorageError():
             others = nodes - item.refused_by.keys() - {node_id}
             return Fate.ELSEWHERE if others else Fate.FAIL

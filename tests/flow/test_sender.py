@@ -189,3 +189,29 @@ async def test_encoder_that_gives_other_bytes_is_found_by_the_node_and_set_aside
             path.write_bytes(data)
         assert_all_sent(cluster, await send(client, files, flows=1, workers=1), files)
     assert 0 < len(wrong) < 100
+
+
+async def test_encoding_that_a_node_does_not_know_yet_is_left_off(
+    tmp_path: Path, gateway: Gateway, client: GatewayClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As between a workstation that has been upgraded and a node that has not."""
+    refused: list[str] = []
+    async with open_cluster(tmp_path, "node-1", gateway=gateway) as cluster:
+        cluster.advertise("node-1")
+        await wait_live(client, 1)
+        store = cluster.nodes["node-1"].store
+        begin = store.begin
+
+        def begin_as_before(object_id: str, size_bytes: int, encoding: str, *, resumable: bool = False) -> Any:
+            if encoding in IMAGE_ENCODINGS:
+                refused.append(encoding)
+                raise SettingsError(f"unknown encoding `{encoding}`")
+            return begin(object_id, size_bytes, encoding, resumable=resumable)
+
+        monkeypatch.setattr(store, "begin", begin_as_before)
+        images = (Image(rows=64, columns=64, seed=number).encode() for number in range(50))
+        files = {tmp_path / f"{number}.dcm": data for number, data in enumerate(images)}
+        for path, data in files.items():
+            path.write_bytes(data)
+        assert_all_sent(cluster, await send(client, files, encoding="gradient-pack"), files)
+    assert 0 < len(refused) <= 50

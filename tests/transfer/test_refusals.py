@@ -26,7 +26,7 @@ TABLE = [  # (error, patient, not any more)
     (UnreachableError, Fate.LATER, Fate.FAIL),
     (UnauthorisedError, Fate.RENEW, Fate.FAIL),
     (ProtocolError, Fate.FAIL, Fate.FAIL),
-    (SettingsError, Fate.FAIL, Fate.FAIL),
+    (SettingsError, Fate.AGAIN, Fate.AGAIN),
     (NotStoredError, Fate.FAIL, Fate.FAIL),
     (ConflictError, Fate.FAIL, Fate.FAIL),
     (FascicleError, Fate.FAIL, Fate.FAIL),
@@ -52,6 +52,12 @@ def test_when_no_other_node_is_left_full_is_final(error: type[FascicleError]) ->
 
     assert fate() is fate("b") is fate("a", "b") is Fate.ELSEWHERE
     assert fate("b", "c") is fate(nodes="a") is Fate.FAIL
+
+
+def test_an_encoding_that_a_node_does_not_know_is_left_off_and_raw_it_would_know() -> None:
+    raw = item()
+    raw.raw_only = True
+    assert judge(raw, SettingsError("why"), nodes={"a"}, node_id="a", patient=True) is Fate.FAIL
 
 
 def test_damage_is_forgiven_a_few_times() -> None:

@@ -18,7 +18,8 @@ from transfer.errors import SettingsError
 
 ENCODINGS: Final[dict[str, Encoding]] = {encoding.name: encoding for encoding in (Raw(), Zstd())}
 IMAGE_ENCODINGS: Final[dict[str, ImageEncoding]] = {
-    name: ImageEncoding(name) for name in ("shuffle-lz4", "gradient-zstd", "jxl-1", "htj2k", "jpegls", "jxl-3", "jxl-7")
+    name: ImageEncoding(name)
+    for name in ("shuffle-lz4", "gradient-pack", "gradient-zstd", "jxl-1", "htj2k", "jpegls", "jxl-3", "jxl-7")
 }
 
 __all__ = [

@@ -54,6 +54,7 @@ class CodecName(NamedTuple):
 
 CODECS: Final = {
     "shuffle-lz4": CodecName(1, "shuffle", "ShuffleLz4"),
+    "gradient-pack": CodecName(6, "packed", "GradientPack"),
     "gradient-zstd": CodecName(2, "gradient", "GradientZstd"),
     "jxl-1": CodecName(3, "jpegxl", "JpegXl", {"effort": 1}),
     "htj2k": CodecName(4, "htj2k", "Htj2k"),

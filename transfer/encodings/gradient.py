@@ -26,26 +26,37 @@ class GradientZstd:
 
     def encode(self, strip: Strip) -> bytes:
         """Return the zstd frame."""
-        colours = np.ascontiguousarray(np.moveaxis(strip, 2, 0))
-        if len(colours) == 3:
-            colours = np.stack([colours[0] - colours[1], colours[1], colours[2] - colours[1]])
-        across = _differences(colours, axis=2)
-        return pieces.compress(shuffle(_fold(_differences(across, axis=1))))
+        across = differences(part_colours(strip), axis=2)
+        return pieces.compress(shuffle(fold(differences(across, axis=1))))
 
     def decode(self, stored: Buffer, form: Form) -> Strip:
         """Return the strip; its length is known before the frame is opened."""
         length = form.rows * form.columns * form.components * form.sample_bytes
         shuffled = pieces.decompress(stored, length)
         folded = unshuffle(shuffled, Form(form.components, form.rows, form.columns, form.sample_bytes))
-        colours: Strip = imagecodecs.delta_decode(_unfold(folded), axis=2)  # six times as fast as numpy's cumsum
+        colours: Strip = imagecodecs.delta_decode(unfold(folded), axis=2)  # six times as fast as numpy's cumsum
         sum_down(colours)
-        if len(colours) == 3:
-            colours[0] += colours[1]
-            colours[2] += colours[1]
-        return np.ascontiguousarray(np.moveaxis(colours, 0, 2))
+        return join_colours(colours)
 
 
-def _differences(samples: Strip, axis: int) -> Strip:
+def part_colours(strip: Strip) -> Strip:
+    """Return the colours one after the other, contiguous: (components, rows, columns)."""
+    colours = np.ascontiguousarray(np.moveaxis(strip, 2, 0))
+    if len(colours) == 3:
+        colours = np.stack([colours[0] - colours[1], colours[1], colours[2] - colours[1]])
+    return colours
+
+
+def join_colours(colours: Strip) -> Strip:
+    """Undo `part_colours`, perhaps in place."""
+    if len(colours) == 3:
+        colours[0] += colours[1]
+        colours[2] += colours[1]
+    return np.ascontiguousarray(np.moveaxis(colours, 0, 2))
+
+
+def differences(samples: Strip, axis: int) -> Strip:
+    """Return each sample less the one before it along `axis`; the first of each line is as it was."""
     out = np.empty_like(samples)
     first, later = [slice(None)] * 3, [slice(None)] * 3
     earlier = [slice(None)] * 3
@@ -71,15 +82,15 @@ def sum_down(strip: Strip) -> None:
         strip[:, row] += strip[:, row - 1]
 
 
-def _fold(differences: Strip) -> Strip:
+def fold(numbers: Strip) -> Strip:
     """Fold in place: what has just been used is in the processor's caches, and new memory is not."""
-    signs = differences.view(f"<i{differences.itemsize}") >> (differences.itemsize * 8 - 1)
-    np.left_shift(differences, 1, out=differences)
-    return np.bitwise_xor(differences, signs.view(differences.dtype), out=differences)
+    signs = numbers.view(f"<i{numbers.itemsize}") >> (numbers.itemsize * 8 - 1)
+    np.left_shift(numbers, 1, out=numbers)
+    return np.bitwise_xor(numbers, signs.view(numbers.dtype), out=numbers)
 
 
-def _unfold(folded: Strip) -> Strip:
-    """Undo `_fold`, in place."""
+def unfold(folded: Strip) -> Strip:
+    """Undo `fold`, in place."""
     signs = np.bitwise_and(folded, 1)
     np.negative(signs, out=signs)
     np.right_shift(folded, 1, out=folded)

@@ -26,7 +26,7 @@ PACKAGES: Final = (
     "systemd-timesyncd",  # certificates and tickets need a clock
 )
 PYTHON_TAG: Final = "3.11"  # the suite's
-PLATFORMS: Final = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
+PLATFORMS: Final = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "linux_x86_64")
 LIBRARIES: Final = "usr/local/lib/python3.11/dist-packages"
 
 LAUNCHER: Final = """\

@@ -33,7 +33,7 @@ def gather(wheels: Path, work: Path) -> None:
     for name in COPIED:
         shutil.copy2(ROOT / name, source / name)
     for folder in sorted(each.parent for each in ROOT.glob("*/py.typed")):
-        shutil.copytree(folder, source / folder.name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(folder, source / folder.name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
     (source / "fascicle.egg-info").mkdir(exist_ok=True)
     _pip("wheel", "--no-deps", "--no-build-isolation", "-w", str(wheels), str(source))
     ours = next(wheels.glob("fascicle-*.whl"))
