@@ -14,7 +14,7 @@ packages:
 	@.ci/packages
 
 # The build tool comes from the same constraints, so nothing is resolved outside them.
-$(INSTALLED): pyproject.toml constraints.txt | packages
+$(INSTALLED): pyproject.toml constraints.txt transfer/encodings/gradient_pack.c | packages
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer with venv is needed (make PYTHON=/path/to/python3)" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt setuptools

@@ -2,7 +2,8 @@
 
 A place is one flow's task. It chooses a node, converses until there is nothing more to do, and chooses again when that
 ended early. Places are added and retired while the transfer runs (`transfer.steering` decides); a retired one answers
-for what it has under way, then ends. Refuses to do: the conversation (`transfer.sending`), deciding how many.
+for what it has under way, then ends. Where every node says that it has no room, one place waits for it in the name of
+all: each that asks costs the busy nodes a handshake. The others ask again after a while. Refuses to do: the conversation (`transfer.sending`), deciding how many.
 """
 
 import random
@@ -23,6 +24,7 @@ from transfer.routes import Routes
 log = get_logger()
 RECONNECT_S: Final = 0.1
 RECONNECT_S_MAX: Final = 5.0
+CROWDED_S: Final = 10.0  # after which those ask again who left the waiting to another place of their transfer
 
 
 @dataclass(eq=False)
@@ -59,6 +61,7 @@ class Fleet:
         self._free_at_s: dict[str, float] = {}  # when nodes that were busy are to be asked again
         self._routes = Routes(go.nodes)
         self._places: list[Place] = []
+        self._count = 0  # of places that are wanted; while nodes have no room there are fewer
         self._renewing = trio.Lock()
         self._nursery: trio.Nursery | None = None
         ledger.nodes = self._routes.node_ids
@@ -80,6 +83,7 @@ class Fleet:
 
     def want(self, count: int) -> None:
         """Have `count` flows from now on."""
+        self._count = count
         for _ in range(self.wanted, count):
             self._start(Place())
         for place in [place for place in self._places if not place.retired][count:]:
@@ -122,12 +126,24 @@ class Fleet:
                 if left or trio.current_time() - started_s > RECONNECT_S_MAX:
                     pause_s = RECONNECT_S
                 if not left and not place.retired:
-                    with trio.move_on_after(max(pause_s, self._told_s())):
+                    told_s = self._told_s()
+                    if told_s and self.wanted > 1 and self._nursery is not None:
+                        self._nursery.start_soon(self._ask_again, max(told_s, CROWDED_S))
+                        return
+                    with trio.move_on_after(max(pause_s, told_s)):
                         await settled.wait()
                     pause_s = min(pause_s * 2, RECONNECT_S_MAX)
         finally:
             self._places.remove(place)
             self._ledger.work.wake()
+
+    async def _ask_again(self, pause_s: float) -> None:
+        """After a pause, take the place anew that left the waiting to another."""
+        with trio.move_on_after(pause_s):
+            await self._ledger.work.settled.wait()
+            return
+        if self.wanted < self._count:
+            self._start(Place())
 
     async def _attempt(self, place: Place) -> bool:
         """Converse with one node to the end; true when the place left the node in good order."""
