@@ -2,8 +2,9 @@
 
 A place is one flow's task. It chooses a node, converses until there is nothing more to do, and chooses again when that
 ended early. Places are added and retired while the transfer runs (`transfer.steering` decides); a retired one answers
-for what it has under way, then ends. Where every node says that it has no room, one place waits for it in the name of
-all: each that asks costs the busy nodes a handshake. The others ask again after a while. Refuses to do: the conversation (`transfer.sending`), deciding how many.
+for what it has under way, then ends. Where every node says that it has no room, one place waits in the name of all:
+each that asks costs busy nodes a handshake. The others ask again after a while. Refuses to do: the conversation
+(`transfer.sending`), deciding how many.
 """
 
 import random

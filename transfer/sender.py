@@ -41,6 +41,8 @@ FLOWS_MAX_NODE: Final = 40  # a node takes 48 in all
 OFFER_PAUSE_S: Final = 0.1  # so that a fast source makes few large offers
 OFFER_LOW_COUNT: Final = 16  # objects still to send: an offer is answered before flows have nothing left
 RECEIPTS_PAUSE_S: Final = 0.5  # the same for receipts; the last ones do not wait
+RECEIPTS_PAUSE_S_MAX: Final = 4.0  # a request is 3 ms of the gateway's processor, and there may be a crowd of senders
+RECEIPT_BATCHES_FEW: Final = 64  # in one request: the next may wait twice as long
 RECEIPTS_BYTES_MAX: Final = 4 << 20  # in one request; with one batch more and as base64 well within the gateway's limit
 RECEIPT_BATCHES_MAX: Final = 512
 CLOSING_S: Final = 2.0  # for flows to end in good order after the commit
@@ -91,6 +93,7 @@ class _Transfer:
         ledger.work.remembered = self._path.homes
         self._receipts: list[SignedReceipts] = []  # not handed on yet
         self._receipts_left = trio.Event()  # some were handed on
+        self._receipts_pause = trio.CancelScope()  # in which more are waited for
         self._posting = trio.Lock()
 
     async def run(self, wish: OpenTransfer, files: AsyncIterable[SourceFile]) -> SendResult:
@@ -202,6 +205,7 @@ class _Transfer:
     async def _take_receipts(self, receipts: SignedReceipts) -> None:
         """Queue receipts for the gateway; wait when it does not take them."""
         while self._receipts_full():
+            self._receipts_pause.cancel()
             await self._receipts_left.wait()
         self._receipts.append(receipts)
 
@@ -215,11 +219,14 @@ class _Transfer:
         When the last objects are on their way those before them are handed on, so that the commit has few.
         """
         work = self._ledger.work
-        settled = work.settled
+        settled, pause_s = work.settled, RECEIPTS_PAUSE_S
         while not settled.is_set():
-            with trio.move_on_after(RECEIPTS_PAUSE_S):
-                await (settled.wait() if work.is_exhausted else work.wait_exhausted())
+            if not self._receipts_full():
+                with trio.move_on_after(pause_s) as self._receipts_pause:
+                    await (settled.wait() if work.is_exhausted else work.wait_exhausted())
             if self._receipts and not settled.is_set():
+                few = len(self._receipts) < RECEIPT_BATCHES_FEW
+                pause_s = min(2 * pause_s, RECEIPTS_PAUSE_S_MAX) if few else RECEIPTS_PAUSE_S
                 async with self._posting:
                     await self._client.receipts(self._transfer_id, self._hand_over())
 
