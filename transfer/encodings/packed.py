@@ -26,7 +26,13 @@ from transfer.errors import CorruptError
 
 GROUP: Final = 8
 WIDEST: Final = 15  # as a nibble; it stands for 16
+_SWAPS: Final = tuple(
+    (np.uint64(shift), np.uint64(mask))
+    for shift, mask in ((7, 0x00AA00AA00AA00AA), (14, 0x0000CCCC0000CCCC), (28, 0x00000000F0F0F0F0))
+)
+_KEPT: Final = np.tri(WIDEST + 2, WIDEST + 1, k=-1, dtype=bool)  # by width
 
+Words = NDArray[np.uint64]
 Plane = NDArray[np.unsignedinteger[Any]]  # (rows, columns)
 
 
@@ -66,17 +72,17 @@ def _groups(plane: Plane) -> int:
 def pack(plane: Plane) -> bytes:
     """Return what the compiled part makes of `plane`."""
     rows, columns = plane.shape
-    folded = fold(differences(differences(plane[np.newaxis], axis=2), axis=1))[0]
     filled = np.zeros((rows, -(-columns // GROUP) * GROUP), plane.dtype)
-    filled[:, :columns] = folded
-    groups = _turn(filled.view(np.uint8).reshape(-1, GROUP, plane.itemsize).transpose(0, 2, 1))
-    octets = groups.reshape(len(groups), -1)  # (groups, 8 or 16), by significance
-    used = octets.astype(bool)
-    widths = np.where(used.any(axis=1), used.shape[1] - used[:, ::-1].argmax(axis=1), 0)
+    filled[:, :columns] = fold(differences(differences(plane[np.newaxis], axis=2), axis=1))[0]
+    by_significance = [(filled >> 8 * byte).astype(np.uint8).view("<u8").reshape(-1) for byte in range(plane.itemsize)]
+    words = np.stack([_turn(samples) for samples in by_significance], axis=1)  # (groups, 1 or 2)
+    widths = np.zeros(len(words), np.uint8)
+    for number, used in enumerate(_used_bytes(words).T):
+        widths = np.where(used, 8 * number + used, widths)
     widths[widths == WIDEST] = WIDEST + 1
     nibbles = np.zeros((len(widths) + 1) // 2 * 2, np.uint8)
     nibbles[: len(widths)] = np.minimum(widths, WIDEST)
-    kept = octets[np.arange(used.shape[1]) < widths[:, np.newaxis]]
+    kept = words.view(np.uint8)[_are_kept(widths, plane.itemsize)]
     return (nibbles[0::2] | nibbles[1::2] << 4).tobytes() + kept.tobytes()
 
 
@@ -86,23 +92,37 @@ def unpack(stored: Octets, like: Plane) -> Plane:
     Raises:
         CorruptError: `stored` is no such plane.
     """
-    count, most = _groups(like), GROUP * like.itemsize
+    count = _groups(like)
     packed = stored[: (count + 1) // 2]
     widths = np.stack([packed & 15, packed >> 4], axis=1).reshape(-1)[:count].astype(np.int64)
     widths[widths == WIDEST] = WIDEST + 1
-    if len(widths) != count or (widths > most).any() or len(packed) + widths.sum() != len(stored):
+    if len(widths) != count or (widths > 8 * like.itemsize).any() or len(packed) + widths.sum() != len(stored):
         raise CorruptError("a packed strip has widths that cannot be, or another length than they say")
-    octets = np.zeros((count, most), np.uint8)
-    octets[np.arange(most) < widths[:, np.newaxis]] = stored[len(packed) :]
-    groups = _turn(octets.reshape(count, like.itemsize, GROUP)).transpose(0, 2, 1)
-    filled = np.ascontiguousarray(groups).view(like.dtype).reshape(like.shape[0], -1)
+    words = np.zeros((count, like.itemsize), "<u8")
+    words.view(np.uint8)[_are_kept(widths, like.itemsize)] = stored[len(packed) :]
+    filled = np.zeros((like.shape[0], -(-like.shape[1] // GROUP) * GROUP), like.dtype)
+    for byte, samples in enumerate(_turn(words).T):
+        filled |= np.ascontiguousarray(samples).view(np.uint8).reshape(filled.shape).astype(like.dtype) << 8 * byte
     plane = unfold(np.ascontiguousarray(filled[:, : like.shape[1]]))
     np.cumsum(plane, axis=1, dtype=like.dtype, out=plane)
     sum_down(plane[np.newaxis])
     return plane
 
 
-def _turn(octets: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Turn each 8 bytes of 8 bits on the last axis: bit i of byte k becomes bit k of byte i."""
-    bits = np.unpackbits(octets[..., np.newaxis], axis=-1, bitorder="little")
-    return np.packbits(bits.swapaxes(-1, -2), axis=-1, bitorder="little")[..., 0]
+def _turn(words: Words) -> Words:
+    """Turn 8 bytes of 8 bits: bit i of byte k becomes bit k of byte i; as `gradient_pack.c` does."""
+    for shift, mask in _SWAPS:
+        swapped = (words ^ (words >> shift)) & mask
+        words = words ^ swapped ^ (swapped << shift)
+    return words
+
+
+def _used_bytes(words: Words) -> Octets:
+    """Return for each word how many bytes there are up to its last one that is not 0."""
+    used: Octets = np.sum([words >= np.uint64(1 << 8 * byte) for byte in range(8)], axis=0, dtype=np.uint8)
+    return used
+
+
+def _are_kept(widths: NDArray[Any], sample_bytes: int) -> NDArray[np.bool_]:
+    """Return which bytes of each group's words are stored: (groups, 8 or 16)."""
+    return _KEPT[widths, : GROUP * sample_bytes]
