@@ -7,9 +7,9 @@ where 15 counts as 16.
     widths      4 bits a group, the first in the low half of its byte; 15 stands for 16
     groups      width bytes each: bit k of byte b is bit b of the group's sample k
 
-Nothing is searched and nothing is modelled, so it is several times as fast as zstd on the same differences, and on noisy
-images hardly longer. What it does is compiled (`gradient_pack.c`); where it was not, numpy does the same more slowly, and
-is what the compiled part is tested against. Refuses to do: knowing which of the two it was.
+Nothing is searched and nothing is modelled, so it is several times as fast as zstd on the same differences, and hardly
+longer on noisy images. What it does is compiled (`gradient_pack.c`); where it was not, numpy does the same more slowly,
+and is what the compiled part is tested against. Refuses to do: knowing which of the two it was.
 """
 
 from typing import Any, Final
