@@ -15,6 +15,7 @@ from tests.fuzz.running import Watch, fuzz
 from tests.fuzz.targets import SHARES, TARGETS, open_target
 from tests.gateway.routes import routes
 from transfer.dicom import check_complete
+from transfer.encodings import IMAGE_ENCODINGS
 
 ROOT = Path(__file__).parents[2]
 COUNT = 50_000
@@ -63,6 +64,16 @@ def test_the_corpus_is_what_it_should_be_before_it_is_damaged() -> None:
     assert targets._successes(said) == len(spool.kept) == 2
     assert texts.trail.verify(seeds.audit()["three"].splitlines(keepends=True), texts.KEY.public_key()).count == 3
     assert texts.decode_token(seeds.token()["token"].decode()).role == "node"
+
+
+@pytest.mark.parametrize("name", sorted(seeds.image()))
+def test_images_of_the_corpus_decode_by_the_encoding_that_they_name(name: str) -> None:
+    """The number in front is a place in a list: one that has changed would leave inputs that all are refused at once."""
+    data = (seeds.CORPUS / "image" / name).read_bytes()
+    number, size_bytes = texts.IMAGE_HEAD.unpack_from(data)
+    assert name.endswith(f"-{texts.NAMES[number]}")
+    decoder = IMAGE_ENCODINGS[texts.NAMES[number]].decoder(size_bytes)
+    assert sum(memoryview(block).nbytes for block in decoder.feed(data[texts.IMAGE_HEAD.size :])) == size_bytes
 
 
 def test_parts_make_up_the_count_and_are_not_run_twice(tmp_path: Path) -> None:
