@@ -68,7 +68,7 @@ def test_the_corpus_is_what_it_should_be_before_it_is_damaged() -> None:
 
 @pytest.mark.parametrize("name", sorted(seeds.image()))
 def test_images_of_the_corpus_decode_by_the_encoding_that_they_name(name: str) -> None:
-    """The number in front is a place in a list: one that has changed would leave inputs that all are refused at once."""
+    """The number in front is a place in a list: if that has changed, all inputs are refused at once."""
     data = (seeds.CORPUS / "image" / name).read_bytes()
     number, size_bytes = texts.IMAGE_HEAD.unpack_from(data)
     assert name.endswith(f"-{texts.NAMES[number]}")
