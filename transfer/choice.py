@@ -19,11 +19,10 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from transfer.dicom.pixels import Kind
+from transfer.encodings.codecs import CODECS
 
 RAW: Final = "raw"
-LADDER: Final = (
-    "raw", "zstd", "shuffle-lz4", "gradient-pack", "gradient-zstd", "jxl-1", "htj2k", "jpegls", "jxl-3", "jxl-7",
-)  # fmt: skip
+LADDER: Final = (RAW, "zstd", *CODECS)
 MARGIN_RATIO: Final = 1.08
 FAR_RATIO: Final = 1.15  # so much better is better at once: at the start nothing is known of the link
 DWELL_OBJECTS: Final = 32

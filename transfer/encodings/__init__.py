@@ -9,6 +9,7 @@ cheap to dense) only uncompressed images, and raise NotSuitableError for all els
 
 from typing import Final
 
+from transfer.encodings.codecs import CODECS
 from transfer.encodings.image import ImageDecoder, ImageEncoding
 from transfer.encodings.interface import BLOCK_BYTES, Decoder, Encoder, Encoding, OpenDecoder
 from transfer.encodings.proof import encode_checked
@@ -17,10 +18,7 @@ from transfer.encodings.zstandard import Zstd
 from transfer.errors import SettingsError
 
 ENCODINGS: Final[dict[str, Encoding]] = {encoding.name: encoding for encoding in (Raw(), Zstd())}
-IMAGE_ENCODINGS: Final[dict[str, ImageEncoding]] = {
-    name: ImageEncoding(name)
-    for name in ("shuffle-lz4", "gradient-pack", "gradient-zstd", "jxl-1", "htj2k", "jpegls", "jxl-3", "jxl-7")
-}
+IMAGE_ENCODINGS: Final = {name: ImageEncoding(name) for name in CODECS}
 
 __all__ = [
     "BLOCK_BYTES",

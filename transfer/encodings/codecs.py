@@ -52,7 +52,7 @@ class CodecName(NamedTuple):
     settings: dict[str, int] = {}  # noqa: RUF012  # never changed
 
 
-CODECS: Final = {
+CODECS: Final = {  # from cheap to dense
     "shuffle-lz4": CodecName(1, "shuffle", "ShuffleLz4"),
     "gradient-pack": CodecName(6, "packed", "GradientPack"),
     "gradient-zstd": CodecName(2, "gradient", "GradientZstd"),
