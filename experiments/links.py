@@ -35,7 +35,7 @@ from experiments.profiles import Profile, queue_bytes
 from transfer.errors import SettingsError
 
 MTU: Final = 1500
-BURST_BYTES: Final = 32 << 10  # about a quarter of a millisecond at 1 Gb/s
+BURST_S, BURST_MIN_BYTES, BURST_MAX_BYTES = 0.002, 2 * 1514, 32 << 10
 # A veth passes packets of 64 KiB uncut. `tbf` cuts those above its burst to single frames, at the cost of half of two
 # cores at 1 Gb/s (measured: 1.1 processor seconds a second, as with segmentation off); 10 frames at a time cost 0.3.
 SEGMENTS_MAX: Final = 10
@@ -134,8 +134,8 @@ def _netem(profile: Profile, rate_bit_s: float) -> list[object]:
 
 
 def _tbf(rate_bit_s: float) -> list[object]:
-    queue = queue_bytes(rate_bit_s, 0)
-    return ["tbf", "rate", f"{rate_bit_s:.0f}bit", "burst", BURST_BYTES, "limit", queue]
+    burst = min(max(round(rate_bit_s / 8 * BURST_S), BURST_MIN_BYTES), BURST_MAX_BYTES)
+    return ["tbf", "rate", f"{rate_bit_s:.0f}bit", "burst", burst, "limit", queue_bytes(rate_bit_s, 0)]
 
 
 def _raise_devices(names: tuple[str, ...], devices: tuple[str, ...], *, framed: bool) -> tuple[Side, Side]:

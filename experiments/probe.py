@@ -15,12 +15,14 @@ import statistics
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any, Final
 
 FRAME_BYTES: Final = 14 + 20 + 8  # Ethernet, IPv4, UDP
 SEGMENT_RATIO: Final = 1514 / 1448  # frame to payload of a full TCP segment
 QUIET_S: Final = 0.6
-TIMEOUT_S: Final = 10.0
+TIMEOUT_S: Final = 30.0  # for one measurement; a queue of 64 KiB takes 8 s at 64 kb/s
+POLL_S: Final = 0.1
 ECHO, COUNT = b"E", b"C"
 
 
@@ -29,6 +31,7 @@ class Meter:
 
     def __init__(self, udp: socket.socket) -> None:
         self.udp = udp
+        self.ended = False
         self.peer: tuple[str, int] | None = None
         self.echoes = 0
         self.reset()
@@ -39,9 +42,10 @@ class Meter:
         self.first_s = self.last_s = self.heard_s = time.monotonic()
 
     def serve(self) -> None:
-        """Count until the socket is closed."""
-        with contextlib.suppress(OSError):
-            while True:
+        """Count until `ended` is set."""
+        self.udp.settimeout(POLL_S)
+        while not self.ended:
+            with contextlib.suppress(TimeoutError):
                 data, peer = self.udp.recvfrom(2048)
                 if data[:1] == ECHO:
                     self.peer = peer
@@ -66,6 +70,19 @@ class Meter:
         return {"packets": self.packets, "rate_bit_s": self.size * 8 / seconds if seconds else 0.0}
 
 
+@contextlib.contextmanager
+def counting(udp: socket.socket) -> Iterator[Meter]:
+    """Give a meter that counts at `udp` in a thread of its own, to the end of the block."""
+    meter = Meter(udp)
+    thread = threading.Thread(target=meter.serve, daemon=True)
+    thread.start()
+    try:
+        yield meter
+    finally:
+        meter.ended = True
+        thread.join()
+
+
 def send_datagrams(udp: socket.socket, peer: tuple[str, int], *, packets: int, size: int, rate_bit_s: float) -> None:
     """Send numbered datagrams at a steady rate, counted in whole frames."""
     gap_s = (size + FRAME_BYTES) * 8 / rate_bit_s
@@ -85,9 +102,7 @@ def serve(address: str) -> None:
         print(listener.getsockname()[1], flush=True)
         listener.settimeout(TIMEOUT_S)
         control, _ = listener.accept()
-        meter = Meter(udp)
-        threading.Thread(target=meter.serve, daemon=True).start()
-        with control, control.makefile("rw") as lines:
+        with control, control.makefile("rw") as lines, counting(udp) as meter:
             for line in lines:
                 answer = _answer(json.loads(line), meter, listener)
                 lines.write(json.dumps(answer) + "\n")
@@ -135,7 +150,6 @@ class Caller:
         self.peer = (address, port)
         self.udp = socket.socket(type=socket.SOCK_DGRAM)
         self.udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
-        self.udp.settimeout(TIMEOUT_S)
         self.lines = socket.create_connection(self.peer, TIMEOUT_S).makefile("rw")
 
     def order(self, **order: Any) -> dict[str, float]:
@@ -145,9 +159,9 @@ class Caller:
         answer: dict[str, float] = json.loads(self.lines.readline())
         return answer
 
-    def round_trip_ms(self, times: int) -> float:
-        """Return the median of some echoes, those that were lost left out."""
-        self.udp.settimeout(2.0)
+    def round_trip_ms(self, times: int, wait_s: float) -> float:
+        """Return the median of some echoes, those that took longer than `wait_s` left out."""
+        self.udp.settimeout(wait_s)
         found = []
         for number in range(times):
             begin_s = time.monotonic()
@@ -166,17 +180,10 @@ class Caller:
 
     def down(self, how: dict[str, float]) -> dict[str, float]:
         """Have datagrams sent down, and return what arrived."""
-        meter = Meter(self.udp)
-        self.udp.settimeout(None)
-        counting = threading.Thread(target=meter.serve, daemon=True)
-        counting.start()
-        self.order(do="send", **how)
-        meter.heard_s = time.monotonic()
-        figures = meter.report()
-        self.udp.sendto(ECHO + bytes(4), self.peer)  # its answer ends the thread's wait
-        self.udp.settimeout(0.01)
-        counting.join(TIMEOUT_S)
-        return figures
+        with counting(self.udp) as meter:
+            self.order(do="send", **how)
+            meter.heard_s = time.monotonic()
+            return meter.report()
 
     def stream(self, seconds: float, *, down: bool) -> dict[str, float]:
         """Return the rate of one TCP connection."""
@@ -193,9 +200,9 @@ class Caller:
 
 
 def measure(address: str, port: int, plan: dict[str, Any]) -> dict[str, Any]:
-    """Measure what `plan` asks for: `echoes`, `loss` and `rate` (per direction), or `stream_s`."""
+    """Measure what `plan` asks for: `echo`, `loss` and `rate` (per direction), or `stream_s`."""
     caller = Caller(address, port)
-    found: dict[str, Any] = {"round_trip_ms": caller.round_trip_ms(plan["echoes"])}
+    found: dict[str, Any] = {"round_trip_ms": caller.round_trip_ms(**plan["echo"])}
     for way, one_way in (("up", caller.up), ("down", caller.down)):
         if how := plan.get("loss", {}).get(way):
             found[f"{way}_loss_ratio"] = 1 - one_way(how)["packets"] / how["packets"]
@@ -210,4 +217,7 @@ if __name__ == "__main__":
     if sys.argv[1] == "serve":
         serve(sys.argv[2])
     else:
-        print(json.dumps(measure(sys.argv[2], int(sys.argv[3]), json.load(sys.stdin))))
+        try:
+            print(json.dumps(measure(sys.argv[2], int(sys.argv[3]), json.load(sys.stdin))))
+        except OSError as error:
+            sys.exit(f"{error} ({TIMEOUT_S:g} s at most for one answer)" if str(error) == "timed out" else str(error))

@@ -13,8 +13,8 @@ PAYLOAD_SHARE: Final = 0.949  # 1460 bytes of payload in the 1538 that a full fr
 QUEUE_MIN_BYTES: Final = 64 << 10
 QUEUE_MIN_S: Final = 0.1
 OWN: Final = "own"
-RATE_MAX_BIT_S: Final = 100e9
-DELAY_MAX_MS: Final = 10_000.0
+RATE_MIN_BIT_S, RATE_MAX_BIT_S = 64e3, 100e9
+DELAY_MAX_MS: Final = 2_000.0
 UNITS: Final = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 
 
@@ -120,8 +120,8 @@ def _known(name: str) -> Profile:
 def _rate_bit_s(text: str, whole: str) -> float:
     match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?([kmg]?)(?:bit|b/s|bit/s)?", text.strip().lower())
     rate = float(match[1]) * UNITS[match[2]] if match else 0.0
-    if not 1e3 <= rate <= RATE_MAX_BIT_S:
-        raise SettingsError(f"--rate {whole!r} is not a rate from 1k to 100G bit/s, such as 20M, or 2M/8M up/down")
+    if not RATE_MIN_BIT_S <= rate <= RATE_MAX_BIT_S:
+        raise SettingsError(f"--rate {whole!r} is not a rate from 64k to 100G bit/s, such as 20M, or 2M/8M up/down")
     return rate
 
 
@@ -129,7 +129,7 @@ def _delay_ms(text: str) -> float:
     match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?) ?(ms|s)?", text.strip().lower() or "0")
     delay = float(match[1]) * (1e3 if match[2] == "s" else 1.0) if match else -1.0
     if not 0 <= delay <= DELAY_MAX_MS:
-        raise SettingsError(f"--delay {text!r} is not a round trip from 0 to 10 s, such as 40ms")
+        raise SettingsError(f"--delay {text!r} is not a round trip from 0 to 2 s, such as 40ms")
     return delay
 
 

@@ -28,10 +28,13 @@ def ours() -> list[str]:
 
 
 @needs_namespaces
-def test_a_link_of_ones_own_is_what_it_should_be_and_leaves_nothing() -> None:
-    profile = parse_own("8M/20M", "30ms", "2%")
+@pytest.mark.parametrize(
+    ("rate", "delay", "loss"), [("8M/20M", "30ms", "2%"), ("512k/2M", "20ms", "1%"), ("512k/4M", "", "")]
+)
+def test_a_link_of_ones_own_is_what_it_should_be_and_leaves_nothing(rate: str, delay: str, loss: str) -> None:
+    profile = parse_own(rate, delay, loss)
     with open_link(profile, seed=3) as link:
-        assert link.method == ("netem" if has_netem() else "userspace")
+        assert link.method == ("netem" if has_netem() else "userspace" if delay else "tbf")
         found = calibration.calibrate(link)
         assert ours() != []
     assert calibration.complaints(profile, found) == []
