@@ -22,9 +22,9 @@ import trio
 from typing_extensions import Buffer
 
 from agent.lock import open_lock
-from transfer import disk
+from transfer import disk, reserve
 from transfer.durable import Finished, Volume, make_folder_durably
-from transfer.errors import FascicleError, FullError, StorageError
+from transfer.errors import FascicleError, StorageError
 from transfer.log import get_logger
 
 log = get_logger()
@@ -192,9 +192,7 @@ class Spool:
         return behind
 
     def _check_room(self) -> None:
-        free = disk.free_bytes(str(self.folder))
-        if free < self.reserve_bytes:
-            raise FullError(f"spool: {free} bytes free, below the reserve of {self.reserve_bytes}; make room")
+        reserve.require(str(self.folder), self.reserve_bytes, "spool")
 
     async def _publish(self, descriptor: int, name: str) -> None:
         """Join the next group flush; whoever comes first while none runs leads it for all that wait."""

@@ -3,8 +3,10 @@
 One thread appends; entries that wait together share one flush, and `note` returns after it: what is answered is
 written. Refusals do not wait, and beyond `REFUSALS_MAX` a minute they are counted in the next one's line, so that a
 flood of them fills no disk. The anchor file follows within `ANCHOR_S`; it tells a cut by accident, not one by somebody
-who can write here: for that, anchors are kept elsewhere (docs/security.md). After a failed write or flush nothing more
-is written or answered until the gateway was started anew. Refuses to do: deciding what is noted, patient data.
+who can write here: for that, anchors are kept elsewhere (docs/security.md). A group for which the disk had no room
+fails, and the next one is tried. After any other failure nothing more is written or answered, because nobody knows
+what is on the disk; `failure` tells whoever can start the gateway anew. Refuses to do: deciding what is noted, patient
+data.
 """
 
 import asyncio
@@ -23,7 +25,7 @@ from gateway.clock import utc_now
 from gateway.trail import Head
 from transfer import disk
 from transfer.durable import write_file_durably
-from transfer.errors import BusyError, CorruptError, FascicleError, SettingsError, StorageError
+from transfer.errors import BusyError, CorruptError, FascicleError, FullError, SettingsError, StorageError
 from transfer.log import get_logger
 from transfer.protocol.messages import UNREADABLE
 
@@ -78,7 +80,7 @@ class Audit:
             disk.truncate(self._descriptor, self._size_bytes)
         disk.flush_folder(str(data))
         self._refusals = _Refusals()
-        self._broken = False
+        self.failure: Future[FascicleError] = Future()  # done when the trail cannot go on
         self._waiting: queue.Queue[_Waiting | None] = queue.Queue(WAITING_MAX)
         self._thread = threading.Thread(target=self._serve, name="audit", daemon=True)
         self._thread.start()
@@ -90,7 +92,7 @@ class Audit:
 
         Raises:
             BusyError: too many wait.
-            StorageError: it cannot be written; the step that it is of must not be answered.
+            FullError, StorageError: it cannot be written; the step that it is of must not be answered.
         """
         done: Future[None] = Future()
         self._put(_entry(event, by, fields), done)
@@ -146,7 +148,7 @@ class Audit:
 
     def _write_group(self, group: list[_Waiting]) -> None:
         problem: FascicleError | None = StorageError("the audit trail failed before; start the gateway anew")
-        if not self._broken:
+        if not self.failure.done():
             problem = self._append([entry for entry, _ in group])
         for _, done in group:
             if done is not None and done.set_running_or_notify_cancel():
@@ -156,21 +158,44 @@ class Audit:
                     done.set_exception(problem)
 
     def _append(self, entries: list[dict[str, Any]]) -> FascicleError | None:
-        """Write and flush; a failure is final, because nobody knows what of it is on the disk."""
+        """Write and flush; a failure is final, but for a write that found no room, which is taken back."""
         head, lines = self.head, []
         for entry in entries:
             head, line = trail.append(head, entry, self._key)
             lines.append(line)
         data = b"".join(lines)
         try:
-            disk.write_at(self._descriptor, [data], self._size_bytes)
-            disk.flush_data(self._descriptor)
+            self._write(data)
+        except FullError as error:
+            get_logger().error("audit_full", reason=error.message)
+            return error
         except FascicleError as error:
-            self._broken = True
             get_logger().error("audit_failed", reason=error.message)
+            self.failure.set_result(error)
             return error
         self.head, self._size_bytes = head, self._size_bytes + len(data)
         return None
+
+    def _write(self, data: bytes) -> None:
+        """Make `data` the durable end of the file.
+
+        Raises:
+            FullError: no room, and nothing of it is left.
+            StorageError: it is not known how much is there.
+        """
+        try:
+            disk.write_at(self._descriptor, [data], self._size_bytes)
+        except FullError:
+            try:
+                disk.truncate(self._descriptor, self._size_bytes)
+                disk.flush_data(self._descriptor)
+            except FascicleError as error:
+                raise StorageError(f"the audit trail cannot be cut back: {error.message}") from error
+            raise
+        try:
+            disk.flush_data(self._descriptor)
+        except FullError as error:  # the kernel has forgotten what it could not write
+            raise StorageError(f"the audit trail cannot be flushed: {error.message}") from error
 
     def _write_anchor(self) -> Head:
         try:

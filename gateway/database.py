@@ -26,7 +26,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from gateway import schema
 from transfer import disk
 from transfer.durable import make_folder_durably
-from transfer.errors import BusyError, FascicleError, SettingsError, StorageError
+from transfer.errors import BusyError, FascicleError, FullError, SettingsError, StorageError
 from transfer.log import get_logger
 
 T = TypeVar("T")
@@ -76,6 +76,7 @@ class Database:
 
         Raises:
             BusyError: too many units wait.
+            FullError: no room on the disk; nothing of the unit was kept.
             StorageError: the database failed; nothing of the unit was kept.
             Exception: whatever the unit raised; nothing of it was kept.
         """
@@ -136,8 +137,7 @@ class Database:
                 answers = [(done, *_attempt(connection, unit)) for unit, done in group]
         except Exception as error:
             get_logger().error("catalogue_write_failed", error=type(error).__name__, units=len(group))
-            failure = StorageError("the catalogue cannot be written; nothing of this request was kept")
-            failure.__cause__ = error
+            failure = _failure_of(error)
             answers = [(done, None, failure) for _, done in group]
         for done, value, problem in answers:
             if not done.set_running_or_notify_cancel():
@@ -146,6 +146,17 @@ class Database:
                 done.set_result(value)
             else:
                 done.set_exception(problem)
+
+
+def _failure_of(error: Exception) -> FascicleError:
+    """Return what callers hear: SQLite takes back what found no room, and goes on when there is some."""
+    full = getattr(getattr(error, "orig", error), "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    kind = FullError if full else StorageError
+    failure = kind(
+        f"the catalogue {'has no room on its disk' if full else 'cannot be written'}; nothing of this request was kept"
+    )
+    failure.__cause__ = error
+    return failure
 
 
 def _attempt(connection: Connection, unit: Unit[T]) -> tuple[T | None, BaseException | None]:

@@ -7,6 +7,7 @@
     fascicle_gateway_heartbeats_total{outcome}              healthy: only `taken` grows
     fascicle_gateway_nodes{state}                           healthy: all are `live`
     fascicle_gateway_catalogue_waiting                      units that wait for the writer; healthy: near zero
+    fascicle_gateway_free_bytes                             room on the disk of its data; healthy: above `reserve_bytes`
     fascicle_gateway_copies_damaged_total                   healthy: does not grow
     fascicle_gateway_copies_repaired_total                  grows when something is repaired
     fascicle_gateway_refused_total                          callers told to come back, no place; healthy: does not grow
@@ -48,12 +49,20 @@ class Metrics:
         self.objects_short = Gauge(f"{prefix}_objects_short", "Fewer replicas than wished", registry=registry)
         self._nodes = Gauge(f"{prefix}_nodes", "Nodes by state", ["state"], registry=registry)
         self._waiting = Gauge(f"{prefix}_catalogue_waiting", "Units before the writer", registry=registry)
+        self._free_bytes = Gauge(f"{prefix}_free_bytes", "Room on the disk of its data", registry=registry)
 
-    def observe(self, *, count_nodes: Callable[[State], float], waiting: Callable[[], float]) -> None:
+    def observe(
+        self,
+        *,
+        count_nodes: Callable[[State], float],
+        waiting: Callable[[], float],
+        free_bytes: Callable[[], float],
+    ) -> None:
         """Take these numbers when somebody asks."""
         for state in get_args(State):
             self._nodes.labels(state).set_function(partial(count_nodes, state))
         self._waiting.set_function(waiting)
+        self._free_bytes.set_function(free_bytes)
 
     def text(self) -> bytes:
         """Return all in Prometheus' text format."""

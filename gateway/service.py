@@ -12,6 +12,7 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,7 +41,7 @@ from gateway.signing import SigningKeys
 from gateway.tickets import Tickets
 from gateway.upkeep import Upkeep
 from gateway.uploads import Uploads
-from transfer import addresses, log, pki, settings, tls
+from transfer import addresses, disk, log, pki, settings, tls
 from transfer.durable import make_folder_durably
 from transfer.errors import FascicleError, SettingsError
 
@@ -62,8 +63,15 @@ def serve(path: Path) -> None:
 class Running:
     """A gateway that serves: where, and how to stop it."""
 
-    def __init__(self, server: uvicorn.Server, listener: socket.socket, heartbeats: tuple[str, int]) -> None:
+    def __init__(
+        self,
+        server: uvicorn.Server,
+        listener: socket.socket,
+        heartbeats: tuple[str, int],
+        failure: "Future[FascicleError]",
+    ) -> None:
         self._server = server
+        self._failure = failure
         self.port: int = listener.getsockname()[1]
         self.heartbeat_port: int = heartbeats[1]
 
@@ -71,9 +79,22 @@ class Running:
         """Finish what runs, then end."""
         self._server.should_exit = True
 
+    def raise_failure(self) -> None:
+        """Raise what made it stop by itself, if anything did.
+
+        Raises:
+            FascicleError: the audit trail cannot go on.
+        """
+        if self._failure.done():
+            raise self._failure.result()
+
 
 async def run(config: GatewaySettings) -> None:
-    """Serve until a signal comes."""
+    """Serve until a signal comes.
+
+    Raises:
+        FascicleError: what was to be served cannot be any longer; a start may mend it.
+    """
     async with open_gateway(config) as (running, serving):
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -81,6 +102,7 @@ async def run(config: GatewaySettings) -> None:
         log.get_logger().info("gateway_ready", port=running.port, heartbeat_port=running.heartbeat_port)
         await serving
     log.get_logger().info("gateway_stopped")
+    running.raise_failure()
 
 
 @contextlib.asynccontextmanager
@@ -156,10 +178,13 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
         stack.callback(datagrams.close)
         membership.heartbeat_port = datagrams.get_extra_info("sockname")[1]
         metrics.observe(
-            count_nodes=lambda state: nodes.count(state, time.monotonic()), waiting=lambda: database.waiting_count
+            count_nodes=lambda state: nodes.count(state, time.monotonic()),
+            waiting=lambda: database.waiting_count,
+            free_bytes=lambda: disk.free_bytes(config.data),
         )
         server = make_server(config, counted(app, metrics), context, metrics)
-        running = Running(server, listener, datagrams.get_extra_info("sockname"))
+        running = Running(server, listener, datagrams.get_extra_info("sockname"), audit.failure)
+        audit.failure.add_done_callback(lambda _: running.stop())  # a flag, from the trail's thread
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         renewing = _start_renewal(config, [context, *([outgoing] if outgoing else [])], tickets)
         repairing = asyncio.gather(repairer.serve(), upkeep.serve())

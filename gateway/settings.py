@@ -46,6 +46,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     plain: bool = False
     node: list[NodeEntry] = []
     silent_after_s: Seconds = 10.0  # four heartbeats missed in a row, and room for a slow start
+    reserve_bytes: Annotated[int, Meta(ge=0)] = 64 << 20  # stays free: transfers under way commit, none is opened
     replica_grace_s: Annotated[float, Meta(ge=0, le=30 * 86_400)] = 900.0  # of a silent node, before others copy
     repair_every_s: Seconds = 30.0  # between looks for what is short, while something is
     stocktake_every_s: Annotated[float, Meta(ge=0.1, le=366 * 86_400)] = 86_400.0

@@ -29,7 +29,7 @@ from gateway.settings import GatewaySettings
 from gateway.signatures import NodeKeys
 from gateway.tickets import Tickets
 from gateway.transfers import Transfer
-from transfer import names
+from transfer import names, reserve
 from transfer.api import (
     Accepted,
     Announcement,
@@ -88,8 +88,9 @@ class Uploads:
 
         Raises:
             BusyError: too few live nodes, or too few that confirm.
-            FullError: no node has the room.
+            FullError: no node has the room, or this gateway's own disk is nearly full.
         """
+        reserve.require(self._settings.data, self._settings.reserve_bytes, "the gateway's disk")
         transfer_id = secrets.token_hex(16)
         replicas = wish.replicas or self._settings.default_replicas
         wish = msgspec.structs.replace(wish, replicas=replicas)

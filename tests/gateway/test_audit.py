@@ -18,7 +18,7 @@ from gateway.trail import START, Head
 from tests.gateway.kit import TRANSFERS, Gateway, Identities, Node, closing_all, images, post, settings, upload
 from transfer import disk, pki
 from transfer.api import OpenRead
-from transfer.errors import CorruptError, SettingsError, StorageError
+from transfer.errors import CorruptError, FullError, SettingsError, StorageError
 from transfer.membership import Enrol, Invite, Revoke, RotateKeys
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -160,7 +160,37 @@ def test_nothing_is_answered_after_a_failed_flush(tmp_path: Path, monkeypatch: p
             note_all(log, "second")
     with pytest.raises(StorageError, match="start the gateway anew"):
         note_all(log, "third")  # the disk is well again, but what it has is not known
+    assert log.failure.result(0).message == "the disk failed"
     log.close()
+
+
+@pytest.mark.parametrize("flush_fails", [False, True])
+def test_a_write_without_room_is_taken_back_and_the_next_one_is_made(
+    flush_fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Audit(tmp_path, KEY)
+    note_all(log, "first")
+    write_at = disk.write_at
+
+    def half(descriptor: int, buffers: list[bytes], offset: int) -> int:
+        write_at(descriptor, [buffers[0][:-10]], offset)
+        raise FullError("no room")
+
+    def fail(_: int) -> None:
+        raise StorageError("the disk failed")
+
+    with monkeypatch.context() as full:
+        full.setattr(disk, "write_at", half)
+        if flush_fails:
+            full.setattr(disk, "flush_data", fail)
+        with pytest.raises(StorageError if flush_fails else FullError):
+            note_all(log, "second")
+    assert log.failure.done() == flush_fails
+    if not flush_fails:
+        note_all(log, "third")
+    log.close()
+    assert [each["event"] for each in entries(tmp_path)] == ["first", "third"][: 1 if flush_fails else 2]
+    assert audit.verify(tmp_path, PUBLIC, []).count == (1 if flush_fails else 2)
 
 
 def test_a_flood_of_refusals_is_counted_not_written(tmp_path: Path) -> None:
