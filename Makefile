@@ -150,7 +150,7 @@ crash-states: setup
 
 # Fault campaigns on the real system (docs/reliability.md), short as in `make test`; COUNT=2000 makes so many kills and so
 # many power cuts, ten times as many corruptions, and so on. FAULTS="cuts whole" does some; results: faults-results/.
-FAULTS ?= sweep kills cuts corruption full whole cluster-kills cluster-cuts catalogue partitions upgrades clocks damage
+FAULTS ?= sweep kills cuts corruption full whole cluster-kills cluster-cuts rot catalogue partitions upgrades clocks damage
 SEED ?= 1
 faults: setup
 	@failed=0; for name in $(FAULTS); do $(BIN)/python -m tests.faults.real.campaign $$name --seed $(SEED) \

@@ -82,6 +82,7 @@ STEPS: Final = (
     _faults("cluster-kills", wanted={"fired": 2_000, "acknowledged": 200_000}),
     _faults("cluster-cuts", wanted={"runs": 2_000}),
     _faults("catalogue", wanted={"fired": 40}),
+    _faults("rot", wanted={"fired": 2_000, "healed": 2_000}),
     _faults("partitions", wanted={"fired": 100}),
     _faults("upgrades", wanted={"fired": 20}),
     _faults("clocks", wanted={"fired": 40}),

@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 COUNTS = {
     "cluster-kills": 10,
     "cluster-cuts": 3,
+    "rot": 6,
     "catalogue": 1,
     "partitions": 1,
     "upgrades": 1,

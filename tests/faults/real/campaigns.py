@@ -11,6 +11,7 @@
 | `cluster-kills` | kill -9 of every role of a running cluster under load (`cluster/kills.py`) | 20 | 1 |
 | `cluster-cuts` | the power of a node, all nodes, gateway, agent, or all at once (`cluster/cuts.py`) | 8 | 1 |
 | `catalogue` | a catalogue lost, or an old copy put back, under load (`cluster/catalogue.py`) | 2 | 1/50 |
+| `rot` | replicas that rot on the disk, under load: to be found and repaired (`cluster/rot.py`) | 20 | 1 |
 | `partitions` | parties that do not hear each other for a while (`cluster/partitions.py`) | 3 | 1/20 |
 | `upgrades` | graceful restarts of all parts in turn, and a second gateway (`cluster/upgrades.py`) | 1 | 1/100 |
 | `clocks` | clocks of single parties that jump by hours and days (`cluster/clocksteps.py`) | 2 | 1/50 |
@@ -30,6 +31,7 @@ from tests.faults.real.cluster.campaigns import (
     cluster_kills,
     damage,
     partitions,
+    rot,
     upgrades,
 )
 from tests.faults.real.corruption import Corruption
@@ -140,6 +142,7 @@ CAMPAIGNS: Final = {
     "cluster-kills": Campaign(cluster_kills, 20, 1),
     "cluster-cuts": Campaign(cluster_cuts, 8, 1),
     "catalogue": Campaign(catalogue, 2, 0.02),
+    "rot": Campaign(rot, 20, 1),
     "partitions": Campaign(partitions, 3, 0.05),
     "upgrades": Campaign(upgrades, 1, 0.01),
     "clocks": Campaign(clocks, 2, 0.02),

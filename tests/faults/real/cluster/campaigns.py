@@ -16,6 +16,8 @@ from tests.faults.real.cluster.kills import Kills
 from tests.faults.real.cluster.nets import open_nets
 from tests.faults.real.cluster.partitions import Partitions
 from tests.faults.real.cluster.proxies import Proxies
+from tests.faults.real.cluster.rot import NODE as ROT_NODE
+from tests.faults.real.cluster.rot import Rot
 from tests.faults.real.cluster.running import open_running
 from tests.faults.real.cluster.site import Site
 from tests.faults.real.cluster.spread import WORKSTATION
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 JUDGED_EVERY = 250
 CUT_OBJECTS = 150  # that are stored between two cuts, at most
+ROT_OBJECTS = 8_000  # then the load ends: every pass of the scrubber reads them all
 LONG = 20  # partitions, of which some last long
 KILLS_SHARE = 4  # of a life's promises there is one kill in a cluster: 100 objects a kill in the long form
 
@@ -92,6 +95,28 @@ def catalogue(task: "Task") -> None:
             task.totals.fired += 1
         now.judge("at the end", whole=True)
     task.totals.more |= {"losses": losses.counts, "rebuilt_s_max": losses.rebuilt_s_max}
+
+
+def rot(task: "Task") -> None:
+    """One replica for each number."""
+    first = task.numbers.start
+    site = Site(task.work / "data", nodes=3, replicas=2, node=ROT_NODE)
+    with open_running(site, task.work, task.journal, task.totals, at_once=2, count=60, first=first) as now:
+        now.load.begin()
+        rotting = Rot(now, task.totals.seed)
+        for number in task.numbers:
+            if now.load.flowing and len(now.load.acknowledged) > ROT_OBJECTS:
+                now.load.flowing = False
+                now.load.stop_modality()
+            rotting.rot(number)
+            task.totals.runs += 1
+            task.totals.fired += 1
+        rotting.wait()
+        now.judge("at the end", whole=True)
+    quarantined = sum(1 for _ in site.data.glob("nodes/*/quarantine/*"))
+    if quarantined != task.totals.fired:
+        task.totals.note("at the end", [f"{task.totals.fired} replicas rotted, {quarantined} are in quarantine"])
+    task.totals.more |= {"changes": rotting.counts, "healed": rotting.healed, "healed_s_max": rotting.healed_s_max}
 
 
 def partitions(task: "Task") -> None:

@@ -1,13 +1,15 @@
 """What a cluster must be after faults: all that was acknowledged is listed once, on R nodes, and comes back whole.
 
 Three witnesses that do not ask each other: the gateway's listing, the nodes' folders as they lie on the disk, and what
-`fascicle get` writes. Then `fascicle verify --deep`, and SQLite's own check of the catalogue. Refuses to do: repairing.
+`fascicle get` writes. Then `fascicle verify --deep`, SQLite's own check of the catalogue, and every line of the audit
+trail. Refuses to do: repairing.
 """
 
 import json
 import shutil
 import sqlite3
 import time
+import tomllib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +17,11 @@ from typing import Any, Final
 
 import httpx
 
+from gateway import audit
 from tests.faults.real.cluster import images
 from tests.faults.real.cluster.site import Site
-from transfer import credentials, tls
+from transfer import credentials, pki, tls
+from transfer.errors import FascicleError
 
 CALM_S: Final = 90.0
 NAMED_MAX: Final = 5
@@ -51,7 +55,7 @@ class Judge:
         found = self._listed({name for name in acknowledged if not name.startswith("data set")})
         if whole:
             found += self._fetched(acknowledged)
-            found += self._verified()
+            found += self._verified() + self._sound_trail()
         return found + self._sound_catalogue()
 
     def _calm(self) -> list[str]:
@@ -127,6 +131,16 @@ class Judge:
     def _verified(self) -> list[str]:
         code, words = self._run("verify", "--deep")
         return [f"verify --deep: {code} {words}"] if code else []
+
+    def _sound_trail(self) -> list[str]:
+        """Check every line of the gateway's audit trail, and that it goes as far as its anchor."""
+        config = tomllib.loads(self._site.gateway_config.read_text())
+        key = pki.load_signing_key(Path(config["identity"])).public_key()
+        try:
+            audit.verify(Path(config["data"]), key, [])
+        except FascicleError as error:
+            return [f"the audit trail: {error.message}"]
+        return []
 
     def _run(self, *words: object) -> tuple[int, str]:
         part = self._site.part("judge", *words, "--to", self._site.credentials, "--json")

@@ -7,7 +7,7 @@ Refuses to do: starting them.
 
 import json
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,13 +52,14 @@ class Site:
         plain: bool = False,
         nets: Nets | None = None,
         clocks: Clocks | None = None,
+        node: Mapping[str, Any] | None = None,
         **gateway: Any,
     ) -> None:
-        """Prepare everything; `gateway`: keys of its configuration; `nets` and `clocks` give each machine its own."""
+        """Prepare everything; `gateway`, `node`: configuration; `nets` and `clocks` give each machine its own."""
         self.data, self.replicas, self.nets, self.clocks = data, replicas, nets, clocks
         for folder, keys in {
             "gateway": GATEWAY | gateway,
-            **{f"nodes/node-{n + 1}": NODE for n in range(nodes)},
+            **{f"nodes/node-{n + 1}": NODE | dict(node or {}) for n in range(nodes)},
         }.items():
             (data / folder).mkdir(parents=True, exist_ok=True)
             name = "gateway" if folder == "gateway" else "node"
