@@ -85,7 +85,8 @@ class _Verify:
         try:
             with first_error_only():
                 address = Address(node.host, node.port)
-                async with open_flow(address, context if node.tls else None, go.ticket) as flow:
+                secured = context if node.tls else None
+                async with open_flow(address, secured, go.ticket, node_id=node.node_id) as flow:
                     await self._converse(flow, node, left)
         except FascicleError as error:
             self._note(node.node_id, left, error.code)

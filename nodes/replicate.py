@@ -155,7 +155,8 @@ class _Link:
 
     async def _converse(self) -> None:
         address = Address(self._node.host, self._node.port)
-        async with open_flow(address, self._context, self._signed) as flow, trio.open_nursery() as nursery:
+        opening = open_flow(address, self._context, self._signed, node_id=self._node.node_id)
+        async with opening as flow, trio.open_nursery() as nursery:
             nursery.start_soon(self._write, flow)
             nursery.start_soon(serve_watch, flow, lambda: bool(self._waiting))
             await self._read(flow)

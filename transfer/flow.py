@@ -241,22 +241,26 @@ async def open_flow(
     context: ssl.SSLContext | None,
     ticket: bytes,
     *,
+    node_id: str,
     congestion: str | None = None,
     turn: Turn | None = None,
 ) -> AsyncIterator[Flow]:
-    """Connect to a node and greet it; `context` None for a plain data plane.
+    """Connect to the node `node_id` and greet it; `context` None for a plain data plane.
 
     `turn` is awaited before each share of an object, which is then small enough that what waits for it waits little.
 
     Raises:
-        UnreachableError: no answer.
+        UnreachableError: no answer, or another party's, which gets no ticket where certificates tell who it is.
         FascicleError: the node refused (ticket, certificate, too many flows).
     """
     try:
         with trio.fail_after(GREETING_S):
             stream = await connect(address, context, congestion=congestion)
             try:
+                _require_certificate(stream, node_id, address)
                 flow = await _greet(stream, ticket, address, turn)
+                if flow.welcome.node_id != node_id:
+                    raise UnreachableError(f"{address} is {flow.welcome.node_id}, not {node_id}")  # noqa: TRY301  # closes
             except BaseException:
                 await stream.aclose()
                 raise
@@ -267,6 +271,15 @@ async def open_flow(
     finally:
         with trio.CancelScope(shield=True):
             await stream.aclose()
+
+
+def _require_certificate(stream: Stream, node_id: str, address: Address) -> None:
+    """Refuse a party of this cluster that is reached where a node should be: it may have a node's host name."""
+    peer = stream.peer
+    if peer is not None and (peer.role, peer.name) != ("node", node_id):
+        raise UnreachableError(
+            f"{address} shows the certificate of {peer.name[:64]} ({peer.role[:32]}), not of node {node_id}"
+        )
 
 
 async def _greet(stream: Stream, ticket: bytes, address: Address, turn: Turn | None) -> Flow:

@@ -144,7 +144,8 @@ class _Fetch:
         try:
             address = Address(node.host, node.port)
             with first_error_only():
-                async with open_flow(address, self.context if node.tls else None, self.go.ticket) as flow:
+                context = self.context if node.tls else None
+                async with open_flow(address, context, self.go.ticket, node_id=node.node_id) as flow:
                     await conversation.run(flow)
         except FascicleError as error:
             if conversation.sink_failed:

@@ -59,7 +59,7 @@ async def converse(
     """
     address, go = Address(node.host, node.port), fleet.go
     secured = context if node.tls else None
-    async with open_flow(address, secured, go.ticket, congestion=congestion, turn=turn) as flow:
+    async with open_flow(address, secured, go.ticket, node_id=node.node_id, congestion=congestion, turn=turn) as flow:
         place.flow = flow
         conversation = _Conversation(
             ledger,

@@ -164,7 +164,7 @@ class Cluster:
     @contextlib.asynccontextmanager
     async def flow(self, name: str, *rights: Right, **how: object) -> AsyncIterator[Flow]:
         ticket = self.ticket(*rights, **how)
-        async with open_flow(self.nodes[name].address, None, ticket) as flow:
+        async with open_flow(self.nodes[name].address, None, ticket, node_id=name) as flow:
             yield flow
 
 

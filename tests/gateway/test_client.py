@@ -83,9 +83,11 @@ async def test_pages_follow_each_other(gateway: Gateway, nodes: list[Node], iden
         assert [stored.object_id for stored in one.objects] == [found[5]]
 
 
-async def serve_answers(identities: Identities, answers: list[bytes], nursery: trio.Nursery) -> int:
-    """Serve TLS; give each connection the next of `answers` (the last for ever) and close it. Return the port."""
-    context = tls.server_context(identities["gateway-1"], require_client=True)
+async def serve_answers(
+    identities: Identities, answers: list[bytes], nursery: trio.Nursery, party: str = "gateway-1"
+) -> int:
+    """Serve TLS as `party`; give each connection the next of `answers` (the last for ever). Return the port."""
+    context = tls.server_context(identities[party], require_client=True)
 
     async def answer(stream: trio.SocketStream) -> None:
         secured = trio.SSLStream(stream, context, server_side=True)
@@ -102,6 +104,13 @@ async def serve_answers(identities: Identities, answers: list[bytes], nursery: t
 
 
 STATUS = b'{"objects":1,"bytes":2,"stored_bytes":3,"studies":4,"nodes":[],"transfers":[]}'
+
+
+async def test_an_answer_of_another_party_than_a_gateway_is_none(identities: Identities, nursery: trio.Nursery) -> None:
+    port = await serve_answers(identities, [ok(STATUS)], nursery, "node-1")
+    async with GatewayClient(identities.credentials("ws-1", port), patience_s=1) as client:
+        with pytest.raises(UnauthorisedError, match="node-1 answers as node where a gateway should"):
+            await client.status()
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ class _Reading:
             if time.monotonic() > self._until_s:
                 await self._ask()
             address = Address("127.0.0.1", self._parts.node_port)
-            async with open_flow(address, self._parts.context, self._ticket) as flow:
+            async with open_flow(address, self._parts.context, self._ticket, node_id="node-1") as flow:
                 await flow.ask(Get(self._name))
                 async for frame in flow.frames():
                     return isinstance(frame, Object)

@@ -4,7 +4,7 @@ import math
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -186,9 +186,15 @@ def raw_id(data: bytes) -> bytes:
     return bytes.fromhex(object_id(data))
 
 
+def flow_to(
+    running: Running, ticket: bytes, context: ssl.SSLContext | None = None
+) -> AbstractAsyncContextManager[Flow]:
+    return open_flow(running.address, context, ticket, node_id=running.node.node_id)
+
+
 @asynccontextmanager
 async def open_client(running: Running, ticket: bytes, context: ssl.SSLContext | None = None) -> AsyncIterator[Client]:
-    async with open_flow(running.address, context, ticket) as flow, trio.open_nursery() as nursery:
+    async with flow_to(running, ticket, context) as flow, trio.open_nursery() as nursery:
         client = Client(flow)
         nursery.start_soon(client.read)
         yield client

@@ -1,12 +1,17 @@
 """Who may open a flow, and what each right allows."""
 
+import contextlib
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
+import trio
 
-from tests.nodes.kit import Running, Site, open_client, open_node, raw_id
+from tests.nodes.kit import Running, Site, flow_to, open_client, open_node, raw_id
 from tests.store.objects import dicom
+from transfer import tls
+from transfer.addresses import Address
 from transfer.errors import FascicleError, UnauthorisedError, UnreachableError
 from transfer.flow import open_flow
 from transfer.protocol.messages import Check, Get, Ping, Pong, Reserve
@@ -14,7 +19,7 @@ from transfer.protocol.messages import Check, Get, Ping, Pong, Reserve
 
 async def assert_refused(running: Running, ticket: bytes, why: str, context=None) -> None:
     with pytest.raises(UnauthorisedError, match=why):
-        async with open_flow(running.address, context, ticket):
+        async with flow_to(running, ticket, context):
             pass
     assert running.node.flows == 0
 
@@ -81,7 +86,7 @@ async def test_a_client_of_another_authority_gets_no_handshake(site: Site, secur
     stranger = site.client("stranger")
     stranger.load_verify_locations(site.folder / "ca/ca.pem")
     with pytest.raises(UnreachableError, match=r"TLS|broke|closed"):
-        async with open_flow(secure_node.address, stranger, site.ticket(secure_node)):
+        async with flow_to(secure_node, site.ticket(secure_node), stranger):
             pass
     async with open_client(secure_node, site.ticket(secure_node), site.client("ws-1")) as client:
         assert await client.ask(Ping(3)) == Pong(3)
@@ -89,7 +94,7 @@ async def test_a_client_of_another_authority_gets_no_handshake(site: Site, secur
 
 async def test_a_client_refuses_a_node_of_another_authority(site: Site, secure_node: Running) -> None:
     with pytest.raises(UnreachableError, match="CERTIFICATE_VERIFY_FAILED"):
-        async with open_flow(secure_node.address, site.client("stranger"), site.ticket(secure_node)):
+        async with flow_to(secure_node, site.ticket(secure_node), site.client("stranger")):
             pass
 
 
@@ -125,3 +130,40 @@ async def test_a_plain_node_takes_a_ticket_with_or_without_a_fingerprint(site: S
         for fingerprint in ("", site.fingerprint("ws-1")):
             async with open_client(node, site.ticket(node, client_fingerprint=fingerprint)) as client:
                 assert await client.ask(Ping(1)) == Pong(1)
+
+
+@pytest.mark.parametrize("wanted", ["node-9", "ws-1"])
+async def test_another_party_where_a_node_should_be_gets_no_ticket(
+    site: Site, secure_node: Running, wanted: str
+) -> None:
+    ticket = site.ticket(secure_node)
+    with pytest.raises(UnreachableError, match=f"certificate of {secure_node.node.node_id} .*not of node {wanted}"):
+        async with open_flow(secure_node.address, site.client("ws-1"), ticket, node_id=wanted):
+            pass
+    assert secure_node.node.flows == 0
+
+
+async def test_a_gateway_that_listens_where_a_node_should_gets_no_ticket(site: Site) -> None:
+    heard: list[bytes] = []
+
+    async def listen(raw: trio.SocketStream) -> None:
+        stream = trio.SSLStream(
+            raw, tls.server_context(site.folder / "gateway-1", require_client=True), server_side=True
+        )
+        with contextlib.suppress(trio.BrokenResourceError):
+            heard.append(await stream.receive_some(1000))
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, listen, 0, host="127.0.0.1"))
+        address = Address("127.0.0.1", listener.socket.getsockname()[1])
+        with pytest.raises(UnreachableError, match=r"certificate of gateway-1 \(gateway\), not of node gateway-1"):
+            async with open_flow(address, site.client("ws-1"), b"a ticket", node_id="gateway-1"):
+                pass
+        nursery.cancel_scope.cancel()
+    assert b"".join(heard) == b""
+
+
+async def test_a_node_that_says_another_name_on_a_plain_data_plane_is_left(site: Site, node: Running) -> None:
+    with pytest.raises(UnreachableError, match=f"is {node.node.node_id}, not node-9"):
+        async with open_flow(node.address, None, site.ticket(node), node_id="node-9"):
+            pass

@@ -7,10 +7,9 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
-from tests.nodes.kit import Running, Site, announce, exchange, open_client, open_node, raw_id, wait_until
+from tests.nodes.kit import Running, Site, announce, exchange, flow_to, open_client, open_node, raw_id, wait_until
 from tests.store.objects import noise
 from transfer.errors import FascicleError, ProtocolError
-from transfer.flow import open_flow
 from transfer.protocol import frames
 from transfer.protocol.frames import FrameReader, encode_control, encode_data_header
 from transfer.protocol.messages import VERSION, Bye, Get, Hello, Ping, Pong, Refused
@@ -83,7 +82,7 @@ async def test_plain_bytes_on_a_tls_port(site: Site, secure_node: Running, kind:
 
 async def test_a_tls_client_on_a_plain_port_is_told_nothing_and_ends(site: Site, node: Running) -> None:
     with pytest.raises(FascicleError) as refused:
-        async with open_flow(node.address, site.client("ws-1"), site.ticket(node)):
+        async with flow_to(node, site.ticket(node), site.client("ws-1")):
             pass
     assert refused.value.code == "unreachable"
     await assert_serves(site, node)
@@ -148,7 +147,7 @@ async def test_a_client_that_says_nothing_is_left(site: Site, tmp_path, secure: 
 
 
 async def test_a_client_that_falls_silent_in_an_object_is_left(site: Site, node: Running, autojump_clock) -> None:
-    async with open_flow(node.address, None, site.ticket(node)) as flow:
+    async with flow_to(node, site.ticket(node)) as flow:
         await flow._send(encode_control(PUT), encode_data_header(0, 9), bytes(9))
         started = trio.current_time()
         with pytest.raises(ProtocolError, match="nothing came for 300 s"):

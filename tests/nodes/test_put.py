@@ -7,11 +7,10 @@ import pytest
 import trio
 
 from nodes import credit
-from tests.nodes.kit import Running, Site, announce, open_client, open_node, raw_id
+from tests.nodes.kit import Running, Site, announce, flow_to, open_client, open_node, raw_id
 from tests.store.objects import dicom, fetch, noise
 from transfer.encodings import get_encoding
 from transfer.errors import BusyError
-from transfer.flow import open_flow
 from transfer.objects import object_id
 from transfer.protocol.frames import ABANDONED, LAST, encode_control, encode_data_header
 from transfer.protocol.messages import Bye, Ping, Pong, Refused, Stored
@@ -236,7 +235,7 @@ async def test_bye_is_answered_with_the_receipts_that_are_due(site: Site, node: 
 
 async def test_a_client_that_only_ends_its_side_gets_its_receipts_too(site: Site, node: Running) -> None:
     data = dicom()
-    async with open_flow(node.address, None, site.ticket(node)) as flow:
+    async with flow_to(node, site.ticket(node)) as flow:
         await flow.put(announce(data), data)
         flow._stream._socket.shutdown(trio.socket.SHUT_WR)
         (stored,) = [frame async for frame in flow.frames()]
@@ -245,7 +244,7 @@ async def test_a_client_that_only_ends_its_side_gets_its_receipts_too(site: Site
 
 async def test_an_object_cut_off_in_the_middle_leaves_nothing(site: Site, node: Running) -> None:
     data = noise(3 << 20)
-    async with open_flow(node.address, None, site.ticket(node)) as flow:
+    async with flow_to(node, site.ticket(node)) as flow:
         await flow._send(encode_control(announce(data)), encode_data_header(0, 2000), data[:2000])
         flow._stream._socket.shutdown(trio.socket.SHUT_WR)
         with pytest.raises(Exception, match="middle"):
@@ -259,7 +258,7 @@ async def test_when_too_many_flows_send_one_more_is_busy(site: Site, node: Runni
     async with open_client(node, ticket) as first, open_client(node, ticket), open_client(node, ticket):
         assert node.node.flows == 3
         with pytest.raises(BusyError, match="node-1 has 3 flows"):
-            async with open_flow(node.address, None, ticket):
+            async with flow_to(node, ticket):
                 pass
         async with open_client(node, site.ticket(node, rights=["get"])) as reader:  # takes no window
             assert await reader.ask(Ping(1)) == Pong(1)

@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.nodes.kit import Client, Running, Site, announce, open_client, open_node, raw_id, wait_until
+from tests.nodes.kit import Client, Running, Site, announce, flow_to, open_client, open_node, raw_id, wait_until
 from tests.store.objects import fetch, noise
 from transfer.encodings import get_encoding
 from transfer.errors import UnreachableError, UnusableFileError
-from transfer.flow import open_flow
 from transfer.objects import object_id
 from transfer.protocol.messages import Ping, Pong
 
@@ -128,7 +127,7 @@ async def test_a_refusal_comes_before_the_first_byte(site: Site, tmp_path: Path)
 
 async def test_two_flows_do_not_write_one_partial(site: Site, node: Running) -> None:
     ticket = site.ticket(node)
-    async with open_flow(node.address, None, ticket) as first:
+    async with flow_to(node, ticket) as first:
         await first.ask(announce(DATA, resumable=True))
         await wait_until(lambda: node.files("incoming") != [])
         async with open_client(node, ticket) as second:

@@ -6,10 +6,9 @@ import pytest
 import trio
 
 from nodes import server
-from tests.nodes.kit import DEADLINE_S, Running, Site, open_client, open_node, wait_until
+from tests.nodes.kit import DEADLINE_S, Running, Site, flow_to, open_client, open_node, wait_until
 from tests.nodes.test_hostile import refusals
 from transfer.errors import BusyError
-from transfer.flow import open_flow
 from transfer.lobby import Lobby
 from transfer.places import Places
 from transfer.protocol.frames import encode_control
@@ -75,7 +74,7 @@ async def test_whoever_finds_no_place_hears_when_to_come_back(site: Site, node: 
         reading = site.ticket(running, rights=["get"])
         async with open_client(running, reading), open_client(running, reading):
             with pytest.raises(BusyError, match=r"2 connections here, .*; try again in 1 s") as busy:
-                async with open_flow(running.address, None, reading):
+                async with flow_to(running, reading):
                     pass
             assert busy.value.retry_after_s == 1.0
             async with open_client(running, site.ticket(running, rights=["get"], holder="ws-2")) as other:

@@ -10,10 +10,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from nodes import admission
 from nodes.trust import Trusted
-from tests.nodes.kit import Running, Site, open_client
+from tests.nodes.kit import Running, Site, flow_to, open_client
 from transfer import pki, tickets, tls
 from transfer.errors import FascicleError, SettingsError, UnauthorisedError
-from transfer.flow import open_flow
 from transfer.membership import Trust
 from transfer.protocol.messages import Ping, Pong
 from transfer.tls import Peer
@@ -134,7 +133,7 @@ async def assert_ended(site: Site, node: Running, change: Trust, why: str, *, sp
         assert (ended.value.code, why in ended.value.message) == ("unauthorised", True), ended.value.message
         assert await other.ask(Ping(2)) == Pong(2)
     with pytest.raises(UnauthorisedError, match=why):
-        async with open_flow(node.address, site.client("ws-1"), site.ticket(node)):
+        async with flow_to(node, site.ticket(node), site.client("ws-1")):
             pass
 
 
