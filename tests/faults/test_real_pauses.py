@@ -41,6 +41,7 @@ def send_with_a_pause(cluster: Cluster, source: Path, role: str, after: int) -> 
     wanted = len(objects_on_disk(cluster)) + after
     sender = cluster.start("send", source)
     eventually(lambda: len(objects_on_disk(cluster)) >= wanted or sender.poll() is not None, every_s=0.002)
+    assert sender.poll() is None, (SEED, role, "it had ended before anything stood still")
     stopped = sender.pid if role == "agent" else cluster.pids()[role]
     os.kill(stopped, signal.SIGSTOP)
     time.sleep(STILL_S)  # the fault itself, not a synchronisation

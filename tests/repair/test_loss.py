@@ -92,9 +92,9 @@ def test_a_rotten_copy_is_found_and_made_good(fresh: Opener, tmp_path: Path, ser
 def test_a_node_that_is_gone_is_noticed_and_its_copies_are_made_elsewhere(
     fresh: Opener, tmp_path: Path, series: Path
 ) -> None:
-    """The time to notice is measured with the default setting, the start of the copies after a short grace time."""
+    """Measured with the default settings, but for a short grace time, after which the copies begin."""
     grace_s = 4.0
-    prepare(fresh, nodes=3, gateway=f"replica_grace_s = {grace_s}\nrepair_every_s = 1.0")
+    prepare(fresh, nodes=3, gateway=f"replica_grace_s = {grace_s}")
     with fresh(nodes=3, replicas=2) as cluster:
         assert_sent(cluster.run("send", series), objects=8)
         before = {entry["object_id"]: set(entry["node_ids"]) for entry in listing(cluster)}

@@ -94,11 +94,11 @@ class Lives:
         self._hear(children[first], heard[first], wanted, folders[first])
         time.sleep(chance.uniform(0, BEHIND_S))
         gone_ns = None
+        self._totals.fired += all(_alive(child) for child in children.values())
         if self._disk is not None:
             gone_ns = time.monotonic_ns()
             self._disk.cut()
             time.sleep(chance.uniform(0, AFTER_CUT_S))
-        self._totals.fired += all(_alive(child) for child in children.values()) or self._disk is not None
         for child in children.values():
             child.kill()
         ended = {}
