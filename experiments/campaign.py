@@ -19,7 +19,7 @@ from experiments.peers.base import Job, Options, Peer
 from experiments.profiles import Profile
 from experiments.workload import Workload
 from experiments.workplace import Workplace, open_workplace
-from transfer.errors import FascicleError
+from transfer.errors import FascicleError, SettingsError
 
 
 @dataclass(frozen=True)
@@ -98,16 +98,22 @@ def conduct(plan: Plan, skipped: list[dict[str, str]]) -> results.Results:
 
 @contextmanager
 def _keeping(kept: results.Results, out: Path) -> Iterator[None]:
-    out.mkdir(parents=True, exist_ok=True)
+    """Keep what there is, however it ends; one that cannot be run as it was asked for leaves nothing."""
     results.save(kept, out)
     try:
         yield
     except BaseException as error:
         kept["ended"] = error.message if isinstance(error, FascicleError) else type(error).__name__
+        _finish(kept, out)
+        if isinstance(error, SettingsError) and not kept["runs"]:
+            results.forget(out)
         raise
-    finally:
-        kept["finished"] = results.now()
-        results.save(kept, out)
+    _finish(kept, out)
+
+
+def _finish(kept: results.Results, out: Path) -> None:
+    kept["finished"] = results.now()
+    results.save(kept, out)
 
 
 def _round(plan: Plan, link: Link, run: int, workplace: Workplace, kept: results.Results) -> None:

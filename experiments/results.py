@@ -7,13 +7,14 @@ Each run has profile, peer, nodes (0: it has none to vary), run (from 0), order,
 or the figures of `experiments.measure`. Refuses to do: judging them.
 """
 
+import contextlib
 import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from transfer.errors import SettingsError
+from transfer.errors import SettingsError, StorageError
 
 FORMAT: Final = 1
 NAME: Final = "results.json"
@@ -38,10 +39,25 @@ def new(machine: dict[str, Any], options: dict[str, Any], skipped: list[dict[str
 
 
 def save(results: Results, folder: Path) -> None:
-    """Write `results` into `folder`: whole or not at all."""
+    """Write `results` into `folder`, which is made: whole or not at all.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
     temporary = folder / f"{NAME}.tmp"
-    temporary.write_text(json.dumps(results, indent=1) + "\n")
-    os.replace(temporary, folder / NAME)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(results, indent=1) + "\n")
+        os.replace(temporary, folder / NAME)
+    except OSError as error:
+        raise StorageError(f"{folder}: results cannot be written: {error.strerror}") from error
+
+
+def forget(folder: Path) -> None:
+    """Remove results without a run, and the folder if nothing else is in it."""
+    (folder / NAME).unlink()
+    with contextlib.suppress(OSError):  # not empty
+        folder.rmdir()
 
 
 def load(folder: Path) -> Results:
@@ -57,7 +73,7 @@ def load(folder: Path) -> Results:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise SettingsError(f"{path}: not JSON: {error}") from error
-    if not isinstance(results, dict) or results.get("format") != FORMAT:
+    if not isinstance(results, dict) or results.get("format") != FORMAT or not new({}, {}, []).keys() <= results.keys():
         raise SettingsError(f"{path}: not results of format {FORMAT}")
     return results
 

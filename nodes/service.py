@@ -89,9 +89,18 @@ def serve(path: Path) -> None:
     if loaded.paper_listen and not loaded.gateway:
         raise SettingsError(f"{path}: `paper_listen` needs `gateway`, the URL at which such objects are announced")
     log.configure(role=loaded.node_id, level=loaded.log_level)
+    warn_of_plain_listeners(loaded)
     memory.tune()
     with open_decoders(loaded.decoders) as decoders:
         trio.run(_main, loaded, decoders)
+
+
+def warn_of_plain_listeners(loaded: NodeSettings) -> None:
+    """Say which ports without TLS other machines may reach: they were asked for, perhaps without a thought."""
+    asked = {"listen": loaded.listen * loaded.plain, "paper_listen": loaded.paper_listen}
+    for key, where in (asked | {"metrics_listen": loaded.metrics_listen}).items():
+        if where and not addresses.parse(where).is_loopback:
+            logger.warning("listener_without_tls", key=key, address=where)
 
 
 async def _main(loaded: NodeSettings, decoders: Pool | Here) -> None:

@@ -1,5 +1,6 @@
 """Addresses written as `host:port`, IPv6 hosts in brackets."""
 
+import ipaddress
 from typing import NamedTuple
 
 from transfer.errors import SettingsError
@@ -14,6 +15,14 @@ class Address(NamedTuple):
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can be meant; a name other than `localhost` is not looked up, and is not."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
 
 def parse(text: str) -> Address:

@@ -1,5 +1,6 @@
 """The command line and what is made of it: orders that alternate, seeds that repeat, nonsense that is refused."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -79,13 +80,28 @@ def test_nonsense_ends_with_code_2_before_anything_is_done(
     assert not (tmp_path / "out").exists()
 
 
+def test_what_cannot_be_run_as_asked_for_leaves_no_results_in_the_way(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    for _ in range(2):
+        assert main(["experiment", "run", "lan", "--peers", "fascicle", "--out", str(tmp_path / "out")]) == 2
+        assert "namespaces need root" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["experiment", "run", "loop", "--peers", "fascicle", "--out", "/proc/results"]) == 1
+    assert capsys.readouterr().err.startswith("fascicle: /proc/results: results cannot be written: ")
+
+
 def test_earlier_results_are_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text("{}")
     with pytest.raises(SettingsError, match="has results already"):
         plan("lan", "--peers", "fascicle", "--out", tmp_path)
 
 
-@pytest.mark.parametrize("text", ["{}", "[", '{"format": 99}', "[]"])
+@pytest.mark.parametrize("text", ["{}", "[", '{"format": 99}', '{"format": 1}', "[]"])
 def test_what_is_not_results_is_not_reported(text: str, tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(text)
     with pytest.raises(SettingsError, match=r"results\.json"):
