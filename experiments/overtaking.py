@@ -2,8 +2,8 @@
 
 Promised: durable within 5 s of its start on `adsl`, and the bulk transfer finishes afterwards. Where the study's own
 bytes need longer than that with nothing beside them (20 slices of 512 x 512: about 2 MB on the wire, 9 s), none can do
-it, and what the study loses beside that is judged by the same 5 s. Without real files the study is of generated images
-of 49 KB, and the bulk of the paper's. Refuses to do: praising a study that had no bulk transfer to overtake.
+it: not met, and it says how much later than those bytes alone it was. Without real files the study is of generated
+images of 49 KB, and the bulk of the paper's. Refuses to do: praising a study that had no bulk transfer to overtake.
 """
 
 import argparse
@@ -45,22 +45,17 @@ class Finding:
     @property
     def met(self) -> bool:
         """Whether that is what was promised."""
-        return self.overtook and self.seconds <= self.wanted_s
-
-    @property
-    def wanted_s(self) -> float:
-        """How long it may take."""
-        return WITHIN_S if self.least_s < WITHIN_S else self.least_s + WITHIN_S
+        return self.overtook and self.seconds <= WITHIN_S
 
     def text(self) -> str:
         """Return it in words."""
         megabytes = f"{self.study_bytes / 1e6:.2f} MB, {self.wire_bytes / 1e6:.2f} on the wire"
-        why = f" ({self.least_s:.1f} s for its bytes alone)" if self.wanted_s > WITHIN_S else ""
+        why = f", {self.seconds - self.least_s:.1f} s more than its bytes take alone"
         bulk = "finished afterwards" if self.overtook else "had ended before"
         process = f"{self.process_s:.2f} with the command's start and end"
         return (
             f"study of {STUDY_OBJECTS} images ({self.study}, {megabytes}): durable in {self.seconds:.2f} s "
-            f"({process}), wanted {self.wanted_s:.1f} s{why}; the bulk transfer {bulk} "
+            f"({process}){why}; wanted {WITHIN_S:.1f} s; the bulk transfer {bulk} "
             f"({self.bulk_objects} images in {self.bulk_seconds:.1f} s): {'met' if self.met else 'not met'}"
         )
 

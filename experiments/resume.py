@@ -2,8 +2,8 @@
 
 A link is cut in the middle of a transfer (for some seconds every packet vanishes, and the kernels of both ends forget
 their connections), or the sender is killed and started again; for one large object, and for many images, with one node
-and with several. Promised: one window again for the object, which is on one flow, and one for
-each broken flow for the images. The bytes are those of the client's device, less headers and what TCP retransmitted;
+and with several. Promised: at most one window again, though images are on several flows,
+each of which has one. The bytes are those of the client's device, less headers and what TCP retransmitted;
 frames, TLS and the gateway's messages count as sent again. Refuses to do: mending anything.
 """
 
@@ -52,8 +52,7 @@ class Finding:
     kept_bytes: int  # by the nodes, when the transfer went on: whole objects, and parts of resumable ones
     after_bytes: int  # on the wire from then on
     flows: int  # that broke
-    window_bytes: int  # the largest of theirs
-    allowed_bytes: int
+    window_bytes: int  # the largest of theirs: as much may go again
 
     @property
     def resent_bytes(self) -> int:
@@ -68,15 +67,15 @@ class Finding:
     @property
     def met(self) -> bool:
         """Whether that is what was promised."""
-        return self.resent_bytes <= self.allowed_bytes
+        return self.resent_bytes <= self.window_bytes
 
     def text(self) -> str:
         """Return it in words."""
         head = f"{self.sent}, {self.nodes} node{'s' * (self.nodes > 1)}, {self.broken}"
         return (
             f"{head}: {_mib(self.resent_bytes)} of {_mib(self.size_bytes)} sent again "
-            f"({_mib(self.kept_resent_bytes)} of it kept by a node), allowed {_mib(self.allowed_bytes)} "
-            f"({self.flows} flows, windows up to {_mib(self.window_bytes)}); "
+            f"({_mib(self.kept_resent_bytes)} of it kept by a node), allowed {_mib(self.window_bytes)}, "
+            f"one window ({self.flows} flows); "
             f"TCP retransmitted {_mib(self.retransmitted_bytes)}: {'met' if self.met else 'not met'}"
         )
 
@@ -152,7 +151,6 @@ def break_transfer(place: Place, files: Sequence[Path], sent: str, broken: str) 
         after_bytes=wire[1],
         flows=len(windows),
         window_bytes=max(windows),
-        allowed_bytes=sum(windows) if sent == "images" else max(windows),
     )
 
 

@@ -162,18 +162,33 @@ class Choice:
             state.estimates[chosen].asked_for = state.objects
         return chosen
 
+    def choose_alone(self, kind: Kind | str, goodput_bytes_s: float) -> str:
+        """Return the encoding for an object that one encoder sends piece by piece, with nothing raw in the gaps.
+
+        A flow does that with a large object, and no other worker helps it.
+        """
+        rates = {RAW: goodput_bytes_s}
+        for name, estimate in self._open(kind):
+            rates[name] = rate_bytes_s(
+                estimate, workers=min(1.0, self._processors), goodput_bytes_s=goodput_bytes_s, fill_with_raw=False
+            )
+        return max(rates, key=rates.__getitem__)
+
+    def _open(self, kind: Kind | str) -> list[tuple[str, Estimate]]:
+        """Return the encodings that are not set aside now."""
+        state = self._state(kind)
+        return [(name, each) for name, each in state.estimates.items() if each.barred_until <= state.objects]
+
     def rates(self, kind: Kind | str, goodput_bytes_s: float) -> dict[str, float]:
         """Return the rate of each encoding that may be chosen, in bytes of original a second."""
-        state = self._state(kind)
         rates = {RAW: goodput_bytes_s}
-        for name, estimate in state.estimates.items():
-            if estimate.barred_until <= state.objects:
-                rates[name] = rate_bytes_s(
-                    estimate,
-                    workers=self._processors,
-                    goodput_bytes_s=goodput_bytes_s,
-                    fill_with_raw=self._fill_with_raw,
-                )
+        for name, estimate in self._open(kind):
+            rates[name] = rate_bytes_s(
+                estimate,
+                workers=self._processors,
+                goodput_bytes_s=goodput_bytes_s,
+                fill_with_raw=self._fill_with_raw,
+            )
         return rates
 
     @property

@@ -44,7 +44,10 @@ class Chooser(Protocol):
         """Load what encoding will need, if that is known."""
 
     def choose(self, head: Buffer) -> Chosen:
-        """Return what is chosen now for the object that `head` is, or begins."""
+        """Return what is chosen now for the object that `head` is."""
+
+    def choose_large(self, head: Buffer) -> Chosen:
+        """Return what is chosen now for a large object that `head` begins, which one flow encodes as it sends."""
 
     def learn(
         self, kind: Kind | str, name: str, *, size_bytes: int, stored_bytes: int, processor_s: float, elapsed_s: float
@@ -111,6 +114,9 @@ class _Fixed:
         kind, pixels = _look(head)
         return Chosen(kind, self._name if pixels else ZSTD, pixels)
 
+    def choose_large(self, head: Buffer) -> Chosen:
+        return self.choose(head)
+
     def learn(
         self, kind: Kind | str, name: str, *, size_bytes: int, stored_bytes: int, processor_s: float, elapsed_s: float
     ) -> None:
@@ -146,6 +152,11 @@ class _Auto:
             name = self._choice.choose(kind, self._link.bytes_s, is_idle=self._link.is_idle)
             self._ratio = self._choice.ratio(kind, name)
         return Chosen(kind, name, pixels)
+
+    def choose_large(self, head: Buffer) -> Chosen:
+        kind, pixels = _look(head)
+        with self._lock:
+            return Chosen(kind, self._choice.choose_alone(kind, self._link.bytes_s), pixels)
 
     def learn(
         self, kind: Kind | str, name: str, *, size_bytes: int, stored_bytes: int, processor_s: float, elapsed_s: float

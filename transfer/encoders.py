@@ -96,7 +96,7 @@ def encode_as_chosen(chooser: Chooser, body: Buffer) -> Encoded | None:
 
 def choose_for_large(chooser: Chooser, head: Buffer) -> tuple[Kind | str, str]:
     """Return kind and encoding for a large object that begins with `head`; raw where nothing is gained (blocks)."""
-    kind, name, _ = chooser.choose(head)
+    kind, name, _ = chooser.choose_large(head)
     if name in IMAGE_ENCODINGS or name == "raw":
         return kind, name
     try:

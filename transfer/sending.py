@@ -6,6 +6,7 @@ the transfer, retries of the flow itself (`transfer.sender`).
 
 import contextlib
 import ssl
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Final
@@ -191,7 +192,7 @@ class _Conversation:
     async def _blocks(self, item: Item, name: str) -> AsyncGenerator[bytes, None]:
         """Yield a large object's stored bytes; each block that no flow has come to before counts as movement."""
         number, since_s, remembered = 0, trio.current_time(), False
-        async with contextlib.aclosing(_encoded_blocks(item, name)) as blocks:
+        async with contextlib.aclosing(_encoded_blocks(item, name, self._chooser)) as blocks:
             async for block in blocks:
                 yield block
                 number += 1
@@ -255,12 +256,24 @@ class _Conversation:
             self._answered = trio.Event()
 
 
-async def _encoded_blocks(item: Item, encoding: str) -> AsyncGenerator[bytes, None]:
-    """Yield a large object's stored bytes in blocks of at most 1 MiB, read and encoded in threads."""
+async def _encoded_blocks(item: Item, encoding: str, chooser: Chooser) -> AsyncGenerator[bytes, None]:
+    """Yield a large object's stored bytes in blocks of at most 1 MiB, read and encoded in threads.
+
+    Raises:
+        NotSuitableError: the encoder cannot, or is far slower than it should be.
+    """
     encoder = get_encoding(encoding).encoder()
     source = inspection.blocks(item.sources[0].path, item.size_bytes)
+    seconds, done_bytes = 0.0, 0
     while (block := await trio.to_thread.run_sync(lambda: next(source, None))) is not None:
-        stored = await trio.to_thread.run_sync(encoder.feed, block) if encoding != "raw" else block
+        stored = block
+        if encoding != "raw":
+            began_s = time.perf_counter()
+            stored = await trio.to_thread.run_sync(encoder.feed, block)
+            seconds, done_bytes = seconds + time.perf_counter() - began_s, done_bytes + len(block)
+            if item.chosen is not None and seconds > chooser.seconds_max(item.chosen[0], encoding, done_bytes):
+                chooser.set_aside(item.chosen[0], encoding)
+                raise NotSuitableError(f"{encoding} is too slow for this object")
         for start in range(0, len(stored), inspection.BLOCK_BYTES):
             yield stored[start : start + inspection.BLOCK_BYTES]
     if rest := encoder.finish():

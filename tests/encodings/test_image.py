@@ -162,13 +162,14 @@ def test_an_object_that_ends_within_its_pixels_is_not_suitable_even_when_frames_
 class Broken:
     """A codec that fails from the n-th strip on, or gives other samples back."""
 
-    def __init__(self, codec, fails_from=0, wrong=False):
+    def __init__(self, codec, fails_from=0, wrong=False, error=NotSuitableError):
         self.codec, self.fails_from, self.wrong, self.strips = codec, fails_from, wrong, 0
+        self.error = error
 
     def encode(self, strip):
         self.strips += 1
         if self.strips >= self.fails_from > 0:
-            raise NotSuitableError("broken")
+            raise self.error("broken")
         return self.codec.encode(strip ^ 1 if self.wrong else strip)
 
     def decode(self, stored, form):
@@ -181,14 +182,19 @@ def broken(monkeypatch, **how):
     monkeypatch.setattr("transfer.encodings.image.load_codec", lambda name: codec if name == "jpegls" else real(name))
 
 
-def test_an_encoder_that_fails_at_once_is_not_suitable(monkeypatch):
-    broken(monkeypatch, fails_from=1)
+FAILURES = [NotSuitableError, RuntimeError, ValueError, MemoryError]
+
+
+@pytest.mark.parametrize("error", FAILURES)
+def test_an_encoder_that_fails_at_once_is_not_suitable(monkeypatch, error):
+    broken(monkeypatch, fails_from=1, error=error)
     with pytest.raises(NotSuitableError, match="broken"):
         get_encoding("jpegls").encode(Image(frames=3).encode())
 
 
-def test_an_encoder_that_fails_later_is_stood_in_for(monkeypatch):
-    broken(monkeypatch, fails_from=2)
+@pytest.mark.parametrize("error", FAILURES)
+def test_an_encoder_that_fails_later_is_stood_in_for(monkeypatch, error):
+    broken(monkeypatch, fails_from=2, error=error)
     data = Image(frames=3, stored=6, smooth=False).encode()
     stored = get_encoding("jpegls").encode(data)
     assert [method for method, rows in segments("jpegls", stored, len(data)) if rows] == [CODEC, 1, 1]

@@ -13,6 +13,7 @@ from tests.encodings.images import Image
 from tests.flow.kit import CONTEXT, Breaker, Cluster, noise, open_cluster
 from tests.gateway.kit import Gateway
 from transfer import encoders, ledger, preparing
+from transfer.chooser import _Fixed
 from transfer.client import GatewayClient
 from transfer.dicom.pixels import Pixels
 from transfer.encodings import IMAGE_ENCODINGS, encode_checked, get_encoding
@@ -150,6 +151,23 @@ async def test_large_object_that_moves_outlasts_the_patience(
         assert_all_sent(cluster, result, files)
         assert breaker.connections >= 6
         nursery.cancel_scope.cancel()
+
+
+async def test_an_encoder_that_is_too_slow_for_a_large_object_is_set_aside_and_the_object_goes_raw(
+    tmp_path: Path, gateway: Gateway, client: GatewayClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_up: list[str] = []
+    monkeypatch.setattr(_Fixed, "seconds_max", lambda *_: 0.0)
+    monkeypatch.setattr(_Fixed, "set_aside", lambda _, __, name: given_up.append(name))
+    async with open_cluster(tmp_path, "node-1", gateway=gateway) as cluster:
+        cluster.advertise("node-1")
+        await wait_live(client, 1)
+        (tmp_path / "large").write_bytes(bytes(20 << 20))
+        files = {tmp_path / "large": bytes(20 << 20)}
+        assert_all_sent(cluster, await send(client, files, encoding="zstd"), files)
+        (stored,) = cluster.nodes["node-1"].store.folder.glob("objects/*/*/*")
+        assert stored.stat().st_size > 20 << 20
+    assert given_up == ["zstd"]
 
 
 async def test_two_nodes_have_every_object_of_a_transfer_with_two_replicas(

@@ -52,6 +52,17 @@ def test_what_does_not_get_smaller_goes_as_it_is_and_is_not_tried_for_ever(data:
     assert [encode_as_chosen(chooser, data) for _ in range(5)] == [None] * 5
     assert chooser.choose(data).name == "raw"
     assert choose_for_large(chooser, data)[1] == "raw"
+    assert choose_for_large(auto(0.25e6), data)[1] == "raw"  # with a chooser that does not know it yet
+
+
+def test_a_large_object_is_chosen_for_as_one_encoder_does_it() -> None:
+    many = open_chooser("auto", Link(2.5e6), workers=16)
+    assert encode_as_chosen(many, IMAGE).encoding == "jxl-7"  # type: ignore[union-attr]  # sixteen of them fill the link
+    kind, name = choose_for_large(many, IMAGE)
+    assert name == "jxl-3"  # one jxl-7 does 1.4 MB/s, less than the link carries as it is
+    many.set_aside(kind, name)
+    assert choose_for_large(many, IMAGE)[1] not in ("jxl-3", "jxl-7", "raw")
+    assert choose_for_large(open_chooser("auto", Link(12e9), workers=16), IMAGE)[1] == "raw"
 
 
 def test_a_report_goes_as_zstd_whatever_encoding_of_images_was_asked_for() -> None:

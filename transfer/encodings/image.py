@@ -145,9 +145,9 @@ class _Strips:
         form = form_of(self._shape, rows)
         try:
             return CODEC, self._codec.encode(_strip(data, form))
-        except NotSuitableError:
+        except (NotSuitableError, RuntimeError, ValueError, MemoryError) as error:  # libraries raise RuntimeErrors
             if self._strips == 1:
-                raise
+                raise NotSuitableError(f"the encoder failed: {error}") from error
             return ZSTD, pieces.compress(data)  # what was given out already cannot be taken back
 
 
