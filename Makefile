@@ -74,22 +74,25 @@ $(addprefix target-,$(TARGETS)): experiments-setup
 RUN = $(BIN)/fascicle experiment run $(1) --runs $(RUNS) --out experiments-results/targets/$@-$$(date -u +%Y%m%dT%H%M%SZ)
 RAW = --peers fascicle-raw --nodes 1,5,30 --want 'fascicle-raw <= $(1) x floor'
 ALIKE = --want 'fascicle-raw <= 1.05 x n5'
+NO_DATA = @echo 'not measured: real images against FTP (DATA=folder with some)' >&2; exit 1
 REAL = --peers fascicle,ftp --nodes 5 --workload '$(DATA)' --want 'fascicle <= $(1) x ftp'
+FLOWS = auto,1,2,4,8,16,32
+BEST = --want 'fascicle-raw <= 1.05 x best' --want 'fascicle-raw <= 1 x ftp'
 target-lan:
 	$(call RUN,lan)/raw --plain $(call RAW,1.04) $(ALIKE) --peers fascicle-raw,ftp --want 'fascicle-raw <= 1 x ftp'
-	$(if $(DATA),$(call RUN,lan)/real --plain $(call REAL,0.60))
+	$(if $(DATA),$(call RUN,lan)/real --plain $(call REAL,0.60),$(NO_DATA))
 target-tanet:
 	$(call RUN,tanet)/raw $(call RAW,1.05) $(ALIKE)
-	$(if $(DATA),$(call RUN,tanet)/real $(call REAL,0.15))
+	$(if $(DATA),$(call RUN,tanet)/real $(call REAL,0.15),$(NO_DATA))
 target-adsl:
 	$(call RUN,adsl)/raw --objects 12 $(call RAW,1.05)
-	$(if $(DATA),$(call RUN,adsl)/real --objects 12 $(call REAL,0.24))
+	$(if $(DATA),$(call RUN,adsl)/real --objects 12 $(call REAL,0.24),$(NO_DATA))
 target-wan:
 	$(call RUN,wan)/raw --objects 72 $(call RAW,1.8)
-	$(if $(DATA),$(call RUN,wan)/real --objects 72 $(call REAL,0.05))
+	$(if $(DATA),$(call RUN,wan)/real --objects 72 $(call REAL,0.05),$(NO_DATA))
 target-wan-cubic:
 	$(call RUN,wan)/raw --congestion cubic --objects 72 $(call RAW,4)
-	$(if $(DATA),$(call RUN,wan)/real --congestion cubic --objects 72 $(call REAL,0.10))
+	$(if $(DATA),$(call RUN,wan)/real --congestion cubic --objects 72 $(call REAL,0.10),$(NO_DATA))
 
 target-small: target-small-tanet target-small-loop
 target-small-tanet:
@@ -97,14 +100,15 @@ target-small-tanet:
 target-small-loop:
 	$(call RUN,loop) --workload small --objects 6000 --peers fascicle --nodes 5 --want 'fascicle >= 1500 objects/s'
 target-flows:
-	$(call RUN,lan tanet adsl wan) --peers fascicle-raw --nodes 5 --objects adsl=12,wan=72 --flows auto,2,4,8,16 \
-		--want 'fascicle-raw <= 1.05 x best'
+	$(call RUN,lan tanet adsl wan) --peers fascicle-raw,ftp --nodes 5 --objects adsl=12,wan=72 --flows $(FLOWS) $(BEST)
+	$(call RUN,wan)-cubic --congestion cubic --peers fascicle-raw,ftp --nodes 5 --objects 72 --flows $(FLOWS) $(BEST)
 target-tls:
 	$(call RUN,lan) --peers fascicle-raw,fascicle-raw-plain --nodes 5 --want 'fascicle-raw <= 1.15 x fascicle-raw-plain'
 target-resume:
 	$(BIN)/fascicle experiment resume
 target-stat:
-	$(BIN)/fascicle experiment stat $(if $(DATA),--workload '$(DATA)')
+	$(BIN)/fascicle experiment stat
+	$(if $(DATA),$(BIN)/fascicle experiment stat --workload '$(DATA)')
 
 # A catalogue of a million objects made anew (wanted: within 30 minutes); it writes 8 GB of headers first.
 rebuild-million: setup

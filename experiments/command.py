@@ -16,6 +16,8 @@ from experiments import resume as broken
 from experiments.peers import registry
 from experiments.peers.base import Options
 from experiments.report import write_report
+from transfer.chooser import AUTO
+from transfer.encodings import get_encoding
 from transfer.errors import SettingsError
 
 
@@ -39,9 +41,13 @@ def report(given: argparse.Namespace) -> int:
     """Make table and plots of earlier results anew.
 
     Raises:
-        SettingsError: there are none.
+        SettingsError: there are none, or they lack what each of ours has.
     """
-    return _report(results.load(given.folder), given.folder)
+    kept = results.load(given.folder)
+    try:
+        return _report(kept, given.folder)
+    except (KeyError, TypeError, IndexError, ValueError) as error:  # a file may have been changed by hand
+        raise SettingsError(f"{given.folder}: not results of ours: {type(error).__name__} {error}") from error
 
 
 def resume(given: argparse.Namespace) -> int:
@@ -78,6 +84,8 @@ def make_plan(given: argparse.Namespace) -> tuple[campaign.Plan, list[dict[str, 
         raise SettingsError(f"none of the peers is installed: {'; '.join(entry['reason'] for entry in skipped)}")
     for text in given.want:
         wanted.parse(text)
+    if given.encoding != AUTO:
+        get_encoding(given.encoding)
     _check_folder(given.out)
     plan = campaign.Plan(
         profiles=profiles,
@@ -96,9 +104,13 @@ def make_plan(given: argparse.Namespace) -> tuple[campaign.Plan, list[dict[str, 
 
 
 def _check_folder(out: Path) -> None:
-    if out.exists() and not out.is_dir():
+    try:
+        is_other, is_used = out.exists() and not out.is_dir(), (out / results.NAME).exists()
+    except OSError as error:
+        raise SettingsError(f"--out {str(out)[:100]}: {error.strerror}") from error
+    if is_other:
         raise SettingsError(f"--out {out}: not a folder")
-    if (out / results.NAME).exists():
+    if is_used:
         raise SettingsError(f"--out {out}: has results already; name another folder")
 
 

@@ -7,10 +7,22 @@ from pathlib import Path
 
 from experiments.results import Results
 from experiments.table import table
+from transfer.errors import StorageError
 
 
 def write_report(results: Results, folder: Path) -> list[Path]:
-    """Write the table and, where matplotlib is installed, the plots; return their paths."""
+    """Write the table and, where matplotlib is installed, the plots; return their paths.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    try:
+        return _write(results, folder)
+    except OSError as error:
+        raise StorageError(f"{folder}: the report cannot be written: {error.strerror}") from error
+
+
+def _write(results: Results, folder: Path) -> list[Path]:
     text = table(results)
     paths = [folder / "table.md"]
     try:

@@ -6,6 +6,7 @@ anything else in a file.
 """
 
 import hashlib
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,9 +90,16 @@ def choose(text: str, at_least_mb: int) -> Workload:
     if text in GENERATED:
         return GENERATED[text]
     folder = Path(text)
-    if not folder.is_dir():
-        raise SettingsError(f"--workload {text!r} is neither {PAPER!r} nor {SMALL!r} nor a folder")
-    found = [inspect(path) for path in sorted(folder.rglob("*")) if path.is_file()]
+    try:
+        if not folder.is_dir():
+            raise SettingsError(f"--workload {text[:200]!r} is neither {PAPER!r} nor {SMALL!r} nor a folder")
+        found = [inspect(path) for path in sorted(folder.rglob("*")) if path.is_file()]
+    except OSError as error:
+        raise SettingsError(f"--workload {text[:200]!r} cannot be read: {error.strerror}") from error
+    except ImportError as error:
+        raise SettingsError(
+            f"--workload {text[:200]!r} needs {error.name}: pip install fascicle[experiments]"
+        ) from error
     sources = tuple(source for source in found if source is not None)
     if not sources:
         raise SettingsError(f"--workload {text!r}: no DICOM file with UIDs that can be made new is in it")
@@ -109,7 +117,7 @@ def inspect(path: Path) -> Source | None:
         file.seek(0)
         try:
             found = dcmread(file, stop_before_pixels=True, specific_tags=list(UID_TAGS))
-        except (InvalidDicomError, EOFError, ValueError):
+        except (InvalidDicomError, EOFError, ValueError, zlib.error):
             return None
     uids = tuple(str(found.get(tag, "")).encode() for tag in UID_TAGS)
     if found.file_meta.get("TransferSyntaxUID") == DEFLATED or min(map(len, uids)) < UID_BYTES_MIN:

@@ -55,7 +55,12 @@ def test_a_short_campaign_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixtu
     code = main(["experiment", "run", *words, "--objects", "6", "--encoding", "raw", "--out", str(tmp_path / "out")])
     kept = json.loads((tmp_path / "out" / "results.json").read_text())
     assert (code, kept["complete"]) == (0, True), kept["runs"]
+    assert kept["machine"]["kernel"] == os.uname().release
+    assert kept["machine"]["commit"]
+    assert kept["links"]["own"]["method"] in ("netem", "userspace")
+    assert len({run["seed"] for run in kept["runs"]}) == 1
     for run in kept["runs"]:
+        assert 0.9 * 80e6 < run["calibration"]["up_bit_s"] < 1.05 * 80e6
         assert run["objects"] == 6
         assert run["seconds"] >= run["floor_s"] * 0.98
         assert run["wire_up_bytes"] >= run["bytes"]

@@ -1,10 +1,12 @@
 """The command line and what is made of it: orders that alternate, seeds that repeat, nonsense that is refused."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
+from experiments import results
 from experiments.campaign import Case, cases, order
 from experiments.command import make_plan, report
 from experiments.peers import registry
@@ -70,6 +72,8 @@ def test_the_order_alternates_and_forgets_nobody() -> None:
         ["lan", "--rate", "1M"],
         ["own"],
         ["lan", "--workload", "/no/such/folder"],
+        ["lan", "--workload", "x" * 300],
+        ["lan", "--encoding", "nonsense"],
     ],
 )
 def test_nonsense_ends_with_code_2_before_anything_is_done(
@@ -88,6 +92,17 @@ def test_what_cannot_be_run_as_asked_for_leaves_no_results_in_the_way(
         assert main(["experiment", "run", "lan", "--peers", "fascicle", "--out", str(tmp_path / "out")]) == 2
         assert "namespaces need root" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_name_that_no_system_takes_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["experiment", "run", "loop", "--peers", "fascicle", "--out", "x" * 300]) == 2
+    assert "File name too long" in capsys.readouterr().err
+
+
+def test_results_that_lack_what_is_in_all_of_ours_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "results.json").write_text(json.dumps(results.new({}, {}, []) | {"runs": [{"profile": "lan"}]}))
+    assert main(["experiment", "report", str(tmp_path)]) == 2
+    assert "not results of ours" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_written_is_named(capsys: pytest.CaptureFixture[str]) -> None:
