@@ -170,6 +170,24 @@ async def test_an_encoder_that_is_too_slow_for_a_large_object_is_set_aside_and_t
     assert given_up == ["zstd"]
 
 
+async def test_nodes_keep_what_was_encoded_and_the_status_says_what_that_saves(
+    tmp_path: Path, gateway: Gateway, client: GatewayClient
+) -> None:
+    async with open_cluster(tmp_path, "node-1", gateway=gateway) as cluster:
+        cluster.advertise("node-1")
+        await wait_live(client, 1)
+        data = Image(rows=256, columns=256, stored=12).encode()
+        (tmp_path / "image").write_bytes(data)
+        assert_all_sent(
+            cluster, await send(client, {tmp_path / "image": data}, encoding="jpegls"), {tmp_path / "image": data}
+        )
+        status = await client.status()
+        (stored,) = cluster.nodes["node-1"].store.folder.glob("objects/*/*/*")
+        assert (status.objects, status.bytes) == (1, len(data))
+        assert 0 < status.stored_bytes < status.bytes
+        assert stored.stat().st_size < len(data)
+
+
 async def test_two_nodes_have_every_object_of_a_transfer_with_two_replicas(
     tmp_path: Path, gateway: Gateway, client: GatewayClient
 ) -> None:
