@@ -10,10 +10,11 @@ import itertools
 import os
 import re
 import shutil
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -146,15 +147,24 @@ def remove(name: str) -> None:
 
 
 def remove_stale() -> list[str]:
-    """Remove the namespaces and control groups that dead processes left, and return their names."""
+    """Remove the namespaces and control groups of dead processes, with all that runs in them; return their names."""
     groups = accounting.mount_point()
     places = [place for place in (NAMED, groups) if place is not None and place.is_dir()]
     stale = sorted({path.name for place in places for path in place.glob(f"{PREFIX}*") if _is_stale(path.name)})
     for name in stale:
+        _end_all(name)
         remove(name)
         if groups is not None:
             accounting.remove(groups / name)
     return stale
+
+
+def _end_all(name: str) -> None:
+    """Kill what a dead process's servers and clients are still doing in its namespace."""
+    if (NAMED / name).exists():
+        for pid in call(program("ip"), "netns", "pids", name).split():
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
 
 
 def _is_stale(name: str) -> bool:

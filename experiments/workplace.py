@@ -6,6 +6,8 @@ spent 5 s instead of 1 in the kernel. So what runs leave is put aside, and remov
 Refuses to do: outliving the campaign.
 """
 
+import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 LIMIT_BYTES: Final = 4 << 30
+PREFIX: Final = "fascicle-experiment-"
 
 
 class Workplace:
@@ -37,7 +40,16 @@ class Workplace:
 
 @contextmanager
 def open_workplace() -> Iterator[Workplace]:
-    """Make the folder, and remove it in the end."""
-    with tempfile.TemporaryDirectory(prefix="fascicle-experiment-") as name:
+    """Make the folder, and remove it in the end; those that killed processes left go first."""
+    remove_stale(Path(tempfile.gettempdir()))
+    with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-") as name:
         Path(name).chmod(0o755)  # vsftpd's unprivileged process must reach its root
         yield Workplace(Path(name))
+
+
+def remove_stale(folder: Path) -> None:
+    """Remove the work folders in `folder` of processes of this user that are gone."""
+    for path in folder.glob(f"{PREFIX}*"):
+        match = re.match(rf"{PREFIX}([0-9]+)-", path.name)
+        if match and not Path(f"/proc/{match[1]}").exists() and path.lstat().st_uid == os.geteuid():
+            shutil.rmtree(path, ignore_errors=True)

@@ -5,14 +5,16 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from experiments import calibration, namespaces
+from experiments import calibration, namespaces, workplace
 from experiments.links import has_netem, lane_settings, open_link
 from experiments.profiles import PROFILES, parse_own
 from fascicle.cli import main
+from tests.cluster.harness import eventually
 from transfer.errors import SettingsError
 
 pytestmark = pytest.mark.cluster
@@ -72,7 +74,7 @@ def test_a_short_campaign_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixtu
 @needs_namespaces
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_campaign_cleans_up_and_keeps_what_it_has(number: signal.Signals, tmp_path: Path) -> None:
-    words = ["own", "--rate", "2M", "--delay", "4ms", "--peers", "fascicle", "--nodes", "1", "--runs", "2"]
+    words = ["own", "--rate", "20M", "--delay", "4ms", "--peers", "fascicle", "--nodes", "1", "--runs", "2"]
     command = [
         "env",
         "--default-signal=INT",  # which a shell's job in the background ignores, and its children with it
@@ -90,12 +92,14 @@ def test_an_interrupted_campaign_cleans_up_and_keeps_what_it_has(number: signal.
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            if "run 1 of 2" in line:
+            if "run 2 of 2" in line:
                 break
         process.send_signal(number)
         process.communicate(timeout=60)
     kept = json.loads((tmp_path / "out" / "results.json").read_text())
     assert (process.returncode, kept["complete"], kept["ended"]) == (130, False, "KeyboardInterrupt")
+    assert [run["objects"] for run in kept["runs"]] == [5]
+    assert not list(Path(tempfile.gettempdir()).glob(f"{workplace.PREFIX}{process.pid}-*"))
     assert not list(namespaces.NAMED.glob(f"{namespaces.PREFIX}{process.pid}n*"))
 
 
@@ -103,8 +107,20 @@ def test_an_interrupted_campaign_cleans_up_and_keeps_what_it_has(number: signal.
 def test_what_a_killed_process_left_is_removed() -> None:
     name = f"{namespaces.PREFIX}4194304n0c"  # above every process id (proc(5), pid_max)
     namespaces.call(namespaces.program("ip"), "netns", "add", name)
-    assert namespaces.remove_stale() == [name]
+    with subprocess.Popen([namespaces.program("ip"), "netns", "exec", name, "sleep", "300"]) as left:
+        eventually(lambda: Path(f"/proc/{left.pid}/comm").read_text() == "sleep\n")  # `ip` has entered, and become it
+        assert namespaces.remove_stale() == [name]
+        assert left.wait(10) == -signal.SIGKILL
     assert not (namespaces.NAMED / name).exists()
+
+
+def test_the_work_folder_of_a_killed_process_is_removed_and_no_other(tmp_path: Path) -> None:
+    dead, living = tmp_path / f"{workplace.PREFIX}4194304-x", tmp_path / f"{workplace.PREFIX}{os.getpid()}-x"
+    other = tmp_path / f"{workplace.PREFIX}abc"
+    for folder in (dead, living, other):
+        (folder / "inner").mkdir(parents=True)
+    workplace.remove_stale(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([living, other])
 
 
 def test_without_root_the_message_says_what_is_missing_and_what_still_works(monkeypatch: pytest.MonkeyPatch) -> None:
