@@ -64,12 +64,14 @@ def test_changes_become_rare(name: str) -> None:
     assert trace.goodput >= 0.9 * best_fixed(PROFILES[name], "cubic")
 
 
-def test_cross_traffic_moves_the_number_within_bounds() -> None:
-    link = Link(TANET, seed=5, cross=4)
-    trace = controlled(link, seconds=60.0)
-    assert trace.goodput >= 0.45 * TANET.rate  # four flows against four
-    assert link.others_delivered > 0
-    assert 2 <= min(flows for _, flows in trace.changes) <= max(flows for _, flows in trace.changes) <= 64
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_beside_others_the_number_settles_and_they_keep_their_share_of_flows(seed: int) -> None:
+    link = Link(TANET, seed=seed, cross=4)
+    trace = controlled(link, seconds=120.0)
+    assert trace.state
+    assert trace.goodput >= 0.45 * TANET.rate  # four flows against four, and it may open more
+    assert len([at_s for at_s, _ in trace.changes if at_s > 60]) <= 6
+    assert link.others_delivered / 120 >= 0.9 * TANET.rate * 4 / (4 + trace.state.best)
 
 
 def test_a_link_that_becomes_lossy_gets_more_flows() -> None:
