@@ -16,8 +16,6 @@ from experiments import resume as broken
 from experiments.peers import registry
 from experiments.peers.base import Options
 from experiments.report import write_report
-from transfer.chooser import AUTO
-from transfer.encodings import get_encoding
 from transfer.errors import SettingsError
 
 
@@ -84,8 +82,6 @@ def make_plan(given: argparse.Namespace) -> tuple[campaign.Plan, list[dict[str, 
         raise SettingsError(f"none of the peers is installed: {'; '.join(entry['reason'] for entry in skipped)}")
     for text in given.want:
         wanted.parse(text)
-    if given.encoding != AUTO:
-        get_encoding(given.encoding)
     _check_folder(given.out)
     plan = campaign.Plan(
         profiles=profiles,

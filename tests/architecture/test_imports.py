@@ -50,6 +50,7 @@ def test_experiments_know_what_they_measure_only_from_outside(path: Path) -> Non
     assert {name for name in imported(path) if name.partition(".")[0] in OURS - {"experiments"}} <= {
         "transfer.errors.FascicleError",
         "transfer.errors.SettingsError",
+        "transfer.errors.StorageError",
     }
 
 

@@ -73,7 +73,6 @@ def test_the_order_alternates_and_forgets_nobody() -> None:
         ["own"],
         ["lan", "--workload", "/no/such/folder"],
         ["lan", "--workload", "x" * 300],
-        ["lan", "--encoding", "nonsense"],
     ],
 )
 def test_nonsense_ends_with_code_2_before_anything_is_done(
