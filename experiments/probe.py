@@ -33,7 +33,6 @@ class Meter:
         self.udp = udp
         self.ended = False
         self.peer: tuple[str, int] | None = None
-        self.echoes = 0
         self.reset()
 
     def reset(self) -> None:

@@ -52,4 +52,4 @@ def remove_stale(folder: Path) -> None:
     for path in folder.glob(f"{PREFIX}*"):
         match = re.match(rf"{PREFIX}([0-9]+)-", path.name)
         if match and not Path(f"/proc/{match[1]}").exists() and path.lstat().st_uid == os.geteuid():
-            shutil.rmtree(path, ignore_errors=True)
+            shutil.rmtree(path, ignore_errors=True)  # another campaign may be removing it, too; it is only room

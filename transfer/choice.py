@@ -167,28 +167,23 @@ class Choice:
 
         A flow does that with a large object, and no other worker helps it.
         """
-        rates = {RAW: goodput_bytes_s}
-        for name, estimate in self._open(kind):
-            rates[name] = rate_bytes_s(
-                estimate, workers=min(1.0, self._processors), goodput_bytes_s=goodput_bytes_s, fill_with_raw=False
-            )
+        rates = self._rates(kind, goodput_bytes_s, workers=min(1.0, self._processors), fill_with_raw=False)
         return max(rates, key=rates.__getitem__)
-
-    def _open(self, kind: Kind | str) -> list[tuple[str, Estimate]]:
-        """Return the encodings that are not set aside now."""
-        state = self._state(kind)
-        return [(name, each) for name, each in state.estimates.items() if each.barred_until <= state.objects]
 
     def rates(self, kind: Kind | str, goodput_bytes_s: float) -> dict[str, float]:
         """Return the rate of each encoding that may be chosen, in bytes of original a second."""
+        return self._rates(kind, goodput_bytes_s, workers=self._processors, fill_with_raw=self._fill_with_raw)
+
+    def _rates(
+        self, kind: Kind | str, goodput_bytes_s: float, *, workers: float, fill_with_raw: bool
+    ) -> dict[str, float]:
+        state = self._state(kind)
         rates = {RAW: goodput_bytes_s}
-        for name, estimate in self._open(kind):
-            rates[name] = rate_bytes_s(
-                estimate,
-                workers=self._processors,
-                goodput_bytes_s=goodput_bytes_s,
-                fill_with_raw=self._fill_with_raw,
-            )
+        for name, estimate in state.estimates.items():
+            if estimate.barred_until <= state.objects:
+                rates[name] = rate_bytes_s(
+                    estimate, workers=workers, goodput_bytes_s=goodput_bytes_s, fill_with_raw=fill_with_raw
+                )
         return rates
 
     @property
