@@ -72,10 +72,11 @@ targets:
 $(addprefix target-,$(TARGETS)): experiments-setup
 
 RUN = $(BIN)/fascicle experiment run $(1) --runs $(RUNS) --out experiments-results/targets/$@-$$(date -u +%Y%m%dT%H%M%SZ)
-RAW = --peers fascicle-raw --nodes 1,5,30 --want 'fascicle-raw <= $(1) x floor'
+MEMORY = --want '$(1) client <= 300 MB' --want '$(1) node <= 150 MB'
+RAW = --peers fascicle-raw --nodes 1,5,30 --want 'fascicle-raw <= $(1) x floor' $(call MEMORY,fascicle-raw)
 ALIKE = --want 'fascicle-raw <= 1.05 x n5'
 NO_DATA = @echo 'not measured: real images against FTP (DATA=folder with some)' >&2; exit 1
-REAL = --peers fascicle,ftp --nodes 5 --workload '$(DATA)' --want 'fascicle <= $(1) x ftp'
+REAL = --peers fascicle,ftp --nodes 5 --workload '$(DATA)' --want 'fascicle <= $(1) x ftp' $(call MEMORY,fascicle)
 FLOWS = auto,1,2,4,8,16,32
 BEST = --want 'fascicle-raw <= 1.05 x best' --want 'fascicle-raw <= 1 x ftp'
 target-lan:
@@ -96,14 +97,17 @@ target-wan-cubic:
 
 target-small: target-small-tanet target-small-loop
 target-small-tanet:
-	$(call RUN,tanet) --workload small --peers fascicle,ftp --nodes 5 --want 'fascicle <= 0.1 x ftp'
+	$(call RUN,tanet) --workload small --peers fascicle,ftp --nodes 5 --want 'fascicle <= 0.1 x ftp' \
+		$(call MEMORY,fascicle)
 target-small-loop:
-	$(call RUN,loop) --workload small --objects 6000 --peers fascicle --nodes 5 --want 'fascicle >= 1500 objects/s'
+	$(call RUN,loop) --workload small --objects 6000 --peers fascicle --nodes 5 --want 'fascicle >= 1500 objects/s' \
+		$(call MEMORY,fascicle)
 target-flows:
 	$(call RUN,lan tanet adsl wan) --peers fascicle-raw,ftp --nodes 5 --objects adsl=12,wan=72 --flows $(FLOWS) $(BEST)
 	$(call RUN,wan)-cubic --congestion cubic --peers fascicle-raw,ftp --nodes 5 --objects 72 --flows $(FLOWS) $(BEST)
 target-tls:
-	$(call RUN,lan) --peers fascicle-raw,fascicle-raw-plain --nodes 5 --want 'fascicle-raw <= 1.15 x fascicle-raw-plain'
+	$(call RUN,lan) --peers fascicle-raw,fascicle-raw-plain --nodes 5 --want 'fascicle-raw <= 1.15 x fascicle-raw-plain' \
+		$(call MEMORY,fascicle-raw)
 target-resume:
 	$(BIN)/fascicle experiment resume
 target-stat:

@@ -1,6 +1,6 @@
 """results.json: everything that was measured, written anew after each run, so that an end at any time leaves it whole.
 
-    {"format": 1, "complete": false, "ended": "interrupted", "started", "finished", "machine": {...},
+    {"format": 2, "complete": false, "ended": "interrupted", "started", "finished", "machine": {...},
      "options": {...}, "skipped": [{"peer", "reason"}], "links": {profile: {...}}, "runs": [{...}]}
 
 Each run has profile, peer, nodes (0: it has none to vary), run (from 0), order, seed, calibration, and either `error`
@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from transfer.errors import SettingsError, StorageError
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 NAME: Final = "results.json"
 Results = dict[str, Any]
 Run = dict[str, Any]

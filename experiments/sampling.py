@@ -131,6 +131,7 @@ class Sampler:
             "link_processor_s": round(self._link.processor_s() - self._link_s, 3),
             "client_peak_bytes": sum(self._peaks["client"].values()),
             "server_peak_bytes": sum(self._peaks["server"].values()),
+            "server_process_peak_bytes": max(self._peaks["server"].values(), default=0),
             "goodput": self.series,
         }
 

@@ -18,7 +18,7 @@ HEADS = (
     "goodput of link",
     "MB on the wire",
     "processor s, client + server",
-    "peak MB, client + server",
+    "peak MB, client + server (largest process)",
     "retransmitted",
     "runs",
 )
@@ -116,7 +116,7 @@ def _row(case: Case, runs: list[Run]) -> list[str]:
         f"{1 / floors:.1%}" if floors else "",
         f"{figures.median(runs, 'wire_up_bytes') / 1e6:.1f}",
         " + ".join(f"{figures.median(runs, f'{end}_processor_s'):.2f}" for end in ("client", "server")),
-        " + ".join(f"{figures.median(runs, f'{end}_peak_bytes') / 1e6:.0f}" for end in ("client", "server")),
+        _peaks(runs),
         f"{figures.median(runs, 'retransmitted'):.0f}",
         str(time.count),
     ]
@@ -182,6 +182,13 @@ def number(value: float) -> str:
 
 def _plus_minus(mean: float, deviation: float) -> str:
     return f"{number(mean)} +- {number(deviation)}"
+
+
+def _peaks(runs: list[Run]) -> str:
+    client, server, largest = (
+        figures.median(runs, f"{name}_peak_bytes") / 1e6 for name in ("client", "server", "server_process")
+    )
+    return f"{client:.0f} + {server:.0f} ({largest:.0f})"
 
 
 def _spread(found: Spread) -> str:

@@ -1,4 +1,4 @@
-"""What is wanted of a campaign, as text (`fascicle <= 0.1 x ftp`, `fascicle >= 1500 objects/s`), and whether it is met.
+"""What is wanted of a campaign, as text (`fascicle <= 0.1 x ftp`, `fascicle node <= 150 MB`), and whether it is met.
 
 Two peers are compared round by round, because only ratios within one round are honest on a machine with other work;
 the median of the ratios counts. Pure functions of results. Refuses to do: measuring, being satisfied without a run.
@@ -19,6 +19,8 @@ BEST: Final = "best"
 FLOOR: Final = "floor"
 OF_NODES: Final = re.compile(r"n([0-9]{1,4})")
 AT_MOST: Final = re.compile(r"(?P<peer>[\w-]+) <= (?P<bound>[0-9]{1,6}(?:\.[0-9]{1,6})?) x (?P<other>[\w-]+)")
+MEMORY: Final = re.compile(r"(?P<peer>[\w-]+) (?P<process>client|node) <= (?P<bound>[0-9]{1,6}) MB")
+PEAKS: Final = {"client": "client_peak_bytes", "node": "server_process_peak_bytes"}
 AT_LEAST: Final = re.compile(r"(?P<peer>[\w-]+) >= (?P<bound>[0-9]{1,6}(?:\.[0-9]{1,6})?) objects/s")
 
 
@@ -27,20 +29,25 @@ class Want:
     """Seconds of `peer` at most `bound` times those of `other`, or, without `other`, at least `bound` objects a second.
 
     `other` is a peer, `best` (every other peer), `floor` (the link's least time), or `n5` (the same with 5 nodes).
+    With `process`, peak memory of at most `bound` MB: of all of a `client`, of each `node`.
     """
 
     peer: str
     bound: float
     other: str = ""
+    process: str = ""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One wish on one link with one number of nodes; without figures there was nothing to judge."""
+    """One wish on one link with one number of nodes; without figures there was nothing to judge.
+
+    `unit` is that of the figures found: `x ftp`, `objects/s`, `MB`.
+    """
 
     wish: str
     case: Case
-    against: str
+    unit: str
     found: tuple[float, ...]
     met: bool
 
@@ -49,21 +56,24 @@ class Verdict:
         head = f"{self.case.profile}, {self.case.label()}: wanted {self.wish}"
         if not self.found:
             return f"{head}: nothing was measured"
-        against = f" x {self.against}" if self.against else " objects/s"
         spread = f"{_number(min(self.found))} to {_number(max(self.found))}, {len(self.found)} rounds"
-        return f"{head}; found {_number(statistics.median(self.found))}{against} ({spread}): {_met(self.met)}"
+        return f"{head}; found {_number(statistics.median(self.found))} {self.unit} ({spread}): {_met(self.met)}"
 
 
 def parse(text: str) -> Want:
     """Read one wish.
 
     Raises:
-        SettingsError: it is not of either form.
+        SettingsError: it is of none of the forms.
     """
-    match = AT_MOST.fullmatch(text) or AT_LEAST.fullmatch(text)
+    match = AT_MOST.fullmatch(text) or AT_LEAST.fullmatch(text) or MEMORY.fullmatch(text)
     if match is None:
-        raise SettingsError(f"--want {text!r} is not like 'fascicle <= 0.1 x ftp' or 'fascicle >= 1500 objects/s'")
-    return Want(match["peer"], float(match["bound"]), match.groupdict().get("other", ""))
+        raise SettingsError(
+            f"--want {text!r} is not like 'fascicle <= 0.1 x ftp', 'fascicle >= 1500 objects/s' or "
+            "'fascicle node <= 150 MB'"
+        )
+    words = match.groupdict()
+    return Want(match["peer"], float(match["bound"]), words.get("other", ""), words.get("process", ""))
 
 
 def judge(results: Results) -> list[Verdict]:
@@ -83,12 +93,15 @@ def _judge(text: str, runs: dict[Case, list[Run]], results: Results) -> Iterator
 
 
 def _verdict(text: str, want: Want, case: Case, runs: dict[Case, list[Run]]) -> Verdict:
+    if want.process:
+        found = tuple(run[PEAKS[want.process]] / 1e6 for run in runs[case])
+        return Verdict(text, case, "MB", found, met=max(found) <= want.bound)
     if not want.other:
         found = tuple(run["objects"] / run["seconds"] for run in runs[case])
-        return Verdict(text, case, "", found, met=statistics.median(found) >= want.bound)
+        return Verdict(text, case, "objects/s", found, met=statistics.median(found) >= want.bound)
     if want.other == FLOOR:
         found = tuple(run["seconds"] / run["floor_s"] for run in runs[case] if run["floor_s"])
-        return Verdict(text, case, FLOOR, found, met=bool(found) and statistics.median(found) <= want.bound)
+        return Verdict(text, case, "x floor", found, met=bool(found) and statistics.median(found) <= want.bound)
     compared = {
         other.peer: ratios
         for other, theirs in runs.items()
@@ -97,9 +110,8 @@ def _verdict(text: str, want: Want, case: Case, runs: dict[Case, list[Run]]) -> 
     if not compared:
         return Verdict(text, case, "", (), met=False)
     against, found = max(compared.items(), key=lambda pair: statistics.median(pair[1]))
-    return Verdict(
-        text, case, want.other if _of_nodes(want) else against, found, met=statistics.median(found) <= want.bound
-    )
+    unit = f"x {want.other if _of_nodes(want) else against}"
+    return Verdict(text, case, unit, found, met=statistics.median(found) <= want.bound)
 
 
 def _stands_against(other: Case, case: Case, want: Want) -> bool:

@@ -115,7 +115,7 @@ def test_earlier_results_are_not_written_over(tmp_path: Path) -> None:
         plan("lan", "--peers", "fascicle", "--out", tmp_path)
 
 
-@pytest.mark.parametrize("text", ["{}", "[", '{"format": 99}', '{"format": 1}', "[]"])
+@pytest.mark.parametrize("text", ["{}", "[", '{"format": 99}', '{"format": 2}', "[]"])
 def test_what_is_not_results_is_not_reported(text: str, tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(text)
     with pytest.raises(SettingsError, match=r"results\.json"):

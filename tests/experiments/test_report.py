@@ -32,6 +32,7 @@ def run(peer: str, nodes: int, seconds: float, number: int, **more: Any) -> dict
         "link_processor_s": 1.1,
         "client_peak_bytes": 90e6,
         "server_peak_bytes": 300e6,
+        "server_process_peak_bytes": 80e6,
         "wire_up_bytes": 51e6,
         "wire_down_bytes": 1e6,
         "retransmitted": 3,
@@ -95,7 +96,8 @@ def test_the_table_has_the_papers_rows_and_says_what_was_scaled(results: dict[st
     assert "| TANet | as the paper printed it | 58.30 +- 0.95 | 28.60 +- 1.96 | 33.50 +- 2.91 | 55.90 +- 3.00 |" in text
     assert "| tanet | Fascicle | 5.00 | 4.60 +- 0.28 (4.60) |  | 10.00 |" in text
     assert "60 of the paper's 360 images" in text
-    assert "| fascicle, 5 nodes | 4.60 +- 0.28 | 4.60 | 1.15 | 87.0% | 51.0 | 1.00 + 2.00 | 90 + 300 | 3 | 2 |" in text
+    assert "| fascicle, 5 nodes | 4.60 +- 0.28 | 4.60 | 1.15 | 87.0% | 51.0 " in text
+    assert "| 51.0 | 1.00 + 2.00 | 90 + 300 (80) | 3 | 2 |" in text
 
 
 def test_the_table_says_what_failed_was_skipped_or_is_not_finished(results: dict[str, Any]) -> None:
