@@ -28,7 +28,7 @@ class Snapshot:
 
     `objects_done` counts what is durable now or was before (`objects_skipped` of them were stored already);
     `bytes_done` counts original bytes sent and durable; `rate_now_bytes_s` is over the last second or so;
-    `node_bytes` is what each node has taken; `bound_by` is link, processor, disk, receiver or "".
+    `node_bytes` is what each node has taken; `bound_by` is link, processor, disk, receiver, rate or "".
     """
 
     elapsed_s: float = 0.0

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import trio
 
@@ -12,6 +13,8 @@ from transfer.control.priority import Priority
 from transfer.control.timetable import Timetable
 from transfer.errors import FascicleError, NotDicomError
 from transfer.inspection import SourceFile
+
+WAITS: Final = ("source", "receiver", "link", "rate")  # what flows wait for
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +84,16 @@ class Counters:
     flows: int = 0
     timeline: list[Moment] = field(default_factory=list)
     kernel: Kernel = field(default_factory=Kernel)
-    waits_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("source", "receiver", "link"), 0.0))
+    waits_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(WAITS, 0.0))
 
     def wait(self, what: str, since_s: float) -> None:
         """Add the time since `since_s` to what flows waited for."""
         self.waits_s[what] += trio.current_time() - since_s
+
+    def wait_turn(self, since_s: float) -> None:
+        """Add the time since `since_s` to what waited for the rate: part of a send, and not the link's."""
+        self.wait("rate", since_s)
+        self.waits_s["link"] -= trio.current_time() - since_s
 
     def evidence(self, processor_ratio: float) -> Evidence:
         """Return what tells what bound the transfer; `processor_ratio`: processor time per elapsed time."""

@@ -195,9 +195,11 @@ class _Transfer:
 
     async def _turn(self, size_bytes: int) -> int:
         """Wait until a share of an object may go; return how much of `size_bytes` that is."""
+        since_s = trio.current_time()
         await self._ledger.work.wait_turn()
         size_bytes = min(size_bytes, self._pacer.share_bytes() or size_bytes)
         await self._pacer.take(size_bytes)
+        self._ledger.counters.wait_turn(since_s)
         return size_bytes
 
     # Receipts

@@ -86,7 +86,7 @@ counts = st.integers(0, 10**15)
         bytes_total=st.none() | counts,
         rate_now_bytes_s=st.floats(0, 1e13),
         node_bytes=st.dictionaries(st.from_regex(r"[a-z0-9][a-z0-9.-]{0,63}", fullmatch=True), counts, max_size=40),
-        bound_by=st.sampled_from(["", "link", "processor", "disk", "receiver"]),
+        bound_by=st.sampled_from(["", "link", "processor", "disk", "receiver", "rate"]),
     ),
     st.integers(-5, 300),
 )

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from transfer.control.path_memory import (
     PATHS_MAX,
     STALE_S,
-    EncodingFacts,
     PathFacts,
     default_path,
     load,
@@ -22,8 +21,7 @@ KEY = "https://gateway:8443 cubic"
 
 
 def facts(flows: int = 8, seen_at_s: float = 1e9) -> PathFacts:
-    encodings = {"CT zstd": EncodingFacts(speed_bytes_s=2e8, ratio=2.5)}
-    return PathFacts(flows=flows, goodput_bytes_s=1e6, rtt_s=0.08, seen_at_s=seen_at_s, encodings=encodings)
+    return PathFacts(flows=flows, goodput_bytes_s=1e6, rtt_s=0.08, seen_at_s=seen_at_s)
 
 
 def test_what_is_stored_is_loaded(tmp_path: Path) -> None:

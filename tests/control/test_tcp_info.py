@@ -104,7 +104,7 @@ def test_without_flows_a_sample_is_empty() -> None:
 
 
 def waits(**longer: float) -> dict[str, float]:
-    return {"source": 1.0, "receiver": 1.0, "link": 1.0} | longer
+    return {"source": 1.0, "receiver": 1.0, "link": 1.0, "rate": 0.0} | longer
 
 
 @pytest.mark.parametrize(
@@ -114,6 +114,7 @@ def waits(**longer: float) -> dict[str, float]:
         (Evidence(waits(source=9.0), 0.95), "processor"),
         (Evidence(waits(source=9.0), 0.2), "disk"),
         (Evidence(waits(receiver=9.0), 0.95), "receiver"),
+        (Evidence(waits(rate=9.0), 0.95), "rate"),
         (Evidence(waits(link=9.0), 0.95), "link"),
         (Evidence(waits(link=9.0), 0.95, 8.0, 1.0, 0.9), "link"),
         (Evidence(waits(link=9.0), 0.95, 8.0, 1.0, 0.1), "processor"),

@@ -1,15 +1,16 @@
-"""What bound a transfer: link, processor, disk or receiver, from where its flows' time went. Pure.
+"""What bound a transfer: link, processor, disk, receiver or rate, from where its flows' time went. Pure.
 
 The sender's waits say what its tasks stood before; TCP_INFO tells apart what a send waited for: a full window of the
 peer is the receiver, a backlog in the kernel the link, and neither, beside a busy processor, the processor: then
-sends only look long because the loop comes round to them late. Refuses to do: measuring.
+sends only look long because the loop comes round to them late. Where they waited for their turn it is the rate: the
+cap, the background's, or a more urgent transfer. Refuses to do: measuring.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Bound = Literal["link", "processor", "disk", "receiver", ""]
+Bound = Literal["link", "processor", "disk", "receiver", "rate", ""]
 PROCESSOR_RATIO: Final = 0.8  # of one core: the rest goes to waiting for threads and the kernel
 RECEIVER_RATIO: Final = 0.5  # of the kernel's busy time
 BACKLOG_RATIO: Final = 0.5  # of the samples
@@ -23,7 +24,7 @@ class Evidence:
     peer's window was full, and the share of samples with unsent bytes in the kernel; None where it is not known.
     """
 
-    waits_s: Mapping[str, float]  # source, receiver (credit), link (sends)
+    waits_s: Mapping[str, float]  # source, receiver (credit), link (sends), rate (turns)
     processor_ratio: float
     busy_s: float | None = None
     rwnd_limited_s: float | None = None
@@ -38,8 +39,8 @@ def bound_by(evidence: Evidence) -> Bound:
         return ""
     if longest == "source":
         return "processor" if evidence.processor_ratio > PROCESSOR_RATIO else "disk"
-    if longest == "receiver":
-        return "receiver"
+    if longest in ("receiver", "rate"):
+        return longest
     return _of_sends(evidence)
 
 

@@ -1,4 +1,4 @@
-"""What worked on each path last time: number of flows, goodput, encoders' speed and ratio. One small JSON file.
+"""What worked on each path last time: number of flows, goodput, round trip. One small JSON file.
 
     {"version": 1, "paths": {"https://gateway:8443 cubic": {"flows": 48, "goodput_bytes_s": ..., ...}}}
 
@@ -20,7 +20,6 @@ from transfer.log import get_logger
 log = get_logger()
 VERSION: Final = 1
 PATHS_MAX: Final = 256
-ENCODINGS_MAX: Final = 64
 FILE_BYTES_MAX: Final = 8 << 20
 STALE_S: Final = 30 * 86_400.0  # links are replaced; after this a path is met as a stranger
 
@@ -29,21 +28,13 @@ Amount = Annotated[float, Meta(ge=0, le=1e15)]
 Key = Annotated[str, Meta(min_length=1, max_length=512)]
 
 
-class EncodingFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """How an encoding did for one kind of image: bytes of input a second and core, input bytes per stored byte."""
-
-    speed_bytes_s: Amount
-    ratio: Amount
-
-
 class PathFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What was seen on one path. `encodings` by the chooser's own keys, at most 64."""
+    """What was seen on one path."""
 
     flows: Count
     goodput_bytes_s: Amount
     rtt_s: Amount
     seen_at_s: Amount  # Unix seconds
-    encodings: Annotated[dict[Key, EncodingFacts], Meta(max_length=ENCODINGS_MAX)] = {}
 
 
 class _File(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,89 @@
+"""What a sender does to a link that is not its own alone: its cap, the background, what bound it, what it remembers."""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.links import open_link
+from experiments.profiles import parse_own
+from experiments.scenario import Place, open_place
+from experiments.workload import Workload
+from tests.experiments.test_links import needs_namespaces
+
+pytestmark = [needs_namespaces, pytest.mark.cluster]
+RATE_BIT_S = 40e6
+IMAGES = Workload("generated", side=640)  # 820 KB each
+RAW = ("--encoding", "raw")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp("place")
+    with open_link(parse_own("40M", "20ms", "")) as link, open_place(link, folder, nodes=2) as opened:
+        yield opened
+
+
+def write(place: Place, name: str, objects: int) -> tuple[Path, float]:
+    """Write new images; return their folder, and the seconds that the link needs for them."""
+    files = IMAGES.write(place.folder / name, objects=objects, seed=len(name) * 1000 + objects)
+    return place.folder / name, place.link.profile.floor_s(sum(file.stat().st_size for file in files))
+
+
+def rate_bit_s(timeline: Sequence[dict[str, Any]], begin_s: float, end_s: float) -> float:
+    """Return at which rate bytes went between two times of a transfer."""
+    moments = [moment for moment in timeline if begin_s <= moment["t_s"] <= end_s]
+    first, last = moments[0], moments[-1]
+    return float(8 * (last["wire_bytes"] - first["wire_bytes"]) / (last["t_s"] - first["t_s"]))
+
+
+def test_the_link_bounds_a_transfer_and_the_next_one_remembers_it(place: Place) -> None:
+    folder, floor_s = write(place, "first", 16)
+    memory = place.folder / "state" / "fascicle" / "paths.json"
+    memory.unlink(missing_ok=True)
+    first = place.run_command("send", folder, *RAW)
+    assert first["bound_by"] == "link"
+    assert first["seconds"] < 1.25 * floor_s
+    [(path, facts)] = json.loads(memory.read_text())["paths"].items()
+    assert facts["goodput_bytes_s"] * 8 == pytest.approx(RATE_BIT_S, rel=0.2)
+    assert max(moment["flows"] for moment in first["timeline"]) < 21
+    changed = {"version": 1, "paths": {path: facts | {"flows": 21, "seen_at_s": time.time()}}}
+    memory.write_text(json.dumps(changed))
+    folder, floor_s = write(place, "second", 8)
+    second = place.run_command("send", folder, *RAW)
+    assert max(moment["flows"] for moment in second["timeline"]) == 21
+    assert second["seconds"] < 1.5 * floor_s
+
+
+def test_a_cap_is_kept_and_named(place: Place) -> None:
+    folder, _ = write(place, "capped", 6)
+    sent = place.run_command("send", folder, *RAW, "--rate", "8Mbit/s")
+    assert sent["bound_by"] == "rate"
+    assert 8 * sent["bytes"] / sent["seconds"] == pytest.approx(8e6, rel=0.12)
+    assert rate_bit_s(sent["timeline"], 1.0, sent["seconds"] / 2) == pytest.approx(8e6, rel=0.2)
+
+
+@pytest.mark.parametrize("congestion", ["cubic", "bbr"])
+def test_the_background_yields_and_comes_back(place: Place, congestion: str) -> None:
+    """The other sender is another user's: it has no gate with ours, so that only the link tells of it."""
+    other = Place(place.link, place.cluster, place.folder / f"other-{congestion}")
+    other.folder.mkdir()
+    bulk, _ = write(place, f"bulk-{congestion}", 60)
+    urgent, floor_s = write(other, "urgent", 20)
+    flags = (*RAW, "--congestion", congestion)
+    with place.open_command("send", bulk, *flags, "--priority", "background") as sender:
+        begin_s = time.monotonic()
+        time.sleep(5.0)
+        came_s = time.monotonic() - begin_s
+        beside = other.run_command("send", urgent, *flags)
+        went_s = time.monotonic() - begin_s
+        background = place.summary(sender)
+    timeline = background["timeline"]
+    print(beside["seconds"] / floor_s, background["seconds"], came_s, went_s)
+    for begin in range(int(background["seconds"])):
+        print(begin, rate_bit_s(timeline, begin, begin + 1) / 1e6)
+    assert background["bound_by"] == "rate"
+    assert beside["seconds"] < 1.3 * floor_s
