@@ -16,6 +16,7 @@ from typing import Any, Final
 from experiments.peers.base import Job, Output, Peer, PeerError, Running
 from experiments.sampling import Sampler
 
+REST_S: Final = 2.0  # a start of 30 nodes, and the end of those before, keep the kernel busy for a while
 PATIENCE_S: Final = 120.0
 PATIENCE_FLOORS: Final = 12.0
 PATIENCE_ROUND_TRIPS: Final = 20  # an object; FTP takes 6 or 7
@@ -31,6 +32,7 @@ def measure(peer: Peer, job: Job) -> Figures:
     size = sum(file.stat().st_size for file in job.files)
     with peer.open(job) as running:
         os.sync()  # nobody pays for another's dirty pages
+        time.sleep(REST_S)
         sampler = Sampler(job.link, running.roots)
         sampler.start()
         try:
