@@ -133,7 +133,8 @@ class _Conversation:
         if self._under_way and self._ledger.work.is_exhausted:
             await self._flow.ask(Ping(0))  # the node need not wait for more before it makes durable what it has
         item = await self._ledger.work.take(self._node.node_id, lambda: self._place.leaving, self._fleet.patience_s)
-        counters.wait("source", since_s)
+        if item is not None:  # else nothing more comes, which is nobody's fault
+            counters.wait("source", since_s)
         return item
 
     async def read(self, nursery: trio.Nursery) -> None:

@@ -4,14 +4,17 @@ Also keeps what tells in the end what bound the transfer, and a timeline of how 
 (`transfer.control.flows`), opening flows (`transfer.fleet`).
 """
 
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
 import trio
 
 from transfer.control import flows as control
 from transfer.control.readings import Limits, Sample
-from transfer.control.sampling import has_backlog, sample, sample_of_bytes
+from transfer.control.sampling import fresh_rtt_s, has_backlog, sample, sample_of_bytes
 from transfer.control.tcp_info import TcpInfo
+from transfer.errors import FascicleError
 from transfer.fleet import Fleet
 from transfer.flow import Flow
 from transfer.ledger import Ledger
@@ -42,30 +45,40 @@ class Steering:
         """Take a sample each 0.1 s; at first the link is looked at more often, since so much depends on it."""
         started_s = before_s = trio.current_time()
         number = 0
-        while True:
-            first = trio.current_time() - started_s < FIRST_S
-            await trio.sleep(FIRST_SAMPLE_S if first else SAMPLE_S)
-            now_s = trio.current_time()
-            self._take(now_s, now_s - before_s)
-            before_s = now_s
-            number += 1
-            if number % self._every == 0:
-                self._note(now_s - started_s)
+        async with trio.open_nursery() as self._pings:
+            while True:
+                first = trio.current_time() - started_s < FIRST_S
+                await trio.sleep(FIRST_SAMPLE_S if first else SAMPLE_S)
+                now_s = trio.current_time()
+                self._take(now_s, now_s - before_s)
+                before_s = now_s
+                number += 1
+                if number % self._every == 0:
+                    self._note(now_s - started_s)
 
     def _take(self, now_s: float, span_s: float) -> None:
         flows, work = self._fleet.flows(), self._ledger.work
+        before = self._before
         found = self._read(flows, now_s, span_s)
         if not flows or work.paused:
             return
         goodput_bytes_s = found.goodput_bytes_s
         self._gauge(goodput_bytes_s * span_s, span_s, found.rtt_s)
-        self._pacer.observe(rtt_s=found.rtt_s, goodput_bytes_s=goodput_bytes_s, now_s=now_s, span_s=span_s)
+        if self._pacer.yields:
+            self._yield(flows, fresh_rtt_s(_by_id(before), _by_id(self._before)), goodput_bytes_s, now_s, span_s)
         if work.is_empty or self._fixed:
             return  # at the end, when flows have nothing more to send: that says nothing of the link
         wanted = self.state.flows
         self.state = control.advance(self.state, found, self._limits)
         if self.state.flows != wanted:
             self._fleet.want(self.state.flows)
+
+    def _yield(self, flows: list[Flow], rtt_s: float, goodput_bytes_s: float, now_s: float, span_s: float) -> None:
+        """Tell the pacer of the path; where too little goes to tell anything of it, a ping goes."""
+        if rtt_s > 0:
+            self._pacer.observe(rtt_s=rtt_s, goodput_bytes_s=goodput_bytes_s, now_s=now_s, span_s=span_s)
+        else:
+            self._pings.start_soon(_ping, flows[0])
 
     def _read(self, flows: list[Flow], now_s: float, span_s: float) -> Sample:
         remaining_bytes = self._ledger.remaining_bytes
@@ -84,8 +97,8 @@ class Steering:
         before, self._before = self._before, infos
         self._keep_evidence(before, infos)
         return sample(
-            {id(flow): info for flow, info in before.items()},
-            {id(flow): info for flow, info in infos.items()},
+            _by_id(before),
+            _by_id(infos),
             at_s=now_s,
             span_s=span_s,
             open_flows=len(flows),
@@ -99,7 +112,9 @@ class Steering:
         if self._acked_s < ROUND_TRIPS * rtt_s:
             return
         # What is held back waits for its turn, not for the link: then the rate is all that there is.
-        self._link.take(self._acked_bytes / self._acked_s, is_full=self._is_full() or self._pacer.is_limited)
+        is_full = self._is_full() or self._pacer.is_limited
+        if is_full or not self._ledger.work.is_exhausted:  # at the end nothing waits, however slow the link
+            self._link.take(self._acked_bytes / self._acked_s, is_full=is_full)
         self._acked_bytes = self._acked_s = 0.0
 
     def _is_full(self) -> bool:
@@ -110,7 +125,7 @@ class Steering:
     def _keep_evidence(self, before: dict[Flow, TcpInfo], now: dict[Flow, TcpInfo]) -> None:
         kernel = self._ledger.counters.kernel
         kernel.samples += 1
-        kernel.with_backlog += has_backlog({id(flow): info for flow, info in now.items()})
+        kernel.with_backlog += has_backlog(_by_id(now))
         for flow, info in now.items():
             past = before.get(flow)
             kernel.busy_s += info.busy_s - (past.busy_s if past else 0.0)
@@ -125,3 +140,12 @@ class Steering:
         if len(counters.timeline) >= MOMENTS_MAX:
             del counters.timeline[::2]
             self._every *= 2
+
+
+def _by_id(infos: Mapping[Flow, TcpInfo]) -> dict[int, TcpInfo]:
+    return {id(flow): info for flow, info in infos.items()}
+
+
+async def _ping(flow: Flow) -> None:
+    with suppress(FascicleError):  # it broke, and whoever converses by it finds that, too
+        await flow.ping()

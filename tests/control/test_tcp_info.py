@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from transfer.addresses import Address
 from transfer.control import sockets
 from transfer.control.bounds import Evidence, bound_by
-from transfer.control.sampling import has_backlog, rtt_s, sample, sample_of_bytes
+from transfer.control.sampling import fresh_rtt_s, has_backlog, rtt_s, sample, sample_of_bytes
 from transfer.control.tcp_info import LAYOUT, TcpInfo, parse, read
 from transfer.errors import SettingsError
 from transfer.stream import connect, listen, port_of
@@ -77,8 +77,10 @@ def test_any_long_answer_is_numbers(raw: bytes) -> None:
     assert info is not None and info.rtt_s >= 0
 
 
-def info(acked: int = 0, sent: int = 0, resent: int = 0, busy_s: float = 0.0, rwnd_s: float = 0.0) -> TcpInfo:
-    return TcpInfo(1448, 0.01, 0.01, 10, 0, acked, sent, resent, 0, 0, busy_s, rwnd_s, 0.0)
+def info(
+    acked: int = 0, sent: int = 0, resent: int = 0, busy_s: float = 0.0, rwnd_s: float = 0.0, rtt_s: float = 0.01
+) -> TcpInfo:
+    return TcpInfo(1448, rtt_s, 0.01, 10, 0, acked, sent, resent, 0, 0, busy_s, rwnd_s, 0.0)
 
 
 def test_a_sample_is_the_difference_and_new_flows_count_from_their_beginning() -> None:
@@ -95,6 +97,19 @@ def test_a_sample_is_the_difference_and_new_flows_count_from_their_beginning() -
 def test_a_full_window_of_the_peer_is_not_the_link() -> None:
     assert sample({}, {1: info(busy_s=1.0, rwnd_s=0.9)}, at_s=0, span_s=1, open_flows=1).link_ratio < 0.11
     assert sample({}, {1: info(busy_s=1.0)}, at_s=0, span_s=1, open_flows=1, link_ratio=0.2).link_ratio == 0.2
+
+
+def test_a_fresh_round_trip_is_that_of_what_was_acknowledged() -> None:
+    """The mean of 20 ms moved by an eighth for one acknowledgement of 100 ms, and all the way for hundreds."""
+    before = {1: info(acked=1000, rtt_s=0.02), 2: info(acked=0, rtt_s=0.02), 3: info(acked=5, rtt_s=0.001)}
+    one = {1: info(acked=1100, rtt_s=0.03)}
+    many = {2: info(acked=3_000_000, rtt_s=0.1)}
+    idle = {3: info(acked=5, rtt_s=0.001)}
+    new = {4: info(acked=100, rtt_s=0.001)}
+    assert fresh_rtt_s(before, one | idle | new) == pytest.approx(0.1)
+    assert fresh_rtt_s(before, many | idle | new) == pytest.approx(0.1)
+    assert fresh_rtt_s(before, {1: info(acked=1100, rtt_s=0.0175)} | many) == pytest.approx(0.01)  # the least known
+    assert fresh_rtt_s(before, idle | new) == fresh_rtt_s({}, {}) == 0.0
 
 
 def test_without_flows_a_sample_is_empty() -> None:

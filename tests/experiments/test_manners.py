@@ -18,6 +18,7 @@ pytestmark = [needs_namespaces, pytest.mark.cluster]
 RATE_BIT_S = 40e6
 IMAGES = Workload("generated", side=640)  # 820 KB each
 RAW = ("--encoding", "raw")
+YIELDED_S, BACK_S = 2.5, 14.0  # from when another comes; from when it has gone
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 def write(place: Place, name: str, objects: int) -> tuple[Path, float]:
     """Write new images; return their folder, and the seconds that the link needs for them."""
-    files = IMAGES.write(place.folder / name, objects=objects, seed=len(name) * 1000 + objects)
+    files = IMAGES.write(place.folder / name, objects=objects, seed=int.from_bytes(name.encode()) % 1_000_000)
     return place.folder / name, place.link.profile.floor_s(sum(file.stat().st_size for file in files))
 
 
@@ -50,8 +51,7 @@ def test_the_link_bounds_a_transfer_and_the_next_one_remembers_it(place: Place) 
     [(path, facts)] = json.loads(memory.read_text())["paths"].items()
     assert facts["goodput_bytes_s"] * 8 == pytest.approx(RATE_BIT_S, rel=0.2)
     assert max(moment["flows"] for moment in first["timeline"]) < 21
-    changed = {"version": 1, "paths": {path: facts | {"flows": 21, "seen_at_s": time.time()}}}
-    memory.write_text(json.dumps(changed))
+    memory.write_text(json.dumps({"version": 1, "paths": {path: facts | {"flows": 21}}}))
     folder, floor_s = write(place, "second", 8)
     second = place.run_command("send", folder, *RAW)
     assert max(moment["flows"] for moment in second["timeline"]) == 21
@@ -66,24 +66,26 @@ def test_a_cap_is_kept_and_named(place: Place) -> None:
     assert rate_bit_s(sent["timeline"], 1.0, sent["seconds"] / 2) == pytest.approx(8e6, rel=0.2)
 
 
-@pytest.mark.parametrize("congestion", ["cubic", "bbr"])
-def test_the_background_yields_and_comes_back(place: Place, congestion: str) -> None:
+def test_the_background_yields_and_comes_back(place: Place) -> None:
     """The other sender is another user's: it has no gate with ours, so that only the link tells of it."""
-    other = Place(place.link, place.cluster, place.folder / f"other-{congestion}")
+    other = Place(place.link, place.cluster, place.folder / "other")
     other.folder.mkdir()
-    bulk, _ = write(place, f"bulk-{congestion}", 60)
+    bulk, _ = write(place, "bulk", 60)
     urgent, floor_s = write(other, "urgent", 20)
-    flags = (*RAW, "--congestion", congestion)
+    flags = (*RAW, "--congestion", "cubic")  # it fills the queue, as most of the world's traffic
     with place.open_command("send", bulk, *flags, "--priority", "background") as sender:
         begin_s = time.monotonic()
-        time.sleep(5.0)
+        time.sleep(6.0)
         came_s = time.monotonic() - begin_s
         beside = other.run_command("send", urgent, *flags)
         went_s = time.monotonic() - begin_s
         background = place.summary(sender)
     timeline = background["timeline"]
-    print(beside["seconds"] / floor_s, background["seconds"], came_s, went_s)
-    for begin in range(int(background["seconds"])):
-        print(begin, rate_bit_s(timeline, begin, begin + 1) / 1e6)
+    alone = rate_bit_s(timeline, 3.5, came_s)
+    yielding = rate_bit_s(timeline, came_s + YIELDED_S, went_s)
+    again = rate_bit_s(timeline, went_s + BACK_S, background["seconds"] - 1)
     assert background["bound_by"] == "rate"
-    assert beside["seconds"] < 1.3 * floor_s
+    assert alone > 0.6 * RATE_BIT_S
+    assert yielding < 0.1 * RATE_BIT_S
+    assert again > 0.6 * RATE_BIT_S
+    assert beside["seconds"] < 1.35 * floor_s

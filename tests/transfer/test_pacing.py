@@ -47,6 +47,30 @@ async def test_the_hour_changes_the_rate(autojump_clock, monkeypatch: pytest.Mon
     assert trio.current_time() - started_s == pytest.approx(70.0, rel=0.03)
 
 
+async def test_a_higher_rate_is_for_those_who_wait_already(autojump_clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    started_s = trio.current_time()
+    monkeypatch.setattr(pacing, "now", lambda: MONDAY + datetime.timedelta(seconds=trio.current_time() - started_s))
+    pacer = Pacer(parse("mon 12:00-12:01 80kbit/s, else 80Mbit/s"), yields=False)
+    await trio.sleep(55.0)
+    await pacer.take(1 << 20)  # 100 s at the rate of the first minute
+    assert 60 <= trio.current_time() - started_s < 60.3
+
+
+async def test_who_came_first_goes_first(autojump_clock) -> None:
+    pacer = Pacer(parse("8Mbit/s"), yields=False)
+    went = []
+
+    async def take(number: int, size_bytes: int) -> None:
+        await trio.sleep(number / 1e6)
+        await pacer.take(size_bytes)
+        went.append(number)
+
+    async with trio.open_nursery() as nursery:
+        for number, size_bytes in enumerate((400_000, 1, 300_000, 1)):
+            nursery.start_soon(take, number, size_bytes)
+    assert went == [0, 1, 2, 3]
+
+
 async def test_in_the_background_the_rate_falls_when_a_queue_grows_and_rises_again(autojump_clock) -> None:
     pacer = Pacer(Timetable(), yields=True)
     assert pacer.is_limited

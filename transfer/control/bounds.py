@@ -39,8 +39,10 @@ def bound_by(evidence: Evidence) -> Bound:
         return ""
     if longest == "source":
         return "processor" if evidence.processor_ratio > PROCESSOR_RATIO else "disk"
-    if longest in ("receiver", "rate"):
-        return longest
+    if longest == "receiver":
+        return "receiver"
+    if longest == "rate":
+        return "rate"
     return _of_sends(evidence)
 
 

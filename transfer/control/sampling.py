@@ -5,9 +5,13 @@ system has no TCP_INFO, bytes handed to the kernel stand for bytes acknowledged.
 """
 
 from collections.abc import Mapping
+from typing import Final
 
 from transfer.control.readings import Sample
 from transfer.control.tcp_info import TcpInfo
+
+RTT_GAIN: Final = 1 / 8
+ACKED_SEGMENTS: Final = 2  # by one acknowledgement, mostly (RFC 5681)
 
 
 def sample(
@@ -56,6 +60,27 @@ def rtt_s(now: Mapping[int, TcpInfo]) -> float:
     """Return the median round trip of the flows, 0.0 without any."""
     found = sorted(info.rtt_s for info in now.values() if info.rtt_s > 0)
     return found[len(found) // 2] if found else 0.0
+
+
+def fresh_rtt_s(before: Mapping[int, TcpInfo], now: Mapping[int, TcpInfo]) -> float:
+    """Return the least round trip of what was acknowledged between two readings; 0.0 where nothing was.
+
+    The kernel tells a mean, of which each acknowledgement moves an eighth (RFC 6298), however long ago the last one
+    came; what moved it so far is told from how many there were.
+    """
+    return min(
+        (_moved_to(before[flow], info) for flow, info in now.items() if _is_fresh(before, flow, info)), default=0.0
+    )
+
+
+def _is_fresh(before: Mapping[int, TcpInfo], flow: int, now: TcpInfo) -> bool:
+    return flow in before and now.acked_bytes > before[flow].acked_bytes and now.rtt_s > 0
+
+
+def _moved_to(before: TcpInfo, now: TcpInfo) -> float:
+    acks = max(1.0, (now.acked_bytes - before.acked_bytes) / (ACKED_SEGMENTS * max(1, now.mss_bytes)))
+    moved_ratio: float = 1 - (1 - RTT_GAIN) ** acks
+    return max(now.min_rtt_s, before.rtt_s + (now.rtt_s - before.rtt_s) / moved_ratio)
 
 
 def has_backlog(now: Mapping[int, TcpInfo]) -> bool:
