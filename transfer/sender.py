@@ -186,6 +186,7 @@ class _Transfer:
                 place,
                 node,
                 chooser=self._chooser,
+                encoders=self._encoders,
                 congestion=self._options.congestion,
                 turn=self._turn,
                 context=self._context,

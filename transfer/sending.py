@@ -6,7 +6,6 @@ the transfer, retries of the flow itself (`transfer.sender`).
 
 import contextlib
 import ssl
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Final
@@ -19,7 +18,7 @@ from transfer.addresses import Address
 from transfer.api import Node, SignedReceipts
 from transfer.chooser import Chooser
 from transfer.dicom.pixels import Kind
-from transfer.encoders import choose_for_large
+from transfer.encoders import Encoders, choose_for_large
 from transfer.encodings import get_encoding
 from transfer.errors import FascicleError, NotSuitableError, UnreachableError, UnusableFileError, from_code
 from transfer.fleet import Fleet, Place
@@ -45,6 +44,7 @@ async def converse(
     node: Node,
     *,
     chooser: Chooser,
+    encoders: Encoders,
     congestion: str | None,
     turn: Turn,
     context: ssl.SSLContext,
@@ -70,6 +70,7 @@ async def converse(
             flow,
             replicas=go.replicas,
             chooser=chooser,
+            encoders=encoders,
             post=post,
             remember_part=remember_part,
         )
@@ -97,11 +98,12 @@ class _Conversation:
         *,
         replicas: int,
         chooser: Chooser,
+        encoders: Encoders,
         post: PostReceipts,
         remember_part: RememberPart,
     ) -> None:
         self._ledger, self._fleet, self._place, self._node, self._flow = ledger, fleet, place, node, flow
-        self._replicas, self._chooser = replicas, chooser
+        self._replicas, self._chooser, self._encoders = replicas, chooser, encoders
         self._post, self._remember_part = post, remember_part
         self._key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(node.public_key))
         self._under_way: dict[bytes, Item] = {}
@@ -193,7 +195,7 @@ class _Conversation:
     async def _blocks(self, item: Item, name: str) -> AsyncGenerator[bytes, None]:
         """Yield a large object's stored bytes; each block that no flow has come to before counts as movement."""
         number, since_s, remembered = 0, trio.current_time(), False
-        async with contextlib.aclosing(_encoded_blocks(item, name, self._chooser)) as blocks:
+        async with contextlib.aclosing(_encoded_blocks(item, name, self._chooser, self._encoders)) as blocks:
             async for block in blocks:
                 yield block
                 number += 1
@@ -257,7 +259,9 @@ class _Conversation:
             self._answered = trio.Event()
 
 
-async def _encoded_blocks(item: Item, encoding: str, chooser: Chooser) -> AsyncGenerator[bytes, None]:
+async def _encoded_blocks(
+    item: Item, encoding: str, chooser: Chooser, encoders: Encoders
+) -> AsyncGenerator[bytes, None]:
     """Yield a large object's stored bytes in blocks of at most 1 MiB, read and encoded in threads.
 
     Raises:
@@ -269,9 +273,8 @@ async def _encoded_blocks(item: Item, encoding: str, chooser: Chooser) -> AsyncG
     while (block := await trio.to_thread.run_sync(lambda: next(source, None))) is not None:
         stored = block
         if encoding != "raw":
-            began_s = time.perf_counter()
-            stored = await trio.to_thread.run_sync(encoder.feed, block)
-            seconds, done_bytes = seconds + time.perf_counter() - began_s, done_bytes + len(block)
+            stored, took_s = await encoders.feed(encoder, block)
+            seconds, done_bytes = seconds + took_s, done_bytes + len(block)
             if item.chosen is not None and seconds > chooser.seconds_max(item.chosen[0], encoding, done_bytes):
                 chooser.set_aside(item.chosen[0], encoding)
                 raise NotSuitableError(f"{encoding} is too slow for this object")

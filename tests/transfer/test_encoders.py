@@ -1,17 +1,23 @@
 """Encoders put the stored form in an object's place, or leave it as it is where nothing is gained."""
 
 import dataclasses
+import os
 import struct
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
 
 import pytest
 import trio
+from typing_extensions import Buffer
 
 from tests.encodings.images import Image
 from tests.store.objects import dicom, noise
 from transfer import encoders
 from transfer.chooser import Chooser, open_chooser
 from transfer.encoders import Encoders, choose_for_large, encode_as_chosen
-from transfer.encodings import IMAGE_ENCODINGS, get_encoding
+from transfer.encodings import IMAGE_ENCODINGS, encode_checked, get_encoding
 from transfer.errors import NotSuitableError, SettingsError
 from transfer.ledger import Ledger
 from transfer.link import Link
@@ -19,6 +25,7 @@ from transfer.objects import object_id
 from transfer.outcomes import Counters
 from transfer.work import Item
 
+T = TypeVar("T")
 IMAGE = Image(rows=256, columns=256).encode()
 COMPRESSED = dicom("1.2.3").replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.5\0") + noise(50_000)
 
@@ -121,3 +128,72 @@ async def test_wanted_objects_are_encoded_and_their_memory_is_accounted_for() ->
         ledger.durable(item, "node-1")
     with trio.fail_after(1):
         await ledger.budget.take(encoders.BATCH_BYTES << 10)  # waits for ever while anything else is in memory
+
+
+async def test_no_more_encoders_run_than_were_asked_for_whatever_they_encode(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small objects ahead of the flows, and blocks of large ones for five flows; all in threads that give way."""
+    running, most, priorities = 0, 0, set()
+    lock = threading.Lock()
+    encode = encoders.encode_as_chosen
+
+    def watched(work: Callable[[], T]) -> T:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+            priorities.add(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        time.sleep(0.01)
+        try:
+            return work()
+        finally:
+            with lock:
+                running -= 1
+
+    class Watched:
+        def feed(self, block: Buffer) -> bytes:
+            return watched(lambda: bytes(block))
+
+        def finish(self) -> bytes:
+            return b""
+
+    monkeypatch.setattr(encoders, "encode_as_chosen", lambda *words: watched(lambda: encode(*words)))
+    monkeypatch.setattr(encoders, "BATCH_COUNT", 1)
+    ledger, link = Ledger(Counters(), 10.0), Link(1e6)
+    ledger.encodes = True
+    bodies = [dataclasses.replace(Image(rows=64, columns=64), seed=seed).encode() for seed in range(12)]
+    for body in bodies:
+        await ledger.budget.take(len(body))
+        ledger.take_answer(Item(object_id(body), len(body), [], body), stored=False)
+    pool = Encoders(ledger, open_chooser("htj2k", link, workers=2), link, workers=2)
+
+    async def flow() -> None:
+        for _ in range(10):
+            assert (await pool.feed(Watched(), IMAGE))[0] == IMAGE
+
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pool.serve)
+            async with trio.open_nursery() as flows:
+                for _ in range(5):
+                    flows.start_soon(flow)
+            for _ in bodies:
+                item = await ledger.work.take("node-1", patience_s=lambda _: 60.0)
+                assert item is not None and item.encoded is not None
+            nursery.cancel_scope.cancel()
+    assert most == 2
+    assert priorities == {min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10)}
+
+
+@pytest.mark.parametrize("name", ["htj2k", "jpegls", "jxl-3"])  # the others take no longer than a turn of this thread
+def test_an_encoder_lets_the_loop_run(name: str) -> None:
+    image = Image(rows=1024, columns=1024).encode()  # one strip
+    encode_checked(get_encoding(name), IMAGE, prove=False)  # what it imports is there
+    thread = threading.Thread(target=lambda: encode_checked(get_encoding(name), image, prove=False))
+    longest_s, begin_s = 0.0, time.perf_counter()
+    before_s = begin_s
+    thread.start()
+    while thread.is_alive():
+        time.sleep(0)  # lets go of the interpreter's lock, and must get it back
+        now_s = time.perf_counter()
+        longest_s, before_s = max(longest_s, now_s - before_s), now_s
+    assert longest_s < (before_s - begin_s) / 2
