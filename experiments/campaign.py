@@ -19,7 +19,7 @@ from experiments.peers.base import Job, Options, Peer
 from experiments.profiles import Profile
 from experiments.workload import Workload
 from experiments.workplace import Workplace, open_workplace
-from transfer.errors import FascicleError, SettingsError
+from transfer.errors import FascicleError, SettingsError, StorageError
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def conduct(plan: Plan, skipped: list[dict[str, str]]) -> results.Results:
     """Run `plan`, keeping results in its folder after each run, and return them.
 
     Raises:
-        FascicleError: a link cannot be made or is not what it should be; what was measured is kept.
+        FascicleError: a link cannot be made or is not what it should be, or a disk is full; what was measured is kept.
     """
     kept = results.new(machine.describe(), plan.describe(), skipped)
     with _keeping(kept, plan.out), open_workplace() as workplace:
@@ -102,6 +102,12 @@ def _keeping(kept: results.Results, out: Path) -> Iterator[None]:
     results.save(kept, out)
     try:
         yield
+    except OSError as error:
+        kept["ended"] = f"{error.filename or 'the campaign'}: {error.strerror}"
+        _finish(kept, out)
+        raise StorageError(
+            f"{kept['ended']}; what was measured is in {out} (TMPDIR names where files are made)"
+        ) from error
     except BaseException as error:
         kept["ended"] = error.message if isinstance(error, FascicleError) else type(error).__name__
         _finish(kept, out)

@@ -136,3 +136,23 @@ def test_the_directions_of_a_userspace_link_differ_in_rate_and_seed() -> None:
     settings = lane_settings(PROFILES["adsl"], seed=5)
     assert settings["up"] == {"rate_bit_s": 2e6, "delay_s": 0.02, "loss_ratio": 0, "queue_bytes": 65536, "seed": 10}
     assert (settings["down"]["rate_bit_s"], settings["down"]["seed"]) == (8e6, 11)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a file system of its own is mounted by root only")
+def test_a_full_disk_ends_it_with_what_is_to_be_done(tmp_path: Path) -> None:
+    words = ["loop", "--peers", "fascicle", "--nodes", "1", "--runs", "1", "--objects", "9", "--out", tmp_path / "out"]
+    script = f'mount -t tmpfs -o size=4m none \'{tmp_path / "small"}\' && exec "$0" "$@"'
+    (tmp_path / "small").mkdir()
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, sys.executable, "-m", "fascicle", "experiment", "run", *words],
+        env=os.environ | {"TMPDIR": str(tmp_path / "small")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    kept = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert (done.returncode, kept["complete"], kept["runs"]) == (1, False, [])
+    assert kept["ended"].endswith("No space left on device")
+    assert kept["ended"] in done.stderr and "TMPDIR" in done.stderr
+    assert "Traceback" not in done.stderr
