@@ -8,12 +8,12 @@ The exit code is 1 when something is slower by more than a quarter than in the f
 import argparse
 import importlib
 import json
-import platform
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.measure import Figure
+from experiments import machine
 
 RESULTS = Path(__file__).parent / "results"
 PARTS = ("wire", "encodings", "node", "catalogue")
@@ -60,8 +60,8 @@ def _keep(figures: list[Figure]) -> Path:
     RESULTS.mkdir(exist_ok=True)
     at = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     path = RESULTS / f"micro-{at}.json"
-    about = {"at": at, "python": platform.python_version(), "machine": platform.machine()}
-    path.write_text(json.dumps({**about, "figures": [figure.as_json() for figure in figures]}, indent=1))
+    kept = {"at": at, "machine": machine.describe(), "figures": [figure.as_json() for figure in figures]}
+    path.write_text(json.dumps(kept, indent=1))
     return path
 
 
