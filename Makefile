@@ -81,6 +81,7 @@ FIRST = || failed=1;
 LAST = && exit $$failed
 REAL = --peers fascicle,ftp --nodes 5 --workload '$(DATA)' --want 'fascicle <= $(1) x ftp' $(call MEMORY,fascicle)
 FLOWS = auto,1,2,4,8,16,32
+FLOWS_LOSSY = auto,4,8,16,32,64# CUBIC at 1 % loss: fewer are given up after minutes
 BEST = --want 'fascicle-raw <= 1.05 x best' --want 'fascicle-raw <= 1 x ftp'
 target-lan:
 	$(call RUN,lan)/raw --plain $(call RAW,1.04) $(ALIKE) --peers fascicle-raw,ftp --want 'fascicle-raw <= 1 x ftp' $(FIRST) \
@@ -107,7 +108,8 @@ target-small-loop:
 		$(call MEMORY,fascicle)
 target-flows:
 	$(call RUN,lan tanet adsl wan) --peers fascicle-raw,ftp --nodes 5 --objects adsl=12,wan=72 --flows $(FLOWS) $(BEST) $(FIRST) \
-	$(call RUN,wan)-cubic --congestion cubic --peers fascicle-raw,ftp --nodes 5 --objects 72 --flows $(FLOWS) $(BEST) $(LAST)
+	$(call RUN,wan)-cubic --congestion cubic --peers fascicle-raw,ftp --nodes 5 --objects 72 --flows $(FLOWS_LOSSY) \
+		$(BEST) $(LAST)
 target-tls:
 	$(call RUN,lan) --peers fascicle-raw,fascicle-raw-plain --nodes 5 --want 'fascicle-raw <= 1.15 x fascicle-raw-plain' \
 		$(call MEMORY,fascicle-raw)
