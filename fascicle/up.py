@@ -29,7 +29,8 @@ from transfer import credentials
 from transfer.client import GatewayClient
 from transfer.errors import CrashedError, FascicleError, SettingsError
 
-READY_WITHIN_S: Final = 60.0
+READY_S: Final = 60.0
+READY_CHILD_S: Final = 2.0  # more for each, since they share the processors, with whatever else the machine does
 ASK_AGAIN_S: Final = 0.1
 LOG_LINES: Final = 5
 LOG_TAIL_BYTES: Final = 4096
@@ -107,7 +108,7 @@ class _Watch:
 async def _announce(cluster: Cluster, children: list[Child], watch: _Watch) -> None:
     missing = {child.name for child in children}
     try:
-        with trio.fail_after(READY_WITHIN_S):
+        with trio.fail_after(_ready_within_s(children)):
             async with GatewayClient(credentials.load(cluster.credentials), patience_s=0) as gateway:
                 while missing := await _missing(gateway, children):  # noqa: ASYNC110  (the event is in other processes)
                     await trio.sleep(ASK_AGAIN_S)
@@ -135,9 +136,13 @@ async def _missing(gateway: GatewayClient, children: list[Child]) -> set[str]:
 
 def _not_ready(children: list[Child], missing: set[str]) -> str:
     late = [child for child in children if child.name in missing]
-    return f"not ready within {READY_WITHIN_S:.0f} s: " + "; ".join(
+    return f"not ready within {_ready_within_s(children):.0f} s: " + "; ".join(
         f"{child.name}: {_last_lines(child.log)}" for child in late[:3]
     )
+
+
+def _ready_within_s(children: list[Child]) -> float:
+    return READY_S + READY_CHILD_S * len(children)
 
 
 def _children(data: Path, cluster: Cluster) -> list[Child]:
