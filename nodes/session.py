@@ -210,7 +210,8 @@ class Session:
             case Reserve():
                 self._take_reserve(frame)
             case Ping():
-                self._node.committer.hurry()
+                if not frame.token:
+                    self._node.committer.hurry()
                 self._outbox.say(Pong(frame.token))
             case Bye():
                 self._end_reading()

@@ -20,7 +20,7 @@ from transfer.control.tcp_info import TcpInfo
 from transfer.errors import FascicleError, ProtocolError, UnreachableError
 from transfer.protocol.connection import ClientConnection, State
 from transfer.protocol.frames import ABANDONED, LAST, PAYLOAD_BYTES_MAX, Frame, encode_control
-from transfer.protocol.messages import Control, Credit, Ping, Put, Refused, Resume, Welcome
+from transfer.protocol.messages import Control, Credit, Ping, Pong, Put, Refused, Resume, Welcome
 from transfer.stream import Stream, connect
 
 GREETING_S: Final = 10.0
@@ -50,6 +50,9 @@ class Flow:
         self._resume_came = trio.Event()
         self._sending = self._said_bye = False
         self._pinged: trio.Event | None = None  # while a `ping` is being sent
+        self._token = 0  # of the last PING whose PONG tells the round trip
+        self._asked_s: float | None = None  # when that was sent; None where its PONG has come
+        self._rtt_s = 0.0
 
     async def wait_credit(self, wanted_bytes: int = 1) -> None:
         """Wait until a payload of `wanted_bytes` may be sent, or a good part of it.
@@ -67,12 +70,30 @@ class Flow:
 
     async def ping(self) -> None:
         """Ask for a sign of life, from any task; not while another frame is being sent, which TCP shows itself."""
-        if self._sending or self._pinged is not None or self._said_bye:
-            return  # after BYE the node reads no more, and what it has not read would end the flow by a reset
+        if self._may_ping():
+            await self._ping(0)
+
+    async def time_ping(self) -> None:
+        """Ask for a PONG that tells the round trip (`take_rtt_s`), unless one is under way; as `ping` otherwise."""
+        if self._may_ping() and self._asked_s is None:
+            self._token += 1
+            self._asked_s = trio.current_time()
+            await self._ping(self._token)
+
+    def take_rtt_s(self) -> float:
+        """Return the round trip that came in last, once; 0.0 where there is no new one."""
+        rtt_s, self._rtt_s = self._rtt_s, 0.0
+        return rtt_s
+
+    def _may_ping(self) -> bool:
+        """Not after BYE: the node reads no more, and what it has not read would end the flow by a reset."""
+        return not (self._sending or self._pinged is not None or self._said_bye)
+
+    async def _ping(self, token: int) -> None:
         self._check_open()
         self._pinged = trio.Event()
         try:
-            await self._stream.send(encode_control(Ping(0)))
+            await self._stream.send(encode_control(Ping(token)))
         finally:
             self._pinged.set()
             self._pinged = None
@@ -181,6 +202,9 @@ class Flow:
     def _keep(self, frame: Frame) -> bool:
         """Take in what concerns the flow itself; tell whether the owner is to see the frame."""
         match frame:
+            case Pong() if frame.token == self._token and self._asked_s is not None:
+                self._rtt_s, self._asked_s = trio.current_time() - self._asked_s, None
+                return False
             case Credit():
                 self._more_credit.set()
                 self._more_credit = trio.Event()

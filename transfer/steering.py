@@ -74,11 +74,14 @@ class Steering:
             self._fleet.want(self.state.flows)
 
     def _yield(self, flows: list[Flow], rtt_s: float, goodput_bytes_s: float, now_s: float, span_s: float) -> None:
-        """Tell the pacer of the path; where too little goes to tell anything of it, a ping goes."""
-        if rtt_s > 0:
-            self._pacer.observe(rtt_s=rtt_s, goodput_bytes_s=goodput_bytes_s, now_s=now_s, span_s=span_s)
-        else:
-            self._pings.start_soon(_ping, flows[0])
+        """Tell the pacer of the path: of the kernel's round trip and that of a PONG the lesser.
+
+        Where little goes the kernel's has the wait of acknowledgements in it, 40 ms and more (RFC 1122); where much
+        goes, a PONG has that of the bytes before it, and of busy processors.
+        """
+        if found := [each for each in (rtt_s, flows[0].take_rtt_s()) if each > 0]:
+            self._pacer.observe(rtt_s=min(found), goodput_bytes_s=goodput_bytes_s, now_s=now_s, span_s=span_s)
+        self._pings.start_soon(_time_ping, flows[0])
 
     def _read(self, flows: list[Flow], now_s: float, span_s: float) -> Sample:
         remaining_bytes = self._ledger.remaining_bytes
@@ -146,6 +149,6 @@ def _by_id(infos: Mapping[Flow, TcpInfo]) -> dict[int, TcpInfo]:
     return {id(flow): info for flow, info in infos.items()}
 
 
-async def _ping(flow: Flow) -> None:
+async def _time_ping(flow: Flow) -> None:
     with suppress(FascicleError):  # it broke, and whoever converses by it finds that, too
-        await flow.ping()
+        await flow.time_ping()

@@ -260,7 +260,7 @@ class Trashed(Message, frozen=True):
 
 
 class Ping(Message, frozen=True):
-    """Are you there."""
+    """Are you there. With token 0: nothing more is to be waited for."""
 
     token: int
 
