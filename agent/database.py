@@ -52,6 +52,7 @@ def _connect(path: Path) -> sqlite3.Connection:
             connection.execute(f"PRAGMA {pragma}")
         if (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
             raise sqlite3.DatabaseError(found)  # noqa: TRY301 - damage, said in SQLite's own way
+        _settle_log(connection)
         _migrate(connection, path)
         _require_log(connection, path)
     except BaseException:
@@ -83,6 +84,20 @@ def _require_log(connection: sqlite3.Connection, path: Path) -> None:
     if mode != "wal":
         raise StorageError(f"{path}: the journal's mode is {mode}, not wal")
     disk.flush_folder(str(path.parent))
+
+
+def _settle_log(connection: sqlite3.Connection) -> None:
+    """Write what the log holds into the database.
+
+    What a failed flush was of may be in the kernel's memory alone, which SQLite reads, and commits behind it would be
+    lost with it. Where there is no room for that the queue is opened all the same: what it lets go of makes some.
+    """
+    try:
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+            raise
+        log.warning("queue_log_kept", error=str(error))
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:

@@ -55,6 +55,7 @@ class Database:
         self._writer, self._readers = _engine(path, read_only=False), _engine(path, read_only=True)
         try:
             make_folder_durably(path.parent)
+            _settle_log(self._writer)
             _create(self._writer, path)
             _require_log(self._writer, path)
         except (FascicleError, OSError, SQLAlchemyError, sqlite3.Error) as error:
@@ -269,6 +270,21 @@ def _require_log(engine: Engine, path: Path) -> None:
     if mode != "wal":
         raise SettingsError(f"{path}: the catalogue cannot be opened: its journal's mode is {mode}, not wal")
     disk.flush_folder(str(path.parent))
+
+
+def _settle_log(engine: Engine) -> None:
+    """Write what the log holds into the catalogue.
+
+    What a failed flush was of may be in the kernel's memory alone, which SQLite reads, and commits behind it would be
+    lost with it. Where there is no room for that the catalogue is opened all the same: what is deleted makes some.
+    """
+    try:
+        with closing(engine.raw_connection()) as connection:
+            connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+            raise
+        get_logger().warning("catalogue_log_kept", error=str(error))
 
 
 def _create(engine: Engine, path: Path) -> None:

@@ -134,6 +134,7 @@ def test_one_connection_writes_and_checkpoints_durably_and_the_others_can_do_nei
     with closing(database._writer.raw_connection()) as writer:
         assert pragmas(writer.driver_connection) == common | {"synchronous": 2, "query_only": 0}, "2 is FULL"
         assert writer.driver_connection.execute("PRAGMA wal_autocheckpoint").fetchone() == (8000,)
+    asyncio.run(database.write(put("a")))
     with closing(database._readers.raw_connection()) as reader:
         found = pragmas(reader.driver_connection)
         assert {name: found[name] for name in common} == common and found["query_only"] == 1

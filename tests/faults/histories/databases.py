@@ -161,7 +161,7 @@ def _play_queue(answered: Callable[[], None]) -> None:
         queue = Queue(connection)
         for number in range(4):
             steps = [
-                partial(queue.add, [_new(f"{number}-{each}") for each in range(4)]),
+                partial(queue.add, [new_item(f"{number}-{each}") for each in range(4)]),
                 partial(_record, queue, "a"),
                 partial(_record, queue, "b"),
                 partial(_let_go, queue, keep=number % 2 == 0),
@@ -171,7 +171,8 @@ def _play_queue(answered: Callable[[], None]) -> None:
                 answered()
 
 
-def _new(name: str) -> NewItem:
+def new_item(name: str) -> NewItem:
+    """Return a file of a watched folder as it is queued."""
     return NewItem("/in", File(name.encode() * 40, 10, 5), name * 40, Priority.NORMAL, ("a", "b"))
 
 
