@@ -5,8 +5,11 @@ written. Refusals do not wait, and beyond `REFUSALS_MAX` a minute they are count
 flood of them fills no disk. The anchor file follows within `ANCHOR_S`; it tells a cut by accident, not one by somebody
 who can write here: for that, anchors are kept elsewhere (docs/security.md). A group for which the disk had no room
 fails, and the next one is tried. After any other failure nothing more is written or answered, because nobody knows
-what is on the disk; `failure` tells whoever can start the gateway anew. Refuses to do: deciding what is noted, patient
-data.
+what is on the disk; `failure` tells whoever can start the gateway anew.
+
+What a failed flush was of may be in the kernel's memory alone, and is not written from there any more: a start writes
+again what is behind the anchor, and cuts off what a crash left in pieces there (`gateway.trail_end`). Refuses to do:
+deciding what is noted, patient data.
 """
 
 import asyncio
@@ -23,9 +26,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from gateway import trail
 from gateway.clock import utc_now
 from gateway.trail import Head
+from gateway.trail_end import read_end
 from transfer import disk
 from transfer.durable import write_file_durably
-from transfer.errors import BusyError, CorruptError, FascicleError, FullError, SettingsError, StorageError
+from transfer.errors import BusyError, FascicleError, FullError, SettingsError, StorageError
 from transfer.log import get_logger
 from transfer.protocol.messages import UNREADABLE
 
@@ -34,7 +38,6 @@ WAITING_MAX: Final = 4096
 ANCHOR_S: Final = 1.0
 REFUSALS_MAX: Final = 60
 REFUSALS_S: Final = 60.0
-TAIL_BYTES: Final = 1 << 20
 _Waiting = tuple[dict[str, Any], "Future[None] | None"]
 
 
@@ -61,31 +64,27 @@ class Audit:
     """The open trail."""
 
     def __init__(self, data: Path, key: Ed25519PrivateKey) -> None:
-        """Open it, or begin it; a line that a crash left half written, and that nobody was answered for, is cut off.
+        """Open it, or begin it; lines that a crash left in pieces, and that nobody was answered for, are cut off.
 
         Raises:
             SettingsError: it cannot be opened, or is damaged: `fascicle audit verify` says where.
             StorageError: the disk failed.
         """
         self._data, self._key = data, key
-        self.head, self._size_bytes, torn_bytes = _read_end(log_path(data), key.public_key())
-        anchor = max(_read_anchor(data), key=lambda head: head.count, default=trail.START)
-        if anchor.count > self.head.count:
-            raise SettingsError(
-                f"{log_path(data)} ends at line {self.head.count} and was {anchor.count} lines long: put it back, "
-                f"or move it and audit.anchor away to begin a new one"
-            )
+        end = read_end(log_path(data), _read_anchor(data), key.public_key(), group_max=GROUP_MAX)
+        self.head, self._size_bytes = end.head, end.size_bytes
         self._descriptor = disk.open_or_create(str(log_path(data)))
-        if torn_bytes:
-            disk.truncate(self._descriptor, self._size_bytes)
+        if end.torn_bytes:
+            disk.truncate(self._descriptor, end.size_bytes)
+        disk.write_at(self._descriptor, [end.unsettled], end.size_bytes - len(end.unsettled))
         disk.flush_folder(str(data))
         self._refusals = _Refusals()
         self.failure: Future[FascicleError] = Future()  # done when the trail cannot go on
         self._waiting: queue.Queue[_Waiting | None] = queue.Queue(WAITING_MAX)
         self._thread = threading.Thread(target=self._serve, name="audit", daemon=True)
         self._thread.start()
-        if torn_bytes:
-            self.note_nowait("trail_mended", "", cut_bytes=torn_bytes)
+        if end.torn_bytes:
+            self.note_nowait("trail_mended", "", cut_bytes=end.torn_bytes)
 
     async def note(self, event: str, by: str, **fields: Any) -> None:
         """Write one entry, durably.
@@ -240,32 +239,3 @@ def _read_anchor(data: Path) -> list[Head]:
         return []
     except (OSError, *UNREADABLE) as error:
         raise SettingsError(f"{path}: cannot be read: {error}") from error
-
-
-def _read_end(path: Path, key: Ed25519PublicKey) -> tuple[Head, int, int]:
-    """Return the head behind the last whole line, how far it goes, and how many bytes of half a line follow.
-
-    Every line was checked by whoever wrote it; `verify` checks them all again. Here only the last one is read.
-
-    Raises:
-        SettingsError: the last whole line is not one of this gateway's.
-    """
-    try:
-        with path.open("rb") as file:
-            size_bytes = file.seek(0, 2)
-            start = file.seek(max(0, size_bytes - TAIL_BYTES))
-            tail = file.read()
-    except FileNotFoundError:
-        return trail.START, 0, 0
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
-    whole, newline, torn = tail.rpartition(b"\n")
-    if not newline:
-        if start:
-            raise SettingsError(f"{path}: no line in its last {TAIL_BYTES} bytes; is it the audit trail?")
-        return trail.START, 0, len(tail)
-    try:
-        head = trail.last(whole.rpartition(b"\n")[2] + b"\n", key)
-    except CorruptError as error:
-        raise SettingsError(f"{path}: {error.message}; see `fascicle audit verify`") from error
-    return head, size_bytes - len(torn), len(torn)

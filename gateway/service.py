@@ -118,6 +118,9 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
         context = tls.server_context(Path(config.identity), require_client=False)
         metrics, keys = Metrics(), NodeKeys(config.node)
         nodes = Nodes((entry.node_id for entry in config.node), config.silent_after_s)
+        audit = stack.enter_context(  # before its end is read: a crash may have left it in pieces
+            contextlib.closing(Audit(Path(config.data), pki.load_signing_key(Path(config.identity))))
+        )
         commits = catalogue_age.last_commits(log_path(Path(config.data)))
         catalogue_age.refuse_lost(config.database, commits)
         database = stack.enter_context(contextlib.closing(Database(config.database)))
@@ -125,9 +128,6 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
         await rehearse(database, pki.load_signing_key(Path(config.identity)))
         register = Register(Path(config.data) / "register.json")
         signing = SigningKeys(Path(config.identity), Path(config.data) / "ticket-keys", register)
-        audit = stack.enter_context(
-            contextlib.closing(Audit(Path(config.data), pki.load_signing_key(Path(config.identity))))
-        )
         membership = Membership(config, register=register, signing=signing, keys=keys, nodes=nodes, audit=audit)
         tickets, outgoing = _tickets(config, keys, signing), _context(config)
         links = stack.enter_context(contextlib.closing(_links(config, tickets, outgoing)))

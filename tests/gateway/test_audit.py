@@ -3,7 +3,7 @@
 import asyncio
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +132,93 @@ def test_half_a_line_of_a_crash_is_cut_off_and_told(tmp_path: Path, torn: int) -
     assert audit.verify(tmp_path, PUBLIC, []).count == 3
 
 
+def behind(log: Audit, *events: str) -> list[bytes]:
+    """Return the lines of a group that follows."""
+    head, lines = log.head, []
+    for event in events:
+        head, line = trail.append(head, {"event": event, "by": "me"}, KEY)
+        lines.append(line)
+    return lines
+
+
+@pytest.mark.parametrize(("lost", "kept"), [((0,), []), ((1,), ["a"]), ((2,), ["a", "b"]), ((0, 1, 2), [])])
+def test_a_group_of_which_a_power_cut_left_some_blocks_ends_before_its_hole(
+    lost: Sequence[int], kept: Sequence[str], tmp_path: Path
+) -> None:
+    log = Audit(tmp_path, KEY)
+    note_all(log, "first")
+    log.close()
+    group = behind(log, "a", "b", "c")
+    left = [bytes(len(line)) if number in lost else line for number, line in enumerate(group)]
+    with (tmp_path / "audit.log").open("ab") as file:
+        file.writelines(left)
+    again = Audit(tmp_path, KEY)
+    note_all(again, "second")
+    again.close()
+    assert [each["event"] for each in entries(tmp_path)] == ["first", *kept, "trail_mended", "second"]
+    assert entries(tmp_path)[-2]["cut_bytes"] == sum(map(len, group[len(kept) :]))
+    assert audit.verify(tmp_path, PUBLIC, []).count == len(kept) + 3
+
+
+def test_more_than_a_group_behind_a_damaged_line_is_not_what_a_crash_leaves(tmp_path: Path) -> None:
+    log = Audit(tmp_path, KEY)
+    note_all(log, "first")
+    log.close()
+    lines = behind(log, *["more"] * (audit.GROUP_MAX + 1))
+    with (tmp_path / "audit.log").open("ab") as file:
+        file.writelines([lines[0].replace(b"more", b"less"), *lines[1:]])
+    with pytest.raises(SettingsError, match="line 2 of the audit trail was changed"):
+        Audit(tmp_path, KEY)
+
+
+class ForgetfulDisk:
+    """The trail's file under a kernel that forgets to write what a failed flush was of, and shows it all the same."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._path, self._durable, self.fails = path, bytearray(), False
+        self._dirty: list[tuple[int, bytes]] = []
+        self._write_at, self._flush_data = disk.write_at, disk.flush_data
+        monkeypatch.setattr(disk, "write_at", self._write)
+        monkeypatch.setattr(disk, "flush_data", self._flush)
+
+    def _write(self, descriptor: int, buffers: Sequence[bytes], offset: int) -> int:
+        if disk.is_open_as(descriptor, str(self._path)):
+            self._dirty.append((offset, b"".join(buffers)))
+        return self._write_at(descriptor, buffers, offset)
+
+    def _flush(self, descriptor: int) -> None:
+        if disk.is_open_as(descriptor, str(self._path)):
+            dirty, self._dirty = self._dirty, []
+            if self.fails:
+                raise StorageError("the disk failed")
+            for offset, data in dirty:
+                self._durable.extend(bytes(max(0, offset - len(self._durable))))
+                self._durable[offset : offset + len(data)] = data
+        self._flush_data(descriptor)
+
+    def cut_power(self) -> None:
+        self._path.write_bytes(self._durable)
+
+
+def test_what_a_failed_flush_was_of_is_written_again_before_anything_follows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under = ForgetfulDisk(tmp_path / "audit.log", monkeypatch)
+    log = Audit(tmp_path, KEY)
+    note_all(log, "first")
+    under.fails = True
+    with pytest.raises(StorageError):
+        note_all(log, "second")
+    under.fails = False
+    log.close()
+    again = Audit(tmp_path, KEY)
+    note_all(again, "third")
+    again.close()
+    under.cut_power()
+    assert audit.verify(tmp_path, PUBLIC, []).count == 3
+    assert [each["event"] for each in entries(tmp_path)] == ["first", "second", "third"]
+
+
 def test_a_trail_that_was_cut_or_changed_does_not_go_on(tmp_path: Path) -> None:
     log = Audit(tmp_path, KEY)
     note_all(log, "first", "second", "third")
@@ -204,6 +291,18 @@ def test_a_flood_of_refusals_is_counted_not_written(tmp_path: Path) -> None:
     assert len(found) == REFUSALS_MAX + 1
     assert found[-1]["left_out"] == 10_000 - REFUSALS_MAX
     assert (tmp_path / "audit.log").stat().st_size < 64 << 10
+
+
+def test_a_gateway_starts_behind_a_group_with_a_hole(identities: Identities, tmp_path: Path) -> None:
+    config, key = settings(identities, tmp_path / "gateway"), pki.load_signing_key(identities["gateway-1"])
+    (tmp_path / "gateway").mkdir()
+    log = Audit(tmp_path / "gateway", key)
+    note_all(log, "first")
+    log.close()
+    with (tmp_path / "gateway" / "audit.log").open("ab") as file:
+        file.write(bytes(100) + trail.append(log.head, {"event": "transfer_committed", "by": "me"}, key)[1])
+    Gateway(identities, config).stop()
+    assert [each["event"] for each in entries(tmp_path / "gateway")] == ["first", "trail_mended"]
 
 
 @pytest.fixture
