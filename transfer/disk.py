@@ -247,9 +247,9 @@ def unlink(path: str) -> None:
 
 
 @_wrapped
-def make_folders(path: str) -> None:
-    """Make a folder and what is missing above it."""
-    os.makedirs(path, mode=0o750, exist_ok=True)
+def make_folders(path: str, mode: int = 0o750) -> None:
+    """Make a folder (of `mode`) and what is missing above it."""
+    os.makedirs(path, mode=mode, exist_ok=True)
 
 
 @_wrapped

@@ -11,6 +11,7 @@ abandoned and its names are removed. Everything here blocks. Refuses to do: form
 
 import itertools
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ T = TypeVar("T")
 FLUSH_THREADS: Final = 8
 FEW: Final = 3  # the first flush carries most of what the others would; a thread costs more
 _flushers: Final = ThreadPoolExecutor(FLUSH_THREADS, thread_name_prefix="flush")
-_serial = itertools.count()
+_serial = itertools.count(time.time_ns())  # a killed process of the same number (1, in containers) may have left names
 
 
 class Finished(NamedTuple):
@@ -161,7 +162,7 @@ def write_file_durably(path: Path, data: Buffer, mode: int = 0o640) -> None:
     `mode`: who may read it (0o600 for secrets, from the first byte on).
 
     Raises:
-        StorageError, FullError: `path` is as it was before.
+        StorageError, FullError: `path` is as it was before; where only the last flush failed, it may be as it is to be.
     """
     temporary = f"{path}.{os.getpid()}.{next(_serial)}.temporary"
     try:
@@ -178,10 +179,10 @@ def write_file_durably(path: Path, data: Buffer, mode: int = 0o640) -> None:
     disk.flush_folder(str(path.parent))
 
 
-def make_folder_durably(path: Path) -> None:
-    """Make a folder and what is missing above it; on return all of it is durable."""
+def make_folder_durably(path: Path, mode: int = 0o750) -> None:
+    """Make a folder (of `mode`) and what is missing above it; on return all of it is durable."""
     missing = [folder for folder in (path, *path.parents) if not disk.exists(str(folder))]
-    disk.make_folders(str(path))
+    disk.make_folders(str(path), mode)
     for folder in missing or [path]:
         disk.flush_folder(str(folder.parent))
 

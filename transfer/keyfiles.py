@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
-from transfer.durable import write_file_durably
+from transfer.durable import make_folder_durably, write_file_durably
 from transfer.errors import SettingsError, StorageError
 
 PRIVATE: Final = 0o600
@@ -80,13 +80,15 @@ def read_file(path: Path) -> bytes:
 
 
 def write_file(path: Path, data: bytes, mode: int) -> None:
-    """Write a file durably, and the folder that it is in, which only its owner may enter.
+    """Write a file durably; a folder that is made for it is durable, too, and only its owner may enter it.
 
     Raises:
         SettingsError: it cannot be written.
+        FullError: no room.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not path.parent.exists():
+            make_folder_durably(path.parent, 0o700)
         write_file_durably(path, data, mode)
     except (OSError, StorageError) as error:
         raise SettingsError(f"{path}: cannot be written: {error}") from error

@@ -3,11 +3,13 @@ import mmap
 import os
 import random
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from transfer import disk
+from transfer import disk, keyfiles
 from transfer.durable import Finished, Volume, make_folder_durably, write_file_durably
 from transfer.errors import FullError, StorageError
 
@@ -134,6 +136,30 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch, calls):
     with pytest.raises(StorageError):
         write_file_durably(path, b"two")
     assert files_of(tmp_path) == {"state": b"one"}
+
+
+LEFT = """
+import os, sys
+from pathlib import Path
+from transfer import disk, durable
+os.getpid = lambda: 1
+if sys.argv[2] == "killed":
+    disk.rename = lambda *_: os._exit(0)
+durable.write_file_durably(Path(sys.argv[1]), sys.argv[2].encode())
+"""
+
+
+def test_what_a_killed_process_of_the_same_number_left_is_no_obstacle(tmp_path):
+    for word in ("killed", "written"):
+        subprocess.run([sys.executable, "-c", LEFT, str(tmp_path / "state"), word], check=True)
+    assert (tmp_path / "state").read_bytes() == b"written"
+    assert len(files_of(tmp_path)) == 2
+
+
+def test_the_folder_of_a_key_is_durable_and_its_owners_alone(tmp_path, calls):
+    keyfiles.write_file(tmp_path / "a" / "b" / "key.pem", b"key", keyfiles.PRIVATE)
+    assert calls == ["make_folders", "flush_folder", "flush_folder", "flush_data", "rename", "flush_folder"]
+    assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
 
 
 def test_a_folder_and_what_is_missing_above_it_are_made_durable(tmp_path, calls):
