@@ -72,13 +72,16 @@ def fork(work: Work, *, held: bool = False) -> Child:
     The child ends with ENDED (also when an error of ours ended it, which it then says) or CRASHED, with the traceback.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    silence = os.open(os.devnull, os.O_WRONLY)  # here: in the child strace would see it, or not yet
     pid = os.fork()
     if pid:
         theirs.close()
+        os.close(silence)
         return Child(pid, ours)
     code = CRASHED
     try:
         ours.close()
+        os.dup2(silence, 1)  # the log of what is broken on purpose
         _run(work, theirs, held=held)
         code = ENDED
     finally:
@@ -89,7 +92,6 @@ def _run(work: Work, channel: socket.socket, *, held: bool) -> None:
     def say(message: Message) -> None:
         channel.send(json.dumps(message).encode())
 
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the log of what is broken on purpose
     if held:
         channel.recv(8)
     try:
