@@ -18,6 +18,7 @@ from transfer.log import get_logger
 
 log = get_logger()
 VERSION: Final = 1
+SCHEMA: Final = resources.files("agent").joinpath("queue.sql").read_text(encoding="utf-8")
 CHECKPOINT_PAGES: Final = 1000  # 4 MB of write-ahead log
 LOG_KEPT_BYTES: Final = 16 << 20  # of it after a checkpoint
 
@@ -105,8 +106,7 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     if version > VERSION:
         raise SettingsError(f"{path}: made by a newer version of this program; use that version")
     if version == 0:
-        schema = resources.files("agent").joinpath("queue.sql").read_text(encoding="utf-8")
-        connection.executescript(f"BEGIN; {schema} COMMIT;")
+        connection.executescript(f"BEGIN; {SCHEMA} COMMIT;")
 
 
 def connect(path: Path) -> sqlite3.Connection:

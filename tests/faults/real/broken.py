@@ -3,9 +3,12 @@
 Refuses to do: being complete; it shows that the campaigns see what they look for.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Final
 
+import agent.database
+import agent.queue
 from nodes import reading
 from transfer import disk
 
@@ -42,7 +45,32 @@ def without_check_on_reading() -> None:
     reading.StoredReader._judge = lambda *_: None
 
 
+def queue_without_flush() -> None:
+    """Answer before the queue's log is on the disk."""
+    pragmas = agent.database._pragmas()
+    assert "synchronous = FULL" in pragmas, "the mistake does not fit the code any more"
+    changed = [each.replace("synchronous = FULL", "synchronous = NORMAL") for each in pragmas]
+    agent.database._pragmas = lambda: changed
+
+
+def queue_in_pieces() -> None:
+    """Change the queue row by row."""
+
+    @contextlib.contextmanager
+    def none(_: object) -> Iterator[None]:
+        yield
+
+    agent.queue.transaction = none
+
+
 BROKEN: Final = {
     each.__name__: each
-    for each in (without_flush_of_data, without_flush_of_names, flush_again, without_check_on_reading)
+    for each in (
+        without_flush_of_data,
+        without_flush_of_names,
+        flush_again,
+        without_check_on_reading,
+        queue_without_flush,
+        queue_in_pieces,
+    )
 }
