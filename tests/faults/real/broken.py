@@ -5,10 +5,12 @@ Refuses to do: being complete; it shows that the campaigns see what they look fo
 
 import contextlib
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Final
 
 import agent.database
 import agent.queue
+from gateway import audit
 from nodes import reading
 from transfer import disk
 
@@ -63,6 +65,16 @@ def queue_in_pieces() -> None:
     agent.queue.transaction = none
 
 
+def audit_without_flush() -> None:
+    """Answer before the entry is on the disk."""
+    audit.disk = SimpleNamespace(**vars(disk) | {"flush_data": lambda _: None})
+
+
+def audit_without_mending() -> None:
+    """Leave half a line where it is, and write over it."""
+    audit.disk = SimpleNamespace(**vars(disk) | {"truncate": lambda *_: None})
+
+
 BROKEN: Final = {
     each.__name__: each
     for each in (
@@ -72,5 +84,7 @@ BROKEN: Final = {
         without_check_on_reading,
         queue_without_flush,
         queue_in_pieces,
+        audit_without_flush,
+        audit_without_mending,
     )
 }

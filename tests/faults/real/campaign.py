@@ -17,6 +17,7 @@ from typing import Final
 
 import structlog
 
+from tests.faults.real.audit_role import AUDIT
 from tests.faults.real.broken import BROKEN
 from tests.faults.real.campaigns import CAMPAIGNS, Task
 from tests.faults.real.catalogue_role import CATALOGUE
@@ -26,7 +27,7 @@ from tests.faults.real.spool_role import SPOOL
 from tests.faults.real.store_role import STORE
 from tests.faults.real.totals import Totals
 
-ROLES: Final = {role.name: role for role in (STORE, SPOOL, QUEUE, CATALOGUE)}
+ROLES: Final = {role.name: role for role in (STORE, SPOOL, QUEUE, CATALOGUE, AUDIT)}
 MEMORY: Final = Path("/dev/shm")
 PROMISES_SHORT, PROMISES_LONG = 40, 400
 
