@@ -5,14 +5,15 @@ Refuses to do: being complete; it shows that the campaigns see what they look fo
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Final
 
 import agent.database
 import agent.queue
-from gateway import audit
-from nodes import reading
-from transfer import disk
+from gateway import audit, register
+from nodes import reading, trust
+from transfer import disk, keyfiles
 
 
 def without_flush_of_data() -> None:
@@ -75,6 +76,22 @@ def audit_without_mending() -> None:
     audit.disk = SimpleNamespace(**vars(disk) | {"truncate": lambda *_: None})
 
 
+def files_in_place() -> None:
+    """Write over the old file."""
+
+    def write(path: Path, data: bytes, mode: int = 0) -> None:
+        descriptor = disk.open_or_create(str(path))
+        try:
+            disk.truncate(descriptor, 0)
+            disk.write_at(descriptor, [data], 0)
+            disk.flush_data(descriptor)
+        finally:
+            disk.close(descriptor)
+        disk.flush_folder(str(path.parent))
+
+    keyfiles.write_file_durably = register.write_file_durably = trust.write_file_durably = write
+
+
 BROKEN: Final = {
     each.__name__: each
     for each in (
@@ -86,5 +103,6 @@ BROKEN: Final = {
         queue_in_pieces,
         audit_without_flush,
         audit_without_mending,
+        files_in_place,
     )
 }

@@ -22,12 +22,13 @@ from tests.faults.real.broken import BROKEN
 from tests.faults.real.campaigns import CAMPAIGNS, Task
 from tests.faults.real.catalogue_role import CATALOGUE
 from tests.faults.real.journal import Journal
+from tests.faults.real.keyfiles_role import KEYFILES
 from tests.faults.real.queue_role import QUEUE
 from tests.faults.real.spool_role import SPOOL
 from tests.faults.real.store_role import STORE
 from tests.faults.real.totals import Totals
 
-ROLES: Final = {role.name: role for role in (STORE, SPOOL, QUEUE, CATALOGUE, AUDIT)}
+ROLES: Final = {role.name: role for role in (STORE, SPOOL, QUEUE, CATALOGUE, AUDIT, KEYFILES)}
 MEMORY: Final = Path("/dev/shm")
 PROMISES_SHORT, PROMISES_LONG = 40, 400
 
