@@ -41,8 +41,10 @@ def test_no_system_call_of_the_store_can_fail_or_be_its_last_and_lose_anything(t
 
 
 @needs_strace
-@pytest.mark.parametrize(("role", "every"), [("spool", 19), ("catalogue", 67)])
-def test_system_calls_of_spool_and_catalogue_may_fail_or_be_the_last(role: str, every: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("role", "every"), [("spool", 19), ("queue", 101), ("catalogue", 67), ("audit", 13), ("keyfiles", 31)]
+)
+def test_system_calls_of_the_other_parts_may_fail_or_be_the_last(role: str, every: int, tmp_path: Path) -> None:
     """Some of them, spread out; `make faults FAULTS=sweep COUNT=1` tries them all."""
     totals = campaign("sweep", "--role", role, "--every", every, "--journal", tmp_path / "journal")
     assert totals["runs"] == -(-totals[role] // every) >= 8
@@ -54,6 +56,7 @@ def test_kills_lose_nothing_that_was_promised(tmp_path: Path) -> None:
     totals = campaign("kills", "--count", 200, "--seed", 1, "--journal", tmp_path / "journal")
     assert (totals["runs"], totals["problems"], totals["problem_count"]) == (200, [], 0)
     assert totals["fired"] == 200
+    assert len(totals["runs_of"]) == 6 and min(totals["runs_of"].values()) >= 32
     assert totals["journal"] == totals["acknowledged"] > 1_000
 
 
@@ -70,9 +73,29 @@ def test_every_corruption_is_found_before_its_last_byte_is_given_out(tmp_path: P
 
 
 @needs_cuts
-@pytest.mark.parametrize("broken", ["without_flush_of_data", "without_flush_of_names"])
-def test_power_cuts_notice_a_store_that_answers_before_its_flush(broken: str) -> None:
-    totals = campaign("cuts", "--role", "store", "--count", 16, "--broken", broken, code=1)
+@pytest.mark.parametrize(
+    ("role", "broken"),
+    [
+        ("store", "without_flush_of_data"),
+        ("store", "without_flush_of_names"),
+        ("queue", "queue_without_flush"),
+        ("audit", "audit_without_flush"),
+        ("keyfiles", "without_flush_of_data"),
+        ("keyfiles", "without_flush_of_names"),
+    ],
+)
+def test_power_cuts_notice_a_part_that_answers_before_its_flush(role: str, broken: str) -> None:
+    totals = campaign("cuts", "--role", role, "--count", 16, "--broken", broken, code=1)
+    assert totals["problem_count"] > 0
+
+
+@needs_strace
+@pytest.mark.parametrize(
+    ("role", "broken", "every"),
+    [("queue", "queue_in_pieces", 29), ("audit", "audit_without_mending", 2), ("keyfiles", "files_in_place", 3)],
+)
+def test_the_sweep_notices_a_part_that_leaves_halves_behind(role: str, broken: str, every: int) -> None:
+    totals = campaign("sweep", "--role", role, "--fault", "kill", "--every", every, "--broken", broken, code=1)
     assert totals["problem_count"] > 0
 
 
@@ -92,9 +115,9 @@ def test_the_sweep_notices_a_failed_flush_that_is_tried_again() -> None:
 def test_full_disks_lose_nothing_that_was_promised_and_go_on_when_there_is_room(tmp_path: Path) -> None:
     if NO_CUTS:
         pytest.skip(f"small file systems are mounted: {NO_CUTS}")
-    totals = campaign("full", "--count", 60, "--seed", 1, "--journal", tmp_path / "journal")
-    assert (totals["runs"], totals["problems"], totals["problem_count"]) == (60, [], 0)
-    assert totals["fired"] > 20
+    totals = campaign("full", "--count", 120, "--seed", 1, "--journal", tmp_path / "journal")
+    assert (totals["runs"], totals["problems"], totals["problem_count"]) == (120, [], 0)
+    assert totals["fired"] > 40
 
 
 @needs_cuts

@@ -43,6 +43,7 @@ class Full:
         finally:
             subprocess.run(["umount", str(self._folder)], check=True)
         self._totals.runs += 1
+        self._totals.count_run_of(role.name)
         self._totals.note(f"run {number} of {role.name}, {pages} pages", problems)
 
     def _fill(self, role: Role, folder: Path) -> list[str]:

@@ -27,6 +27,7 @@ from tests.faults.real.totals import Totals
 from tests.faults.real.traced import Ended, finish
 
 LIVES: Final = 4
+TOGETHER_IN: Final = 4  # places
 NONE_IN: Final = 3  # one life in four ends before its first promise, or soon after
 BEHIND_S: Final = 0.01
 AFTER_CUT_S: Final = 0.002  # the dead keep trying: nothing may be promised any more
@@ -58,7 +59,7 @@ class Lives:
         """Live life `number` of the seed, and judge what it leaves."""
         chance = random.Random(f"{self._totals.seed} {number}")
         place = number // LIVES
-        roles = self._roles if place % 4 == 3 and self._disk else [self._roles[place % len(self._roles)]]
+        roles = self._of(place)
         folders = {role.name: self._folder / f"{place}-{role.name}" for role in roles}
         ended = self._work(roles, folders, number, chance)
         for role in roles:
@@ -72,6 +73,7 @@ class Lives:
             if number % LIVES == LIVES - 1:
                 problems += self._judge_by_journal(role, folder)
             self._totals.note(f"life {number} of {role.name}", problems)
+            self._totals.count_run_of(role.name)
         self._totals.runs += 1
 
     def finish(self) -> None:
@@ -81,6 +83,14 @@ class Lives:
             self._totals.note(f"the end of {name}", self._judge_by_journal(role, self._folder / name))
         left = sorted(path.name for path in self._folder.iterdir() if path.name != "lost+found")
         self._totals.note("what the lives left", [f"still there: {name}" for name in left])
+
+    def _of(self, place: int) -> Sequence[Role]:
+        """Return who lives in a place: one part after the other, each as often; in every fourth of a disk all."""
+        if self._disk is None:
+            return [self._roles[place % len(self._roles)]]
+        before = place // TOGETHER_IN
+        is_together = place % TOGETHER_IN == TOGETHER_IN - 1
+        return self._roles if is_together else [self._roles[(place - before) % len(self._roles)]]
 
     def _work(
         self, roles: Sequence[Role], folders: dict[str, Path], number: int, chance: random.Random

@@ -38,6 +38,11 @@ class Totals:
         room = PROBLEMS_KEPT - len(self.problems)
         self.problems += [f"{run}: {problem}" for problem in problems][: max(0, room)]
 
+    def count_run_of(self, role: str) -> None:
+        """Count one run of a part; `runs` alone does not say how they were divided."""
+        each = self.more.setdefault("runs_of", {})
+        each[role] = each.get(role, 0) + 1
+
     @contextlib.contextmanager
     def time_reopening(self) -> Iterator[None]:
         """Measure how long it takes until a part is open and checked again."""
