@@ -2,7 +2,7 @@
 
 What `note` returned from is the promise, and so is where the trail ends then, as for an anchor that is kept elsewhere.
 The check: the gateway opens it, cuts off what is in pieces at its end and tells of it, and changes nothing else; then
-all of it verifies, through every promised anchor, and has every promised entry.
+all of it verifies, through every promised anchor, and has every promised entry. Refuses to do: what a gateway notes.
 """
 
 import asyncio

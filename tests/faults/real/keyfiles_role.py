@@ -3,6 +3,7 @@
 Rotations are numbered by the clock that they are made by, so that an old file is told from a new one. What returned is
 the promise: a rotation, a revocation, a node's taking of both. The check: gateway and node open their files by
 themselves, which are old or new and never neither; each listed key has its private half; nothing promised is missing.
+Refuses to do: certificates, tickets.
 """
 
 import asyncio

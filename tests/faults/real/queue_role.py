@@ -4,7 +4,7 @@
 are kept once they are let go; odd ones are of the spool and are forgotten then. What `agent.queue` returned from is the
 promise. The check: SQLite finds its file sound, and nothing was set aside; every file that was added is queued whole,
 or kept, or was let go of rightly: what `b` refuses never is; what is done never waits again, and is counted right; a
-failure stays counted.
+failure stays counted. Refuses to do: the files, and sending them.
 """
 
 import itertools
