@@ -159,15 +159,16 @@ def test_a_log_that_finds_no_room_in_its_database_keeps_nobody_out(
 ) -> None:
     make_folders(str(QUEUE.parent))
     steps = subject()
-    steps.open()
-    steps.step(1)
-    steps.leave()
-    world.machine.start_again(power_cut=False)
-    with failing(world.machine, {"pwrite"}, errno.ENOSPC):
+    with replaced_by({agent.database: {"CHECKPOINT_PAGES": 1000}}):
         steps.open()
-    steps.step(2)
-    steps.leave()
-    assert steps.found() == {1, 2}
+        steps.step(1)
+        steps.leave()
+        world.machine.start_again(power_cut=False)
+        with failing(world.machine, {"pwrite"}, errno.ENOSPC):
+            steps.open()
+        steps.step(2)
+        steps.leave()
+        assert steps.found() == {1, 2}
 
 
 @pytest.mark.parametrize("name", DATABASE_MUTANTS)
