@@ -100,7 +100,8 @@ class Register:
         """Put what `edit` makes of the record in its place, durably, and return its answer.
 
         Raises:
-            StorageError, FullError: it cannot be written; nothing changes.
+            StorageError, FullError: it cannot be written; nothing changes here. Where only the last flush failed, the
+                next start may find it changed.
             FascicleError: whatever `edit` refuses.
         """
         async with self._changing:

@@ -57,7 +57,7 @@ class SigningKeys:
         """Make a new key, durably; return what nodes are to trust from now on.
 
         Raises:
-            StorageError, FullError: it cannot be kept; nothing changes.
+            SettingsError, StorageError, FullError: key or register cannot be written; nothing changes here.
         """
         fresh = Ed25519PrivateKey.generate()
         keyfiles.write_private_key(self._path(_hex(fresh)), fresh)
