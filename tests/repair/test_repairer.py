@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from gateway.settings import NodeEntry
+from gateway.watch import LOOK_S
 from tests.gateway.conftest import identities
 from tests.gateway.kit import (
     NODE_IDS,
@@ -299,6 +300,7 @@ def test_a_source_that_falls_silent_in_a_copy_is_not_waited_for(identities: Iden
         lose(made["node-1"], gateway, ids[0])
         wait(lambda: source.mute)
         wait(lambda: get(gateway.client("op-1"), "/api/v1/status")["nodes"][1]["state"] == "silent")
+        time.sleep(2 * LOOK_S)  # who is silent for less than a look at it is not seen to be
         assert repairs(gateway)["repaired_total"] == 0
         source.mute = source.falls_mute_at_copy = False
         wait(lambda: repairs(gateway)["repaired_total"] == 1, within_s=10)
