@@ -92,8 +92,9 @@ class Counters:
 
     def wait_turn(self, since_s: float) -> None:
         """Add the time since `since_s` to what waited for the rate: part of a send, and not the link's."""
-        self.wait("rate", since_s)
-        self.waits_s["link"] -= trio.current_time() - since_s
+        took_s = trio.current_time() - since_s
+        self.waits_s["rate"] += took_s
+        self.waits_s["link"] -= took_s
 
     def evidence(self, processor_ratio: float) -> Evidence:
         """Return what tells what bound the transfer; `processor_ratio`: processor time per elapsed time."""

@@ -188,7 +188,13 @@ async def test_no_more_encoders_run_than_were_asked_for_whatever_they_encode(mon
 def test_an_encoder_lets_the_loop_run(name: str) -> None:
     image = Image(rows=1024, columns=1024).encode()  # one strip
     encode_checked(get_encoding(name), IMAGE, prove=False)  # what it imports is there
-    thread = threading.Thread(target=lambda: encode_checked(get_encoding(name), image, prove=False))
+    shares = [_longest_share(lambda: encode_checked(get_encoding(name), image, prove=False)) for _ in range(3)]
+    assert min(shares) < 0.5  # in each of three, where it does not let go; in one or two, where the machine is busy
+
+
+def _longest_share(work: Callable[[], object]) -> float:
+    """Do `work` in a thread; return for how much of its time this one was kept waiting at once."""
+    thread = threading.Thread(target=work)
     longest_s, begin_s = 0.0, time.perf_counter()
     before_s = begin_s
     thread.start()
@@ -196,4 +202,4 @@ def test_an_encoder_lets_the_loop_run(name: str) -> None:
         time.sleep(0)  # lets go of the interpreter's lock, and must get it back
         now_s = time.perf_counter()
         longest_s, before_s = max(longest_s, now_s - before_s), now_s
-    assert longest_s < (before_s - begin_s) / 2
+    return longest_s / (before_s - begin_s)
