@@ -131,5 +131,5 @@ def _copy(path: str, target: Path, item: Item) -> None:
         os.rename(temporary, target)
         disk.flush_folder(str(target.parent))
     finally:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError):  # renamed, as it was to be
             os.unlink(temporary)

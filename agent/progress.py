@@ -198,7 +198,7 @@ def open_progress(*, as_json: bool, stream: TextIO) -> Iterator[Progress]:
 
 
 def _is_terminal(stream: TextIO) -> bool:
-    with contextlib.suppress(io.UnsupportedOperation, ValueError):
+    with contextlib.suppress(io.UnsupportedOperation, ValueError):  # no terminal: captured, or closed
         return stream.isatty()
     return False
 

@@ -65,7 +65,7 @@ def simulated() -> None:
 async def sink(host: str) -> None:
     async def drain(stream: trio.SocketStream) -> None:
         async with stream:
-            with contextlib.suppress(trio.BrokenResourceError):
+            with contextlib.suppress(trio.BrokenResourceError):  # the sender ends as it likes
                 while await stream.receive_some(1 << 20):
                     pass
 

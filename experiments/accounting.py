@@ -41,7 +41,7 @@ def _make(names: Sequence[str]) -> list[Path]:
 
 def mount_point() -> Path | None:
     """Return where the kernel's cgroup v2 tree is mounted and can be written, if anywhere."""
-    with suppress(OSError):
+    with suppress(OSError):  # no such tree here: /proc tells instead
         for line in Path("/proc/mounts").read_text().splitlines():
             _, place, kind, options, *_ = line.split()
             if kind == "cgroup2" and "rw" in options.split(","):

@@ -185,12 +185,12 @@ def lane_settings(profile: Profile, seed: int) -> dict[str, dict[str, Any]]:
 def _start(process: "subprocess.Popen[str]", settings: dict[str, Any]) -> None:
     assert process.stdin is not None
     assert process.stdout is not None
-    with suppress(BrokenPipeError):
+    with suppress(BrokenPipeError):  # it ended at once; what it did not say is asked for below
         process.stdin.write(json.dumps(settings) + "\n")
         process.stdin.flush()
     if process.stdout.readline() != "ready\n":
         raise LinkError("the userspace link did not start: is there /dev/net/tun?")
-    with suppress(PermissionError):
+    with suppress(PermissionError):  # not root: then it waits as others do
         os.setpriority(os.PRIO_PROCESS, process.pid, -10)  # a cable does not wait for a processor
 
 

@@ -99,7 +99,7 @@ def _open_clients(
         yield clients
     finally:
         for process, _ in clients:
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError):  # it has ended meanwhile
                 if process.returncode is None:
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()

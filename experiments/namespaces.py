@@ -163,7 +163,7 @@ def _end_all(name: str) -> None:
     """Kill what a dead process's servers and clients are still doing in its namespace."""
     if (NAMED / name).exists():
         for pid in call(program("ip"), "netns", "pids", name).split():
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError):  # it has ended meanwhile
                 os.kill(int(pid), signal.SIGKILL)
 
 

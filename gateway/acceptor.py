@@ -83,7 +83,7 @@ def _shut(accepted: socket.socket) -> Callable[[], None]:
     """Return what ends a connection whose handshake is under way: the loop sees its end and does the rest."""
 
     def shut() -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # the peer has gone already
             accepted.shutdown(socket.SHUT_RDWR)
 
     return shut

@@ -37,7 +37,7 @@ async def rehearse(database: Database, key: Ed25519PrivateKey) -> None:
     Raises:
         StorageError: the catalogue cannot be written.
     """
-    with contextlib.suppress(_TakenBackError):
+    with contextlib.suppress(_TakenBackError):  # as it is meant to end
         await database.write(lambda connection: _play(connection, key))
 
 

@@ -109,7 +109,7 @@ class Repairer:
     async def _serve_stocktakes(self) -> Never:
         rest_s = min(FIRST_STOCKTAKE_S, self._settings.stocktake_every_s)
         while True:
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(TimeoutError):  # it is time
                 async with asyncio.timeout(rest_s):
                     await self._old_disk.wait()
             self._old_disk.clear()
@@ -131,7 +131,7 @@ class Repairer:
                 log.warning("repair_waits", code=error.code, reason=error.message)
             except Exception as error:
                 log.error("repair_failed", exc_info=error)
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(TimeoutError):  # it is time
                 busy = self.short or self._damaged or self.draining.is_unsettled
                 async with asyncio.timeout(self._settings.repair_every_s if busy else IDLE_S):
                     await self._changed.wait()

@@ -195,7 +195,7 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
             running.stop()
             await serving
             repairing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
+            with contextlib.suppress(asyncio.CancelledError):  # ours, from the line before
                 await repairing
 
 

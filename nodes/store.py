@@ -227,7 +227,7 @@ class Store:
     def _is_sound(self, object_id: str) -> bool:
         """Tell whether a copy is here; a damaged one makes way."""
         if self._is_here(object_id):
-            with contextlib.suppress(NotStoredError, CorruptError):
+            with contextlib.suppress(NotStoredError, CorruptError):  # gone or damaged: then it is not here
                 self.check(object_id, deep=True)
                 return True
         return False

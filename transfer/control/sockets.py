@@ -26,7 +26,7 @@ NAME_BYTES_MAX: Final = 16  # TCP_CA_NAME_MAX
 
 def available() -> frozenset[str]:
     """Return the congestion controls that this system has loaded; empty where it does not say."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # not Linux
         return frozenset(AVAILABLE.read_text().split())
     return frozenset()
 
@@ -53,7 +53,7 @@ def congestion_of(socket: trio.socket.SocketType) -> str:
     """Return the name of the congestion control in use, "" where the system does not say."""
     if not hasattr(trio.socket, "TCP_CONGESTION"):
         return ""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # closed, or not TCP: not known
         raw: bytes = socket.getsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_CONGESTION, NAME_BYTES_MAX)
         return raw.rstrip(b"\0").decode("ascii", "replace")
     return ""
@@ -65,7 +65,7 @@ def effective(congestion: str | None) -> str:
         return "bbr"
     if congestion not in {AUTO, None}:
         return congestion or ""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # not Linux
         return DEFAULT.read_text().strip()
     return ""
 
@@ -84,7 +84,7 @@ def limit_unsent(socket: trio.socket.SocketType, size_bytes: int) -> None:
     """Let the kernel take bytes only while fewer than `size_bytes` wait unsent; nothing where it cannot."""
     option = getattr(trio.socket, "TCP_NOTSENT_LOWAT", None)
     if option is not None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # a hint, no more
             socket.setsockopt(trio.socket.IPPROTO_TCP, option, size_bytes)
 
 

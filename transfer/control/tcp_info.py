@@ -53,7 +53,7 @@ def read(socket: Socket) -> TcpInfo | None:
     """Ask the kernel; None on other systems, on old kernels, and for a socket that is closed or no TCP."""
     if sys.platform != "linux":
         return None
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # closed, or no TCP: none, as promised
         return parse(socket.getsockopt(IPPROTO_TCP, TCP_INFO, LAYOUT.size))
     return None
 

@@ -84,7 +84,7 @@ class ForkerLink:
     def _ask(self, order: bytes, *descriptors: int) -> bytes:
         """Return the answer, empty where there is none."""
         channel = self._open()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # the process died: no answer
             socket.send_fds(channel, [order], descriptors)
             return channel.recv(STATUS.size)
         return b""

@@ -214,7 +214,7 @@ class XenApiBackend:
         found: dict[str, Mapping[str, Any]] = {}
         for label in labels:
             for machine in self._session.call("VM.get_by_name_label", label):
-                with contextlib.suppress(NotStoredError):
+                with contextlib.suppress(NotStoredError):  # removed meanwhile
                     found[machine] = self._session.call("VM.get_record", machine)
         ours = [(key, each) for key, each in found.items() if records.is_ours(each, self._cluster)]
         return sorted(ours, key=lambda each: (not marks.is_marked(each[1], self._cluster), each[1]["uuid"]))

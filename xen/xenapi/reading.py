@@ -54,7 +54,7 @@ class Reading:
         """Read records; those that are gone are left out."""
         found: dict[str, Mapping[str, Any]] = {}
         for reference in {each for each in references if each != records.NULL}:
-            with contextlib.suppress(NotStoredError):
+            with contextlib.suppress(NotStoredError):  # removed meanwhile
                 found[reference] = self._session.call(f"{name}.get_record", reference)
         return found
 
