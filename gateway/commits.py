@@ -46,7 +46,8 @@ def commit(connection: Connection, transfer_id: str, owner: Peer, claim: Commit,
     if (claim.objects, claim.merkle_root) != (len(ids), root):
         raise ConflictError(
             f"transfer {transfer_id}: the sender commits {claim.objects} objects with root {claim.merkle_root[:64]}, "
-            f"here {len(ids)} are durable with root {root}; send the receipts that are missing, then commit again"
+            f"here {len(ids)} are durable with root {root}: receipts are missing, or a copy was found damaged since; "
+            "send again: what is stored is not sent twice"
         )
     return publish(connection, mine, len(ids), root, key)
 

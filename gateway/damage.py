@@ -7,7 +7,7 @@ itself, of the disk that it is on. Refuses to do: deciding what to repair (`gate
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, delete, func, or_, select, update
 
 from gateway.asides import take_back
 from gateway.clock import utc_now
@@ -15,7 +15,7 @@ from gateway.database import insert_new
 from gateway.disks import is_there
 from gateway.events import write_event
 from gateway.receiving import chunks, record, unmark_durable
-from gateway.schema import damage, replica, tally
+from gateway.schema import damage, object_, replica, tally, wish
 from transfer.receipts import ReceiptBatch
 
 EVENT_IDS_MAX: Final = 500
@@ -72,6 +72,18 @@ def note_found(connection: Connection, batches: Iterable[ReceiptBatch]) -> None:
         ids = [receipt.object_id for receipt in batch.receipts]
         for some in chunks(ids):
             connection.execute(delete(damage).where(damage.c.node_id == batch.node_id, damage.c.object_id.in_(some)))
+
+
+def forget_made_good(connection: Connection) -> None:
+    """Forget the damage of objects that have as many copies as are wished, whoever made them.
+
+    Such as the sender of an open transfer, which is told to send again what it has lost. Nobody was promised an
+    object that no commit showed: of that there is nothing to make good.
+    """
+    copies = select(func.count()).where(replica.c.object_id == damage.c.object_id, is_there()).scalar_subquery()
+    wished = select(wish.c.replicas).where(wish.c.object_id == damage.c.object_id).scalar_subquery()
+    shown = select(object_.c.object_id).where(object_.c.object_id == damage.c.object_id, object_.c.visible.is_(True))
+    connection.execute(delete(damage).where(or_(~shown.exists(), copies >= func.coalesce(wished, 1))))
 
 
 def open_damage(connection: Connection, limit: int) -> dict[str, list[bytes]]:

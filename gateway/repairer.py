@@ -19,7 +19,7 @@ from typing import Any, Final, Never, TypeVar
 
 import msgspec
 
-from gateway.damage import note_copied, note_found, open_damage
+from gateway.damage import forget_made_good, note_copied, note_found, open_damage
 from gateway.database import Database
 from gateway.draining import Draining, Left, count_claims
 from gateway.liveness import Nodes, candidate
@@ -229,8 +229,11 @@ class Repairer:
         self._due_s = max(self._due_s, now_s) + size_bytes / self._settings.repair_bytes_per_s
 
     async def _look_again_at_damage(self) -> None:
-        """Ask the nodes that lost copies whether they have them after all."""
-        known = await self._database.read(lambda link: open_damage(link, DAMAGE_MAX))
+        """Forget what was made good; ask the nodes that lost copies whether they have them after all."""
+        read = partial(open_damage, limit=DAMAGE_MAX)
+        if known := await self._database.read(read):
+            await self._database.write(forget_made_good)
+            known = await self._database.read(read)
         self._damaged = bool(known)
         live = {node.node_id: node for node in self._nodes.live(time.monotonic())}
         for node_id in known.keys() & live.keys():

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection, select, update
 
 from gateway import commits, transfers
-from gateway.damage import holders, note_copied, note_found, note_gone, open_damage, read_repairs
+from gateway.damage import forget_made_good, holders, note_copied, note_found, note_gone, open_damage, read_repairs
 from gateway.database import Database
 from gateway.disks import note_disk
 from gateway.events import list_events
@@ -117,6 +117,23 @@ def test_a_copy_made_elsewhere_makes_the_damage_good(write: Write) -> None:
     counts = {"damaged_total": 1, "repaired_total": 1, "moved_total": 0, "damaged_objects": 0, "lost_objects": 0}
     assert write(read_repairs) == counts
     assert [kind for kind, _ in write(kinds)] == ["object damaged", "object repaired"]
+
+
+def test_damage_is_made_good_by_whoever_stores_the_object_again(write: Write) -> None:
+    """A sender whose commit was refused for it sends to other nodes than the one that lost its copy."""
+    write(lambda link: link.execute(update(object_).where(object_.c.object_id.in_([A, B])).values(visible=True)))
+    write(lambda link: wish_each(link, {A: 2, B: 2, C: 2}))
+    write(lambda link: note_gone(link, "node-1", "disk-1", [A, B, C]))
+    write(forget_made_good)
+    assert write(lambda link: open_damage(link, 10)) == {"node-1": [A, B]}  # nobody was promised C
+    write(lambda link: record(link, [batch("node-3", "disk-3", A)]))
+    write(forget_made_good)
+    assert write(lambda link: open_damage(link, 10)) == {"node-1": [B]}
+    write(lambda link: note_gone(link, "node-2", "disk-2", [A]))
+    write(lambda link: note_gone(link, "node-3", "disk-3", [A]))
+    write(forget_made_good)
+    found = write(read_repairs)
+    assert (found["damaged_objects"], found["lost_objects"]) == (2, 1)
 
 
 def test_a_higher_wish_stays(write: Write) -> None:

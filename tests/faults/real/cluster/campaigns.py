@@ -101,7 +101,7 @@ def rot(task: "Task") -> None:
     """One replica for each number."""
     first = task.numbers.start
     site = Site(task.work / "data", nodes=3, replicas=2, node=ROT_NODE)
-    with open_running(site, task.work, task.journal, task.totals, at_once=2, count=60, first=first) as now:
+    with open_running(site, task.work, task.journal, task.totals, at_once=2, count=250, first=first) as now:
         now.load.begin()
         rotting = Rot(now, task.totals.seed)
         for number in task.numbers:
@@ -116,7 +116,12 @@ def rot(task: "Task") -> None:
     quarantined = sum(1 for _ in site.data.glob("nodes/*/quarantine/*"))
     if quarantined != task.totals.fired:
         task.totals.note("at the end", [f"{task.totals.fired} replicas rotted, {quarantined} are in quarantine"])
-    task.totals.more |= {"changes": rotting.counts, "healed": rotting.healed, "healed_s_max": rotting.healed_s_max}
+    task.totals.more |= {
+        "changes": rotting.counts,
+        "early": rotting.early,
+        "healed": rotting.healed,
+        "healed_s_max": rotting.healed_s_max,
+    }
 
 
 def partitions(task: "Task") -> None:

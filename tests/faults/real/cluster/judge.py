@@ -5,6 +5,7 @@ Three witnesses that do not ask each other: the gateway's listing, the nodes' fo
 trail. Refuses to do: repairing.
 """
 
+import contextlib
 import json
 import shutil
 import sqlite3
@@ -152,11 +153,10 @@ class Judge:
         return code, part.tail()
 
     def _sound_catalogue(self) -> list[str]:
-        with sqlite3.connect(f"file:{self._site.data / 'gateway/catalogue.db'}?mode=ro", uri=True) as link:
+        with contextlib.closing(self._site.open_catalogue()) as link:
             (answer,) = link.execute("PRAGMA integrity_check").fetchone()
             shown = link.execute("SELECT count(*), coalesce(sum(size_bytes), 0) FROM object WHERE visible").fetchone()
             totals = link.execute("SELECT objects, bytes FROM totals").fetchone()
-        link.close()
         problems = [] if answer == "ok" else [f"the catalogue: {answer}"]
         return problems + ([f"totals {totals}, and {shown} are shown"] if tuple(totals) != tuple(shown) else [])
 

@@ -1,9 +1,10 @@
 """Rot on the disks of a running cluster under load: one replica of an object is changed behind its node's back.
 
 Nothing is done about it. The scrubber must find it, and the gateway have the other replica copied, to the same node or
-another, so that the object lies again on as many disks as before, in files that are to the byte what they were. The
-other replica is left alone until then: what rots everywhere cannot be repaired. Refuses to do: rot that nobody could
-notice (a change that changes nothing).
+another, so that the object lies again on as many disks as before, in files that are to the byte what they were. (What
+rots before its commit is sent again by its sender, perhaps in another encoding.) The other replica is left alone until
+then: what rots everywhere cannot be repaired. Refuses to do: rot that nobody could notice (a change that changes
+nothing).
 """
 
 import contextlib
@@ -12,12 +13,17 @@ import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from blake3 import blake3
+
+from nodes.objectfile import HEADER_BYTES, decode_header
 from tests.faults.real.cluster.running import Running
 from tests.faults.real.corruption import CHANGES
+from transfer.errors import CorruptError
 
 WAIT_S: Final = (0.0, 0.3)
 ROTTEN_MAX: Final = 32  # at a time
 HEALED_S_MAX: Final = 60.0
+EARLY: Final = 0.2  # of the attempts, at what is stored and not committed
 LOOK_S: Final = 1.0  # between two looks at what the disks hold
 NODE: Final = {"scrub_every_s": 1.0, "scrub_bytes_per_s": 1 << 30}  # else found within a week
 
@@ -39,6 +45,7 @@ class Rot:
         self._held: dict[str, list[Path]] = {}
         self._looked_s = float("-inf")
         self.counts = {change.__name__: 0 for change in CHANGES}
+        self.early = 0  # of those of which no commit had told
         self.healed = 0
         self.healed_s_max = 0.0
 
@@ -58,10 +65,13 @@ class Rot:
             self._look()
 
     def _change(self, chance: random.Random, number: int) -> bool:
-        twice = [name for name, paths in self._replicas().items() if len(paths) > 1 and name not in self._rotten]
-        if len(twice) < 2:
+        early = chance.random() < EARLY
+        twice = [name for name, paths in self._replicas(early).items() if len(paths) > 1 and name not in self._rotten]
+        chosen = self._unshown(twice) if early else twice
+        if not chosen or len(twice) < 2:
             return False
-        name, other = chance.sample(sorted(twice), 2)
+        name = chance.choice(sorted(chosen))
+        other = chance.choice(sorted(set(twice) - {name}))
         path, change = chance.choice(self._held[name]), chance.choice(CHANGES)
         sound = [each.read_bytes() for each in self._held[name]]
         file = bytearray(path.read_bytes())
@@ -73,11 +83,18 @@ class Rot:
         words = f"rot {number}, {change.__name__} of {len(file)} bytes of {name} at {path.parents[3].name}"
         self._rotten[name] = _Rotten(sound, time.monotonic(), words)
         self.counts[change.__name__] += 1
+        self.early += early
         return True
 
-    def _replicas(self) -> dict[str, list[Path]]:
-        """Return where each object lies, as of a moment ago."""
-        if time.monotonic() - self._looked_s > LOOK_S:
+    def _unshown(self, names: list[str]) -> list[str]:
+        """Return those of which no commit has told yet."""
+        with contextlib.closing(self._running.site.open_catalogue()) as link:
+            shown = {object_id.hex() for (object_id,) in link.execute("SELECT object_id FROM object WHERE visible")}
+        return [name for name in names if name not in shown]
+
+    def _replicas(self, now: bool) -> dict[str, list[Path]]:
+        """Return where each object lies `now`, or as of a moment ago."""
+        if now or time.monotonic() - self._looked_s > LOOK_S:
             self._held = {}
             for path in sorted((self._running.site.data / "nodes").glob("*/objects/??/??/*")):
                 self._held.setdefault(path.name, []).append(path)
@@ -100,5 +117,15 @@ class Rot:
         count = 0
         for path in (self._running.site.data / "nodes").glob(f"*/objects/{name[:2]}/{name[2:4]}/{name}"):
             with contextlib.suppress(FileNotFoundError):  # put aside meanwhile
-                count += path.read_bytes() in each.sound
+                file = path.read_bytes()
+                count += file in each.sound or _is_sound(name, file)
         return count
+
+
+def _is_sound(name: str, file: bytes) -> bool:
+    """Tell whether a file is whole, and of this object: the judge fetches it in the end, and looks at its bytes."""
+    try:
+        header = decode_header(file)
+    except CorruptError:
+        return False
+    return header.record.object_id == name and header.stored_digest == blake3(file[HEADER_BYTES:]).digest()

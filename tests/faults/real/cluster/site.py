@@ -6,6 +6,7 @@ Refuses to do: starting them.
 """
 
 import json
+import sqlite3
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -90,6 +91,10 @@ class Site:
     def parts(self) -> list[Part]:
         """All that serve."""
         return [self.gateway, *self.nodes, self.agent]
+
+    def open_catalogue(self) -> sqlite3.Connection:
+        """Open the gateway's catalogue to look at it."""
+        return sqlite3.connect(f"file:{self.data / 'gateway/catalogue.db'}?mode=ro", uri=True)
 
     def part(self, name: str, *words: object) -> Part:
         """Return the part that runs a command; what is not a gateway or node runs on the workstation."""
