@@ -15,7 +15,7 @@ import trio
 
 from tests.control.link import PROFILES, Link, controlled
 from transfer.control import sockets, tcp_info
-from transfer.control.flows import advance, begin
+from transfer.control.flows import advance, begin, first_flows
 from transfer.control.readings import Limits
 from transfer.control.sampling import sample
 
@@ -43,7 +43,14 @@ def simulated() -> None:
         total_bytes = 59e6 if path.rate > 1e6 else 4.7 * path.rate
         fixed = {flows: seconds(name, kind, flows, total_bytes) for flows in FIXED}
         best = min(fixed, key=lambda flows: fixed[flows])
-        first = [controlled(Link(path, seed=seed, kind=kind), total_bytes=total_bytes).seconds for seed in SEEDS]
+        unknown = Limits(
+            first=first_flows(path.rtt_s, loss_based=kind == "cubic"),
+            loss_based=kind == "cubic",
+        )
+        first = [
+            controlled(Link(path, seed=seed, kind=kind), total_bytes=total_bytes, limits=unknown).seconds
+            for seed in SEEDS
+        ]
         learnt = controlled(Link(path, seed=1, kind=kind), seconds=30.0).state
         assert learnt
         limits = Limits(first=learnt.best, loss_based=kind == "cubic")

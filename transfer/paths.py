@@ -19,7 +19,6 @@ from transfer.link import Link
 from transfer.log import get_logger
 
 log = get_logger()
-FLOWS_FIRST: Final = 4  # until it is known what the link takes
 WORTH_S: Final = 2.0  # a transfer that took less has learnt nothing about flows
 PARTS_NAME: Final = "parts.json"
 
@@ -35,9 +34,9 @@ class KnownPath:
         self.link = Link()  # one for the whole transfer: the chooser and the encoders look at it too
 
     @property
-    def flows(self) -> int:
-        """With how many flows to begin."""
-        return self._facts.flows if self._facts else FLOWS_FIRST
+    def flows(self) -> int | None:
+        """With how many flows to begin; None: nothing is known."""
+        return self._facts.flows if self._facts else None
 
     async def recall(self) -> None:
         """Read what is remembered."""

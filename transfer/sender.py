@@ -19,6 +19,7 @@ from transfer.api import OFFER_OBJECTS_MAX, Commit, CommitReceipt, Go, Node, Off
 from transfer.chooser import open_chooser
 from transfer.client import GatewayClient
 from transfer.control import sockets
+from transfer.control.flows import first_flows
 from transfer.control.gate import Gate
 from transfer.control.priority import Priority
 from transfer.control.readings import Limits
@@ -156,10 +157,11 @@ class _Transfer:
     async def _serve_flows(self, go: Go) -> None:
         """Keep the flows, and steer their number, until everything is settled and they have ended."""
         options, path = self._options, self._path
+        loss_based = sockets.is_loss_based(sockets.effective(options.congestion))
         limits = Limits(
-            first=options.flows or path.flows,
+            first=options.flows or path.flows or first_flows(self._client.rtt_s, loss_based=loss_based),
             most=min(FLOWS_MAX, FLOWS_MAX_NODE * len(go.nodes)),
-            loss_based=sockets.is_loss_based(sockets.effective(options.congestion)),
+            loss_based=loss_based,
         )
         fleet = Fleet(
             self._ledger, go, converse=self._converse, renew=self._client.renew, patience_s=self._chooser.patience_s

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.control.link import ADSL, LAN, MSS, PROFILES, TANET, WAN, Link, Path, changed, controlled, fixed
-from transfer.control.flows import Phase, State, advance, begin
+from transfer.control.flows import Phase, State, advance, begin, first_flows
 from transfer.control.readings import Limits, Reading, Sample
 
 FIXED = (1, 2, 4, 8, 16, 24, 32, 48, 64)
@@ -27,6 +27,12 @@ def test_converges_within_five_percent_of_the_best_fixed_number(name: str, kind:
     assert settled.goodput >= 0.95 * best_fixed(path, kind)
 
 
+def test_a_long_way_begins_with_more_flows() -> None:
+    round_trips_s = (0.0, 0.0004, 0.04, 0.06, 0.08, 0.6)
+    assert [first_flows(rtt_s, loss_based=True) for rtt_s in round_trips_s] == [4, 4, 4, 9, 16, 16]
+    assert [first_flows(rtt_s, loss_based=False) for rtt_s in round_trips_s] == [4] * 6
+
+
 def test_a_lan_needs_few_flows() -> None:
     trace = controlled(Link(LAN), seconds=10.0)
     assert trace.goodput >= 0.99 * LAN.rate
@@ -35,9 +41,10 @@ def test_a_lan_needs_few_flows() -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_long_lossy_link_gets_many_flows_soon(seed: int) -> None:
-    trace = controlled(Link(WAN, seed=seed), total_bytes=59e6)
-    assert trace.seconds < 7.5  # the floor is 4.7 s; 64 flows from the start need 5.1 s
-    assert max(flows for at_s, flows in trace.changes if at_s < 2.6) >= 32
+    limits = Limits(first=first_flows(WAN.rtt_s, loss_based=True), loss_based=True)
+    trace = controlled(Link(WAN, seed=seed), total_bytes=59e6, limits=limits)
+    assert trace.seconds < 5.8  # the floor is 4.7 s; 64 flows from the start need 5.1 s
+    assert max(flows for at_s, flows in trace.changes if at_s < 2.2) == 64
 
 
 @pytest.mark.parametrize("seed", range(3))

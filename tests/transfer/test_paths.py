@@ -9,7 +9,7 @@ from transfer.control.flows import State
 from transfer.control.part_memory import PARTS_MAX, STALE_S, Part
 from transfer.control.readings import Reading
 from transfer.link import UNKNOWN_BYTES_S
-from transfer.paths import FLOWS_FIRST, KnownPath
+from transfer.paths import KnownPath
 
 GATEWAY = "https://gateway.example:8443"
 FOUND = State(flows=48, base=Reading(flows=48, span_s=1.0, sent_bytes=11e6), rtt_s_min=0.08)
@@ -21,7 +21,7 @@ async def test_the_next_transfer_begins_with_what_worked(tmp_path: Path) -> None
     await path.remember(FOUND, seconds=10.0)
     again = KnownPath(tmp_path / "paths.json", GATEWAY, "cubic")
     link = again.link
-    assert (again.flows, link.bytes_s) == (FLOWS_FIRST, UNKNOWN_BYTES_S)
+    assert (again.flows, link.bytes_s) == (None, UNKNOWN_BYTES_S)
     await again.recall()
     assert again.flows == 48
     assert again.link is link  # those who look at it already see what was recalled
@@ -35,7 +35,7 @@ async def test_another_path_is_a_stranger(tmp_path: Path) -> None:
     for gateway, congestion in (("https://other.example:8443", "cubic"), (GATEWAY, "bbr")):
         other = KnownPath(tmp_path / "paths.json", gateway, congestion)
         await other.recall()
-        assert (other.flows, other.link.is_known) == (FLOWS_FIRST, False)
+        assert (other.flows, other.link.is_known) == (None, False)
 
 
 async def test_a_transfer_too_short_to_tell_leaves_no_trace(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ async def test_a_folder_that_cannot_be_written_fails_no_transfer(tmp_path: Path)
     path = KnownPath(tmp_path / "file" / "paths.json", GATEWAY, None)
     await path.recall()
     await path.remember(FOUND, seconds=10.0)
-    assert path.flows == FLOWS_FIRST
+    assert path.flows is None
 
 
 async def test_a_link_that_was_measured_before_the_file_was_read_stays_as_measured(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 A step changes the number, waits until the flows have settled, measures, and compares with the number before.
 
     start  x4 at once, unmeasured, while a loss-based congestion control loses packets before an empty queue
-    first  the first flows are measured again until they no longer speed up
+    first  4, and more where the way is long; they are measured again until they no longer speed up
     ramp   x2 (x4 where a loss-based one sees loss and an empty queue) while that earns; then by a quarter
     trim   after growth that earned nothing: fewer, a quarter at a time, while that loses nothing
     hold   the best number; probes up and down in turn, more and more seldom while they earn nothing
@@ -30,6 +30,9 @@ FULL_S: Final = 0.001  # below, round trips grow by the machine's own doing
 CONGESTED_RATIO: Final = 0.05  # retransmitted, with a queue: flows push each other's packets out
 LINK_RATIO_MIN: Final = 0.3  # of the flows' time: below, the link is not what binds
 EVIDENCE_BYTES: Final = 2 * 1448  # retransmitted within one sample
+FIRST: Final = 4
+FIRST_MAX: Final = 16
+FIRST_S: Final = 0.04  # round trip; above, a flow that loses a packet comes back as the square of it more slowly
 FAR_S: Final = 0.03  # round trip; below, a flow recovers from a loss soon enough
 SPEEDING_UP_RATIO: Final = 1.1  # from one reading to the next: the first flows are still on their way up
 CHANGED_RATIO: Final = 0.35  # of goodput, and for so many samples: the link is another one
@@ -81,6 +84,11 @@ class State:
     def best_goodput_bytes_s(self) -> float:
         """Return the goodput at the best number, 0.0 before the first reading."""
         return self.base.goodput_bytes_s if self.base else 0.0
+
+
+def first_flows(rtt_s: float, *, loss_based: bool) -> int:
+    """Return how many flows to begin with on a path of which only the round trip is known (0.0: not even that)."""
+    return min(FIRST_MAX, round(FIRST * max(1.0, rtt_s / FIRST_S) ** 2)) if loss_based else FIRST
 
 
 def begin(limits: Limits) -> State:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of the number of flows. `first`: remembered from the path, or 4.
+    """Bounds of the number of flows. `first`: remembered from the path, or by its round trip.
 
     `loss_based`: the flows' congestion control takes each loss for congestion (CUBIC, Reno; not BBR).
     """
