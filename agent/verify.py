@@ -5,7 +5,7 @@ The nodes do the reading, so no image crosses the link. Refuses to do: repair.
 
 import ssl
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence, Set
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ PATIENCE_S: Final = 30.0
 CHECK_OBJECTS: Final = 256
 DEEP_OBJECTS: Final = 16  # so that an answer comes within seconds
 UNDER_WAY: Final = 2
+MISSING: Final = "missing"  # a problem: the node does not have what it is to hold
 
 
 def run(*, credentials: Path, deep: bool = False, as_json: bool = False) -> int:
@@ -47,31 +48,44 @@ def run(*, credentials: Path, deep: bool = False, as_json: bool = False) -> int:
 class _Verify:
     def __init__(self, *, deep: bool) -> None:
         self._deep = deep
+        self._named: dict[str, list[str]] = {}  # the nodes that are to hold it, by object
         self._sound: dict[str, int] = {}  # replicas found sound, by object
         self._problems: list[dict[str, str]] = []
 
     async def run(self, credentials: Path) -> dict[str, Any]:
         loaded = credentials_file.load(credentials)
-        wanted: dict[str, list[str]] = defaultdict(list)
         async with GatewayClient(loaded, patience_s=PATIENCE_S) as client:
-            async for stored in client.iterate_objects():
-                self._sound[stored.object_id] = 0
-                for node_id in stored.node_ids:
-                    wanted[node_id].append(stored.object_id)
-            go = await client.open_read(["check"])
-            await self._check_all(client, go, wanted, client_context(loaded))
+            return await self.check(client, client_context(loaded))
+
+    async def check(self, client: GatewayClient, context: ssl.SSLContext) -> dict[str, Any]:
+        await self._look(client, context)
+        # A copy may have been moved to another node since it was listed.
+        if moved := {each["object"] for each in self._problems if each["problem"] == MISSING}:
+            self._problems = [each for each in self._problems if each["object"] not in moved]
+            for object_id in moved:
+                del self._named[object_id], self._sound[object_id]
+            await self._look(client, context, moved)
         return {
             "objects": len(self._sound),
-            "replicas": sum(map(len, wanted.values())),
+            "replicas": sum(map(len, self._named.values())),
             "sound_replicas": sum(self._sound.values()),
             "lost_objects": sorted(object_id for object_id, sound in self._sound.items() if not sound),
             "deep": self._deep,
             "problems": self._problems,
         }
 
-    async def _check_all(
-        self, client: GatewayClient, go: Go, wanted: dict[str, list[str]], context: ssl.SSLContext
-    ) -> None:
+    async def _look(self, client: GatewayClient, context: ssl.SSLContext, these: Container[str] | None = None) -> None:
+        """Check everything, or `these` objects, where the gateway lists them now."""
+        wanted: dict[str, list[str]] = defaultdict(list)
+        async for stored in client.iterate_objects():
+            if these is None or stored.object_id in these:
+                self._named[stored.object_id] = stored.node_ids
+                self._sound[stored.object_id] = 0
+                for node_id in stored.node_ids:
+                    wanted[node_id].append(stored.object_id)
+        await self._check_all(await client.open_read(["check"]), wanted, context)
+
+    async def _check_all(self, go: Go, wanted: dict[str, list[str]], context: ssl.SSLContext) -> None:
         nodes = {node.node_id: node for node in go.nodes}
         async with trio.open_nursery() as nursery:
             for node_id, object_ids in wanted.items():
@@ -81,7 +95,7 @@ class _Verify:
                     self._note(node_id, object_ids, "unreachable")
 
     async def _check_node(self, node: Node, go: Go, object_ids: Sequence[str], context: ssl.SSLContext) -> None:
-        left = list(object_ids)
+        left = dict.fromkeys(object_ids)
         try:
             with first_error_only():
                 address = Address(node.host, node.port)
@@ -89,9 +103,9 @@ class _Verify:
                 async with open_flow(address, secured, go.ticket, node_id=node.node_id) as flow:
                     await self._converse(flow, node, left)
         except FascicleError as error:
-            self._note(node.node_id, left, error.code)
+            self._note(node.node_id, [*left], error.code)
 
-    async def _converse(self, flow: Flow, node: Node, left: list[str]) -> None:
+    async def _converse(self, flow: Flow, node: Node, left: dict[str, None]) -> None:
         """Check `left`, taking out of it what has been answered."""
         size = DEEP_OBJECTS if self._deep else CHECK_OBJECTS
         places = trio.Semaphore(UNDER_WAY)
@@ -109,21 +123,21 @@ class _Verify:
             nursery.start_soon(ask)
             async for frame in flow.frames():
                 if isinstance(frame, Checked):
-                    answered = self._take(node.node_id, frame, key, set(left))
-                    left[:] = [object_id for object_id in left if object_id not in answered]
+                    for object_id in self._take(node.node_id, frame, key, left.keys()):
+                        del left[object_id]
                     places.release()
             nursery.cancel_scope.cancel()  # nothing more is answered, so nothing more may be asked
         if left:
             raise UnreachableError(f"{node.node_id} closed the flow")
 
-    def _take(self, node_id: str, checked: Checked, key: Ed25519PublicKey, left: set[str]) -> set[str]:
+    def _take(self, node_id: str, checked: Checked, key: Ed25519PublicKey, left: Set[str]) -> set[str]:
         """Take an answer; what it says of objects that are not `left` to be answered counts for nothing."""
         sound = {receipt.object_id.hex() for receipt in receipts.verify(checked.sound, key).receipts} & left
         for object_id in sound:
             self._sound[object_id] += 1
-        missing = {object_id.hex() for object_id in checked.missing} & left - sound
-        corrupt = {object_id.hex() for object_id in checked.corrupt} & left - sound - missing
-        self._note(node_id, sorted(missing), "missing")
+        missing = ({object_id.hex() for object_id in checked.missing} & left) - sound
+        corrupt = ({object_id.hex() for object_id in checked.corrupt} & left) - sound - missing
+        self._note(node_id, sorted(missing), MISSING)
         self._note(node_id, sorted(corrupt), "corrupt")
         return sound | missing | corrupt
 

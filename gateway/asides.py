@@ -1,23 +1,24 @@
-"""Copies that were put aside: from then on whatever a node signed of them before counts no more.
+"""Copies that were put aside, or found damaged: from then on whatever a node signed of them before counts no more.
 
 A receipt may lie at a sender for weeks, and the copy that it speaks of may have been put aside since. So a row of
-`aside` stays from the decision on, also when the file is deleted, until the node was asked again (`gateway.discards`)
+`aside` stays from the decision on, also when the file is deleted, until the node was asked again (`gateway.trash`)
 and has the object in its place. Units of work for `gateway.database`. Refuses to do: deciding what is put aside
 (`gateway.spares`, `gateway.extras`).
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, delete, select
 
 from gateway.clock import utc_now
-from gateway.database import insert_or_update
+from gateway.database import insert_new, insert_or_update
 from gateway.schema import aside, replica
 from transfer.protocol.messages import Reason
 from transfer.receipts import ReceiptBatch
 
 CHUNK = 1024  # ids in one IN list
+DAMAGED: Final = "damaged"  # a reason beside `Reason`
 
 
 def put_aside(connection: Connection, node_id: str, ids: Sequence[bytes], reason: Reason) -> None:
@@ -30,8 +31,20 @@ def put_aside(connection: Connection, node_id: str, ids: Sequence[bytes], reason
         connection.execute(delete(replica).where(replica.c.node_id == node_id, replica.c.object_id.in_(some)))
 
 
+def doubt(connection: Connection, node_id: str, ids: Sequence[bytes], at: str) -> None:
+    """Note that the node has only damaged files of these; copies that were put aside there stay so."""
+    rows = [{"object_id": one, "node_id": node_id, "reason": DAMAGED, "noted_at": at} for one in ids]
+    insert_new(connection, aside, rows)
+
+
+def were_put_aside(connection: Connection, node_id: str, ids: Sequence[bytes]) -> set[bytes]:
+    """Return those of the objects of which this catalogue had the node's copy put aside."""
+    mine = (aside.c.node_id == node_id, aside.c.object_id.in_(ids), aside.c.reason != DAMAGED)
+    return set(connection.execute(select(aside.c.object_id).where(*mine)).scalars())
+
+
 def doubted(connection: Connection, batches: Iterable[ReceiptBatch]) -> dict[str, list[bytes]]:
-    """Return, by node, the copies that the receipts name and that were put aside."""
+    """Return, by node, the copies that the receipts name and that were put aside or found damaged."""
     pairs = {
         (node_id, receipt.object_id)
         for batch in batches

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, delete, func, or_, select, update
 
-from gateway.asides import take_back
+from gateway.asides import doubt, take_back
 from gateway.clock import utc_now
 from gateway.database import insert_new
 from gateway.disks import is_there
@@ -22,7 +22,10 @@ EVENT_IDS_MAX: Final = 500
 
 
 def note_gone(connection: Connection, node_id: str, incarnation: str, ids: Sequence[bytes]) -> int:
-    """Write that this disk of the node holds these objects no longer; return of how many that is news."""
+    """Write that this disk of the node holds these objects no longer; return of how many that is news.
+
+    What it signed of them before counts no more, also where that comes only now.
+    """
     at = utc_now()
     news: list[bytes] = []
     for some in chunks(ids):
@@ -34,6 +37,7 @@ def note_gone(connection: Connection, node_id: str, incarnation: str, ids: Seque
         news += connection.execute(select(replica.c.object_id).where(*mine)).scalars()
         connection.execute(delete(replica).where(*mine))
     insert_new(connection, damage, [{"object_id": one, "node_id": node_id, "noted_at": at} for one in news])
+    doubt(connection, node_id, ids, at)
     unmark_durable(connection, news)
     _count(connection, "damaged", len(news))
     for start in range(0, len(news), EVENT_IDS_MAX):

@@ -13,10 +13,12 @@ from gateway.database import insert_or_update
 from gateway.schema import disk, replica
 
 
-def note_disk(connection: Connection, node_id: str, incarnation: str) -> None:
-    """Write that the node has this disk now, and none of those before."""
-    connection.execute(update(disk).where(disk.c.node_id == node_id).values(present=False))
+def note_disk(connection: Connection, node_id: str, incarnation: str) -> bool:
+    """Write that the node has this disk now, and none of those before; tell whether it had another one."""
+    others = (disk.c.node_id == node_id, disk.c.incarnation != incarnation, disk.c.present.is_(True))
+    replaced = connection.execute(update(disk).where(*others).values(present=False)).rowcount > 0
     insert_or_update(connection, disk, [{"node_id": node_id, "incarnation": incarnation, "present": True}])
+    return replaced
 
 
 def present_disks(connection: Connection) -> dict[str, str]:

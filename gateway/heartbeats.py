@@ -11,9 +11,9 @@ from functools import partial
 from typing import Any
 
 from gateway.database import Database
-from gateway.disks import note_disk
 from gateway.liveness import Nodes
 from gateway.metrics import Metrics
+from gateway.receiving import take_disk
 from gateway.signatures import NodeKeys
 from transfer import heartbeat
 from transfer.errors import FascicleError
@@ -65,7 +65,7 @@ class Heartbeats(asyncio.DatagramProtocol):
 
     async def _note(self, beat: Heartbeat) -> None:
         try:
-            await self._database.write(partial(note_disk, node_id=beat.node_id, incarnation=beat.incarnation))
+            await self._database.write(partial(take_disk, node_id=beat.node_id, incarnation=beat.incarnation))
         except FascicleError as error:
             self._disks.pop(beat.node_id, None)  # the next heartbeat tries again
             get_logger().warning("disk_not_noted", node_id=beat.node_id, problem=error.code)

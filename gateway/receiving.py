@@ -15,7 +15,7 @@ from sqlalchemy.sql import Select
 from gateway import schema
 from gateway.asides import without_doubted
 from gateway.database import insert_new, insert_or_update
-from gateway.disks import is_there, present_disks
+from gateway.disks import is_there, note_disk, present_disks
 from gateway.schema import object_, offered, replica
 from transfer.objects import Identity
 from transfer.receipts import Receipt, ReceiptBatch
@@ -69,18 +69,31 @@ def mark_durable(connection: Connection, transfer_key: int, replicas: int, objec
         )
 
 
-def unmark_durable(connection: Connection, object_ids: Sequence[bytes]) -> None:
-    """Take the mark from objects that have their replicas no longer, so that no open transfer commits them."""
+def unmark_durable(connection: Connection, object_ids: Sequence[bytes] | None = None) -> None:
+    """Take the mark from objects that have their replicas no longer, so that no open transfer commits them.
+
+    None: from whatever is offered, which takes a while.
+    """
     transfer = schema.transfer
     copies = select(func.count()).where(replica.c.object_id == offered.c.object_id, is_there()).scalar_subquery()
     joined = offered.join(transfer, transfer.c.transfer_key == offered.c.transfer_key)
     short = select(offered.c.transfer_key, offered.c.object_id).select_from(joined)
     short = short.where(offered.c.durable.is_(True), copies < transfer.c.replicas)
-    for key, object_id in list(rows_of(connection, short, offered.c.object_id, object_ids)):
+    if object_ids is None:
+        found = [*connection.execute(short)]
+    else:
+        found = [*rows_of(connection, short, offered.c.object_id, object_ids)]
+    for key, object_id in found:
         mine = (offered.c.transfer_key == key, offered.c.object_id == object_id)
         connection.execute(update(offered).where(*mine).values(durable=False))
         fewer = {"durable_objects": transfer.c.durable_objects - 1}
         connection.execute(update(transfer).where(transfer.c.transfer_key == key).values(fewer))
+
+
+def take_disk(connection: Connection, node_id: str, incarnation: str) -> None:
+    """Write which disk a node has now; no open transfer commits what was on another one alone."""
+    if note_disk(connection, node_id, incarnation):
+        unmark_durable(connection)
 
 
 def rows_of(connection: Connection, query: Select[Any], column: Any, ids: Sequence[Any]) -> Iterator[Any]:

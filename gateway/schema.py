@@ -143,7 +143,7 @@ spare: Final = Table(  # copies that may be put aside once they are so for long 
     **_CLUSTERED,
 )
 
-aside: Final = Table(  # copies that were put aside: what was signed of them before counts no more (`gateway.asides`)
+aside: Final = Table(  # copies put aside or damaged: what was signed of them before counts no more (`gateway.asides`)
     "aside",
     metadata,
     Column("object_id", LargeBinary, primary_key=True),

@@ -14,14 +14,14 @@ from typing import Final
 import msgspec
 from sqlalchemy import Connection, select
 
-from gateway.asides import take_back
+from gateway.asides import take_back, were_put_aside
 from gateway.audit import Audit
 from gateway.damage import note_found
 from gateway.database import Database
 from gateway.extras import held_of
 from gateway.repairlink import RepairLinks
 from gateway.runtime import running_s
-from gateway.schema import aside, object_
+from gateway.schema import object_
 from gateway.spares import begin_anew, is_orphan
 from gateway.trashplan import Facts, Verdict, judge
 from gateway.verifying import Verifier, by_node
@@ -175,11 +175,10 @@ class Page(msgspec.Struct, frozen=True):
 
 def _facts(connection: Connection, node_id: str, entries: Sequence[Discarded]) -> Facts:
     ids = _ids(entries)
-    mine = select(aside.c.object_id).where(aside.c.node_id == node_id, aside.c.object_id.in_(ids))
     return Facts(
         shown={one.object_id: one for one in held_of(connection, ids)},
         nobodys=is_orphan(connection, ids),
-        put_aside=set(connection.execute(mine).scalars()),
+        put_aside=were_put_aside(connection, node_id, ids),
     )
 
 

@@ -1,6 +1,7 @@
 """Folders with hostile names, on the way in and on the way out."""
 
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,9 @@ import pytest
 from agent.get import OutFolder
 from agent.sources import list_sources
 from agent.verify import _Verify
-from tests.flow.kit import listed, noise, open_cluster
+from tests.flow.kit import CONTEXT, listed, noise, open_cluster
 from transfer import receipts
+from transfer.api import Go, StoredObject
 from transfer.errors import UnusableFileError
 from transfer.inspection import SourceFile
 from transfer.objects import object_id
@@ -94,3 +96,32 @@ async def test_answer_about_objects_that_were_not_asked_for_counts_for_nothing(t
         assert answered == {mine.object_id.hex()}
         assert verify._sound == {mine.object_id.hex(): 1}
         assert verify._problems == []
+
+
+class _Listing:
+    """A gateway whose listing is another one each time that it is asked."""
+
+    def __init__(self, go: Go, *listings: list[StoredObject]) -> None:
+        self._go, self._listings = go, list(listings)
+
+    async def iterate_objects(self) -> AsyncIterator[StoredObject]:
+        for stored in self._listings.pop(0):
+            yield stored
+
+    async def open_read(self, _: object) -> Go:
+        return self._go
+
+
+async def test_a_copy_that_moved_since_it_was_listed_is_looked_for_where_it_is_now(tmp_path: Path) -> None:
+    """What does not lie where it is listed the second time is missing."""
+    async with open_cluster(tmp_path, "n1", "n2") as cluster:
+        stays, moved, lost = (noise(100, seed) for seed in (1, 2, 3))
+        cluster.nodes["n1"].put(stays)
+        cluster.nodes["n2"].put(moved)
+        first = [listed(stays, "n1"), listed(moved, "n1"), listed(lost, "n1")]
+        second = [listed(stays, "n1"), listed(moved, "n2"), listed(lost, "n1")]
+        verify = _Verify(deep=True)
+        found = await verify.check(_Listing(cluster.go("check"), first, second), CONTEXT)  # type: ignore[arg-type]
+        assert (found["replicas"], found["sound_replicas"]) == (3, 2)
+        assert found["lost_objects"] == [object_id(lost)]
+        assert found["problems"] == [{"object": object_id(lost), "node": "n1", "problem": "missing"}]

@@ -10,11 +10,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection, select, update
 
 from gateway import commits, transfers
+from gateway.asides import doubted, put_aside, take_back, were_put_aside
 from gateway.damage import forget_made_good, holders, note_copied, note_found, note_gone, open_damage, read_repairs
 from gateway.database import Database
 from gateway.disks import note_disk
 from gateway.events import list_events
-from gateway.receiving import record
+from gateway.receiving import record, take_disk
 from gateway.repairplan import Shortage
 from gateway.schema import object_
 from gateway.shortages import PAGE_OBJECTS, read_shortages
@@ -28,6 +29,7 @@ from transfer.tls import Peer
 
 Write = Callable[[Callable[[Connection], Any]], Any]
 BOTH = {"node-1", "node-2"}
+SENDER, KEY = Peer("ws-1", "workstation", "0" * 64), Ed25519PrivateKey.generate()
 A, B, C = (bytes([number]) * 32 for number in (1, 2, 3))
 
 
@@ -67,8 +69,6 @@ def test_a_copy_that_is_gone_is_forgotten_and_told_once(write: Write) -> None:
 
 def test_a_transfer_does_not_commit_what_is_damaged_before_its_commit(write: Write) -> None:
     """It is told to send again, and then commits; an object that keeps its wished replica is not in question."""
-    sender = Peer("ws-1", "workstation", "0" * 64)
-    key = Ed25519PrivateKey.generate()
     data = [b"damaged", b"fine"]
     ids = [object_id(one) for one in data]
     made = [
@@ -77,17 +77,52 @@ def test_a_transfer_does_not_commit_what_is_damaged_before_its_commit(write: Wri
     ]
     offers = [Offered(object_id=one, size_bytes=len(body)) for one, body in zip(ids, data, strict=True)]
     receipts = [ReceiptBatch("node-1", "disk-1", "t", made)]
-    write(lambda link: transfers.open_transfer(link, "t", OpenTransfer(), sender, open_max=9))
-    write(lambda link: transfers.offer(link, "t", sender, offers))
-    assert write(lambda link: transfers.take_receipts(link, "t", sender, receipts)) == 2
+    write(lambda link: transfers.open_transfer(link, "t", OpenTransfer(), SENDER, open_max=9))
+    write(lambda link: transfers.offer(link, "t", SENDER, offers))
+    assert write(lambda link: transfers.take_receipts(link, "t", SENDER, receipts)) == 2
     write(lambda link: note_gone(link, "node-1", "disk-1", [bytes.fromhex(ids[0])]))
     claim = Commit(objects=2, merkle_root=merkle_root(ids))
     with pytest.raises(ConflictError, match="here 1 are durable"):
-        write(lambda link: commits.commit(link, "t", sender, claim, key))
-    again = write(lambda link: transfers.offer(link, "t", sender, offers))
+        write(lambda link: commits.commit(link, "t", SENDER, claim, KEY))
+    again = write(lambda link: transfers.offer(link, "t", SENDER, offers))
     assert again.durable == {bytes.fromhex(ids[1])}
-    assert write(lambda link: transfers.take_receipts(link, "t", sender, receipts)) == 2
-    assert write(lambda link: commits.commit(link, "t", sender, claim, key))
+    assert write(lambda link: transfers.take_receipts(link, "t", SENDER, receipts)) == 1  # signed before the damage
+    assert write(lambda link: doubted(link, receipts)) == {"node-1": [bytes.fromhex(ids[0])]}
+    write(lambda link: take_back(link, receipts))  # the node was asked, and has it in its place
+    assert write(lambda link: transfers.take_receipts(link, "t", SENDER, receipts)) == 2
+    assert write(lambda link: commits.commit(link, "t", SENDER, claim, KEY))
+
+
+def test_a_transfer_does_not_commit_what_was_on_a_disk_that_is_replaced_before_its_commit(write: Write) -> None:
+    one, other = (Offered(object_id=object_id(data), size_bytes=len(data)) for data in (b"disk gone", b"elsewhere"))
+    first = batch("node-1", "disk-1", bytes.fromhex(one.object_id))
+    second = batch("node-2", "disk-2", bytes.fromhex(other.object_id))
+    write(lambda link: transfers.open_transfer(link, "t", OpenTransfer(), SENDER, open_max=9))
+    write(lambda link: transfers.offer(link, "t", SENDER, [one, other]))
+    assert write(lambda link: transfers.take_receipts(link, "t", SENDER, [first, second])) == 2
+    write(lambda link: take_disk(link, "node-1", "disk-1"))
+    assert write(lambda link: transfers.find(link, "t")).durable_objects == 2
+    write(lambda link: take_disk(link, "node-1", "disk-new"))
+    assert write(lambda link: transfers.find(link, "t")).durable_objects == 1
+    claim = Commit(objects=2, merkle_root=merkle_root([one.object_id, other.object_id]))
+    with pytest.raises(ConflictError, match="here 1 are durable"):
+        write(lambda link: commits.commit(link, "t", SENDER, claim, KEY))
+    again = write(lambda link: transfers.offer(link, "t", SENDER, [one, other]))
+    assert again.durable == {bytes.fromhex(other.object_id)}
+
+
+def test_a_receipt_that_comes_after_the_word_of_damage_does_not_count(write: Write) -> None:
+    """It was on its way, or came twice; of what was put aside on that node nothing changes."""
+    late = batch("node-1", "disk-1", D := b"\x04" * 32)
+    assert write(lambda link: note_gone(link, "node-1", "disk-1", [A, D])) == 1
+    write(lambda link: record(link, [batch("node-1", "disk-1", A), late]))
+    assert write(lambda link: holders(link, [A, D])) == {A: {"node-2"}}
+    assert write(lambda link: were_put_aside(link, "node-1", [A, D])) == set()
+    write(lambda link: put_aside(link, "node-1", [B], "orphan"))
+    write(lambda link: note_gone(link, "node-1", "disk-1", [B]))
+    assert write(lambda link: were_put_aside(link, "node-1", [A, B, D])) == {B}
+    write(lambda link: note_found(link, [late]))
+    assert write(lambda link: holders(link, [D])) == {D: {"node-1"}}
 
 
 def test_what_another_disk_or_of_unknown_objects_is_said_changes_nothing(write: Write) -> None:
