@@ -1,8 +1,8 @@
 """A network for each machine of a cluster, joined by this process's own, which cuts any of them from any other.
 
 A cut has a direction: packets from one to another are let fall on the way (`ip rule ... blackhole` where they are
-forwarded), so that neither side hears anything of it. All of it goes with the process. Refuses to do: anything to the
-networks of the machine itself.
+forwarded), so that neither side hears anything of it. Loss is of drawn packets, whoever sends them (nft's `numgen`).
+All of it goes with the process. Refuses to do: anything to the networks of the machine itself.
 """
 
 import ctypes
@@ -27,6 +27,7 @@ class Nets:
         self.addresses: dict[str, str] = {}
         self._spaces: dict[str, int] = {}
         self._cuts: set[tuple[str, str]] = set()
+        self._is_lossy = False
         for number, name in enumerate(names, start=1):
             self._add(name, number)
 
@@ -40,8 +41,17 @@ class Nets:
             self._cuts.add((source, target))
             self._rule("add", source, target)
 
+    def lose(self, share: float) -> None:
+        """Let this share of all packets fall."""
+        rule = f"numgen random mod 1000 < {round(1000 * share)} drop"
+        call(program("nft"), f"table ip loss {{ chain forwarded {{ type filter hook forward priority 0; {rule}; }}; }}")
+        self._is_lossy = True
+
     def heal(self) -> None:
-        """Join everything again."""
+        """Join everything again, and lose nothing."""
+        if self._is_lossy:
+            call(program("nft"), "delete table ip loss")
+            self._is_lossy = False
         for source, target in self._cuts:
             self._rule("del", source, target)
         self._cuts.clear()
