@@ -19,7 +19,7 @@ from typing import Final
 
 import trio
 
-from agent.items import Item, Outcome, Priority
+from agent.items import SPOOL, Item, Outcome, Priority
 from agent.queue import Queue
 from agent.retry import back_off_s, is_retryable, unusable_s
 from transfer.errors import FascicleError, NotDicomError, StorageError, TruncatedError, UnusableFileError
@@ -228,4 +228,19 @@ class _Lane:
 
 
 def _vanished(items: Sequence[Item], locate: Callable[[Item], Path]) -> list[Item]:
-    return [item for item in items if not os.path.lexists(locate(item))]
+    return [item for item in items if _is_gone(item, locate(item))]
+
+
+def _is_gone(item: Item, path: Path) -> bool:
+    """Tell whether a file is surely gone; an error says nothing, nor does a spool whose folder is away.
+
+    A watched file that comes back is found again; what the spool holds is looked for at the start only, so that an
+    image that was forgotten while its disk was away would wait for that.
+    """
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return item.source != SPOOL or path.parent.is_dir()
+    except OSError:
+        return False
+    return False

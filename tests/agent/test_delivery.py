@@ -1,7 +1,10 @@
 """One destination's task: batches by priority, back-off, parking; and a dead destination holds up no other."""
 
+import errno
 import itertools
+import os
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,10 +13,12 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.delivery import BATCH_FILES, Destination, Sent, outcome, portion
+from agent.delivery import BATCH_FILES, Destination, Sent, _vanished, outcome, portion
+from agent.intake import new_item
 from agent.items import File, Item, NewItem, Outcome, Priority
 from agent.queue import Queue, open_queue
 from agent.retry import CAP_S
+from agent.spool import open_spool
 from agent.supervise import supervise
 from transfer.errors import (
     CorruptError,
@@ -205,6 +210,36 @@ async def test_a_vanished_file_is_dropped(queue: Queue) -> None:
             while await queue.backlogs():
                 await queue.news.wait()
         nursery.cancel_scope.cancel()
+
+
+async def test_what_the_spool_holds_is_not_forgotten_while_its_disk_is_away(queue: Queue, tmp_path: Path) -> None:
+    async with open_spool(tmp_path / "spool", reserve_bytes=0) as spool:
+        incoming = await spool.begin("test")
+        await incoming.write(b"s")
+        image = new_item(await incoming.finish(), [A], Priority.NORMAL)
+        await queue.add([image])
+        gateway = Gateway(lambda found: UnusableFileError("cannot be read") if (tmp_path / "away").exists() else None)
+        destination = Destination(A, queue, gateway.deliver, lambda found: found.location(spool.ready))
+        spool.ready.rename(tmp_path / "away")
+        await destination._lanes[1]._attempt()
+        assert [(each.objects, each.parked) for each in await queue.backlogs()] == [(1, 0)]
+        (tmp_path / "away").rename(spool.ready)
+        await queue.hurry()
+        await run_until(queue, [destination], lambda: delivered(destination) == 1)
+
+
+def test_an_error_does_not_say_that_a_file_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = item(1)
+    (tmp_path / "a").write_bytes(b"a")
+    assert _vanished([found], lambda _: tmp_path / "gone") == [found]
+    assert _vanished([found], lambda _: tmp_path / "a" / "below") == [found]
+    for number in (errno.EACCES, errno.EIO, errno.ESTALE):
+        monkeypatch.setattr("os.lstat", partial(_fail, number))
+        assert _vanished([found], lambda _: tmp_path / "a") == []
+
+
+def _fail(number: int, path: Path) -> None:
+    raise OSError(number, os.strerror(number), path)
 
 
 async def test_an_item_that_fails_alone_waits_and_the_rest_is_done(queue: Queue) -> None:
