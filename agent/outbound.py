@@ -34,6 +34,7 @@ URGENCY: Final = {
     Priority.NORMAL: urgency.Priority.ROUTINE,
     Priority.BULK: urgency.Priority.ROUTINE,
 }
+Given = tuple[SourceFile, int]  # what the sender was given, and the id of its item
 PATIENCE_S: Final = 30.0  # then the batch failed, and the destination is backed off and shown as failing
 
 
@@ -71,10 +72,10 @@ class _Outbound:
         """Send a batch as one transfer; while a stat batch runs, others to this destination pause."""
         loaded = await trio.to_thread.run_sync(credentials.load, self._credentials)
         context = client_context(loaded)
-        items: dict[Path, int] = {}
+        given: list[Given] = []
         async with (
             GatewayClient(loaded, patience_s=PATIENCE_S, context=context) as client,
-            aclosing(self._sources(files, items)) as sources,
+            aclosing(self._sources(files, given)) as sources,
         ):
             options = replace(self._options, priority=URGENCY[priority])
             with first_error_only():
@@ -82,20 +83,22 @@ class _Outbound:
                     nursery.start_soon(serve_presence, self._gate, self._running, loaded.gateway, options.priority)
                     result = await send_files(client, sources, options, context=context, gate=self._gate)
                     nursery.cancel_scope.cancel()
-        return sent(result, items)
+        return sent(result, given)
 
-    async def _sources(self, files: AsyncIterator[Item], items: dict[Path, int]) -> AsyncGenerator[SourceFile, None]:
+    async def _sources(self, files: AsyncIterator[Item], given: list[Given]) -> AsyncGenerator[SourceFile, None]:
         async for item in files:
-            path = item.location(self._spool)
-            items[path] = item.item_id
-            yield SourceFile(path, item.name, item.file.size_bytes, named=False)
+            source = SourceFile(item.location(self._spool), item.name, item.file.size_bytes, named=False)
+            given.append((source, item.item_id))
+            yield source
 
 
-def sent(result: SendResult, items: dict[Path, int]) -> list[Sent]:
+def sent(result: SendResult, given: Sequence[Given]) -> list[Sent]:
     """Return the queue's view of a transfer; without the commit's receipt nothing is done."""
+    # Not by path: a file that changed since it was given is an item anew, and both states may be in one transfer.
+    items = {id(source): item_id for source, item_id in given}
     uncommitted = StorageError("the transfer ended without a receipt")
     found = []
     for outcome in result.outcomes:
         error = outcome.error or (uncommitted if result.receipt is None else None)
-        found.append(Sent(items[outcome.source.path], "" if error else outcome.object_id, error))
+        found.append(Sent(items[id(outcome.source)], "" if error else outcome.object_id, error))
     return found
