@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 
 from transfer import names
-from transfer.errors import ProtocolError, UnusableFileError
+from transfer.errors import UnusableFileError
 from transfer.inspection import SourceFile
 
 
@@ -49,14 +49,4 @@ def _source(path: Path, name: PurePath, *, named: bool) -> SourceFile:
         size_bytes = path.stat().st_size
     except OSError:
         size_bytes = 0  # whatever is wrong with it is said when it is opened
-    return SourceFile(path, _name(name), size_bytes, named)
-
-
-def _name(path: PurePath) -> str:
-    """Return the name, or none where it is too deep or long for one: that costs the name, not the image."""
-    name = names.from_path(path)
-    try:
-        names.check(name)
-    except ProtocolError:
-        return ""
-    return name
+    return SourceFile(path, names.usable(name), size_bytes, named)

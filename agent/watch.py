@@ -116,7 +116,7 @@ class Watcher:
             log.warning("watch_trouble", folder=self.folder, path=os.fsdecode(path), reason=reason)
 
     def _item(self, file: File) -> NewItem:
-        name = names.from_path(PurePath(os.fsdecode(os.path.relpath(file.path, self._root))))
+        name = names.usable(PurePath(os.fsdecode(os.path.relpath(file.path, self._root))))
         return NewItem(self.folder, file, name, self._priority, self._destinations)
 
 

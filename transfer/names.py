@@ -21,6 +21,16 @@ def from_path(path: PurePath) -> str:
     return quote_from_bytes(os.fsencode(path), safe="/")
 
 
+def usable(path: PurePath) -> str:
+    """Return the name of a relative path, or none where it is too deep or long: that costs the name, not the image."""
+    name = from_path(path)
+    try:
+        check(name)
+    except ProtocolError:
+        return ""
+    return name
+
+
 def to_path(name: str) -> PurePath:
     """Return the relative path of a name, safe to put under a folder.
 

@@ -15,6 +15,7 @@ from agent.items import File, NewItem, Outcome, Priority
 from agent.queue import Queue, open_queue
 from agent.walk import Pending, readable, settle, walk
 from agent.watch import Watcher
+from transfer import names
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def names(files: list[File]) -> list[str]:
+def names_of(files: list[File]) -> list[str]:
     return sorted(os.path.basename(os.fsdecode(file.path)) for file in files)
 
 
@@ -73,7 +74,7 @@ def test_only_regular_files_are_found_and_nothing_blocks_or_loops(folder: Path) 
     listener.bind(f"/proc/self/fd/{here}/socket")
     told: dict[bytes, str] = {}
     found = list(walk(os.fsencode(folder), [".*", "*.part"], told.__setitem__))
-    assert names(found) == ["a", "b"]
+    assert names_of(found) == ["a", "b"]
     assert {os.path.basename(path): reason for path, reason in told.items()} == {
         b"loop": "a link is not followed",
         b"link": "a link is not followed",
@@ -103,7 +104,7 @@ def test_a_file_replaced_by_a_fifo_or_link_is_not_opened(folder: Path) -> None:
     (folder / "link").symlink_to(folder / "fifo")
     told: dict[bytes, str] = {}
     files = [File(os.fsencode(folder / name), 1, 1) for name in ("fifo", "link", "gone")]
-    assert names(readable(files, told.__setitem__)) == ["fifo"]  # opened without waiting; the sender judges it
+    assert names_of(readable(files, told.__setitem__)) == ["fifo"]  # opened without waiting; the sender judges it
     assert [os.path.basename(path) for path in told] == [b"link"]
 
 
@@ -139,6 +140,20 @@ async def test_odd_names_travel_percent_encoded(
     await trio.sleep(2.0)
     await watcher.look()
     assert await taken(queue) == ["a%20b/caf%E9"]
+
+
+async def test_a_path_that_no_name_can_be_made_of_goes_without(
+    folder: Path, queue: Queue, autojump_clock: trio.testing.MockClock
+) -> None:
+    deep = folder.joinpath(*["d"] * names.DEPTH_MAX)
+    deep.mkdir(parents=True)
+    (deep / "a").write_bytes(b"x")
+    (folder / "b").write_bytes(b"x")
+    watcher = Watcher(str(folder), queue, destinations=["cloud"])
+    await watcher.look()
+    await trio.sleep(2.0)
+    assert await watcher.look() == 2
+    assert await taken(queue) == ["", "b"]  # the gateway refuses an offer whole for one name that it cannot take
 
 
 async def test_vanishing_files_are_passed_over(

@@ -74,6 +74,12 @@ def test_what_is_no_plain_relative_path_is_refused(name: str) -> None:
         names.check(name)
 
 
+def test_what_is_too_deep_or_long_goes_without_a_name() -> None:
+    assert names.usable(PurePath("a b/c")) == "a%20b/c"
+    assert names.usable(PurePath("/".join(["a"] * 257))) == ""
+    assert names.usable(PurePath("字" * 86)) == ""  # as shares of other systems may have
+
+
 def test_no_name_is_no_path_but_may_be_sent() -> None:
     names.check("")
     with pytest.raises(ProtocolError):
