@@ -228,12 +228,11 @@ class _Conversation:
         self._flow.answered([receipt.object_id for receipt in batch.receipts])
         await self._post(SignedReceipts(batch=stored.batch, signature=stored.signature))
         for receipt in batch.receipts:
-            item = self._under_way.pop(receipt.object_id, None)
-            if item is None:
+            if receipt.object_id not in self._under_way:
                 continue
-            if len(set(receipt.node_ids)) < self._replicas:
+            if len(set(receipt.node_ids)) < self._replicas:  # it stays under way, and so goes back with the flow's end
                 raise UnreachableError(f"{self._node.node_id} made fewer replicas than were asked for")
-            self._ledger.durable(item, self._node.node_id)
+            self._ledger.durable(self._under_way.pop(receipt.object_id), self._node.node_id)
 
     async def _take_refusal(self, item: Item, error: FascicleError, nursery: trio.Nursery) -> None:
         form = None if item.raw_only else item.chosen

@@ -9,6 +9,8 @@ import pytest
 import trio
 
 from nodes import credit
+from nodes.objectfile import Record
+from nodes.uploads import Uploads
 from tests.encodings.images import Image
 from tests.flow.kit import CONTEXT, Breaker, Cluster, noise, open_cluster
 from tests.gateway.kit import Gateway
@@ -22,6 +24,7 @@ from transfer.errors import FullError, SettingsError
 from transfer.inspection import SourceFile
 from transfer.objects import object_id
 from transfer.outcomes import SendOptions, SendResult
+from transfer.protocol.messages import Put
 from transfer.sender import send_files
 
 MANY = 1 << 60
@@ -98,6 +101,29 @@ async def test_object_that_the_only_node_with_a_flow_refuses_fails_instead_of_wa
         assert {type(outcome.error) for outcome in result.outcomes} == {FullError}
         assert len(result.outcomes) == 5
         assert result.receipt is None
+
+
+async def test_an_object_whose_receipt_names_too_few_replicas_goes_again(
+    tmp_path: Path, gateway: Gateway, client: GatewayClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replicate, hasty = Uploads._replicate, [True]
+
+    def replicate_not_at_first(uploads: Uploads, put: Put, record: Record) -> None:
+        if hasty and hasty.pop():
+            uploads._durable(record, [])
+        else:
+            replicate(uploads, put, record)
+
+    monkeypatch.setattr(Uploads, "_replicate", replicate_not_at_first)
+    async with open_cluster(tmp_path, gateway=gateway) as cluster:
+        for name in ("node-1", "node-2"):
+            await cluster.start(name)
+            cluster.advertise(name)
+        await wait_live(client, 2)
+        files = write(tmp_path / "in", 3, 20_000)
+        result = await send(client, files, flows=1, replicas=2)
+        assert_all_sent(cluster, result, files)
+        assert not hasty
 
 
 async def test_senders_without_a_place_come_when_they_were_told_and_end_well(
