@@ -148,10 +148,11 @@ class Fleet:
 
     async def _attempt(self, place: Place) -> bool:
         """Converse with one node to the end; true when the place left the node in good order."""
-        node = self._routes.pick(self._ledger.work.homes())
+        work = self._ledger.work
+        node = self._routes.pick(work.homes(), work.refusing(self._routes.node_ids))
         if place.node_id != node.node_id:
             place.node_id = node.node_id
-            self._ledger.work.wake()  # what was left for another node's flow may no longer be
+            work.wake()  # what was left for another node's flow may no longer be
         place.leaving = place.retired
         in_trouble = True
         try:
@@ -191,6 +192,8 @@ class Fleet:
             raise error if isinstance(error, UnauthorisedError) else UnreachableError(error.message) from error
         if not error.retry_after_s:  # else the ticket is good, and the gateway need not be asked by the whole crowd
             await self._renew_from(self._go.ticket)
+        flows = {place.node_id for place in self._places if place.flow is not None}
+        self._ledger.fail_refused(self._routes.node_ids | flows)  # there may be fewer nodes now than it was left to
 
     async def _renew_from(self, ticket: bytes) -> None:
         """Get a new ticket in place of `ticket`, unless another flow has got one already."""

@@ -101,6 +101,11 @@ class Ledger:
             self.work.give_back(item)
         return fate
 
+    def fail_refused(self, node_ids: set[str]) -> None:
+        """Settle what all of these nodes have refused; they are those that are left."""
+        for item in self.work.take_refused(node_ids):
+            self._settle(item, list(item.refused_by.values())[-1])
+
     def release(self, item: Item) -> None:
         """Let go of an object's bytes; they are read again if they must go again."""
         if item.body is not None:

@@ -32,12 +32,19 @@ class Routes:
         """Take the nodes that the gateway names now, best first; those that it no longer names are left."""
         self._nodes = {node.node_id: node for node in nodes}
 
-    def pick(self, wanted: Collection[str] = ()) -> Node:
-        """Return the node for the next flow, one of `wanted` without a flow first; count the flow until `close`."""
+    def pick(self, wanted: Collection[str] = (), refusing: Collection[str] = ()) -> Node:
+        """Return the node for the next flow, one of `wanted` without a flow first; count the flow until `close`.
+
+        Those that are `refusing` come last: in time it shows whether the others are there.
+        """
         order = {node_id: index for index, node_id in enumerate(self._nodes)}
         most = min(self._trouble[each] for each in order) + WANTED_TROUBLE
         first = {each for each in wanted if not self._flows[each] and self._trouble[each] <= most}
-        node_id = min(order, key=lambda each: (each not in first, self._trouble[each], self._load(each), order[each]))
+        rank = {
+            each: (each in refusing, each not in first, self._trouble[each], self._load(each), order[each])
+            for each in order
+        }
+        node_id = min(rank, key=rank.__getitem__)
         self._flows[node_id] += 1
         return self._nodes[node_id]
 

@@ -142,6 +142,19 @@ class Work:
         """Return the nodes that have a part of a large object that waits, or may come."""
         return {item.home for item in self._ready if item.home} | set(self.remembered.values())
 
+    def take_refused(self, node_ids: set[str]) -> list[Item]:
+        """Take everything that waits and that all of these nodes have refused: nobody else would."""
+        refused = [item for item in self._ready if node_ids <= item.refused_by.keys()]
+        for item in refused:
+            self._ready.remove(item)
+        self._note_taken()
+        return refused
+
+    def refusing(self, node_ids: set[str]) -> set[str]:
+        """Return those nodes that have refused all that waits, if anything does: a flow there would have nothing."""
+        waiting = [*self._ready, *self._plain]
+        return {each for each in node_ids if waiting and all(each in item.refused_by for item in waiting)}
+
     def take_nowait(self, node_id: str) -> Item | None:
         """Take the next object that could go and that this node has not refused, if there is one."""
         return self._take_from(self._ready, node_id)

@@ -1,12 +1,13 @@
 """A transfer ends, whatever becomes of its flows, and says of every file what became of it."""
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 from nodes import credit
 from nodes.objectfile import Record
@@ -15,12 +16,13 @@ from tests.encodings.images import Image
 from tests.flow.kit import CONTEXT, Breaker, Cluster, noise, open_cluster
 from tests.gateway.kit import Gateway
 from transfer import encoders, ledger, preparing
+from transfer.api import Go
 from transfer.chooser import _Fixed
 from transfer.client import GatewayClient
 from transfer.dicom.pixels import Pixels
 from transfer.encodings import IMAGE_ENCODINGS, encode_checked, get_encoding
 from transfer.encodings.interface import Encoding
-from transfer.errors import FullError, SettingsError
+from transfer.errors import FullError, SettingsError, UnreachableError
 from transfer.inspection import SourceFile
 from transfer.objects import object_id
 from transfer.outcomes import SendOptions, SendResult
@@ -124,6 +126,57 @@ async def test_an_object_whose_receipt_names_too_few_replicas_goes_again(
         result = await send(client, files, flows=1, replicas=2)
         assert_all_sent(cluster, result, files)
         assert not hasty
+
+
+@pytest.mark.parametrize("flows", [1, None])
+async def test_what_is_left_to_a_node_that_goes_away_fails_as_the_other_refused_it(
+    tmp_path: Path, gateway: Gateway, client: GatewayClient, monkeypatch: pytest.MonkeyPatch, flows: int | None
+) -> None:
+    async with open_cluster(tmp_path, gateway=gateway) as cluster:
+        for name in ("node-1", "node-2"):
+            await cluster.start(name)
+            cluster.advertise(name)
+        await wait_live(client, 2)
+        cluster.nodes["node-1"].store._room._reserve_bytes = math.inf
+        monkeypatch.setattr(client, "open_transfer", _and_then(client.open_transfer, cluster.nodes["node-2"].stop))
+        files = write(tmp_path / "in", 5, 20_000)
+        result = await send(client, files, flows=flows)
+        assert [type(outcome.error) for outcome in result.outcomes] == [FullError] * 5
+
+
+async def test_what_is_left_to_a_node_that_does_not_answer_ends_with_the_patience(
+    tmp_path: Path, gateway: Gateway, client: GatewayClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_cluster(tmp_path, gateway=gateway) as cluster:
+        for name in ("node-1", "node-2"):
+            await cluster.start(name)
+            cluster.advertise(name)
+        cluster.nodes["node-1"].store._room._reserve_bytes = math.inf
+        await wait_live(client, 2)
+        # the gateway reaches it, the sender does not
+        monkeypatch.setattr(client, "open_transfer", _unreachable(client.open_transfer, "node-2"))
+        monkeypatch.setattr(client, "renew", _unreachable(client.renew, "node-2"))
+        files = write(tmp_path / "in", 5, 20_000)
+        with pytest.raises(UnreachableError):
+            await send(client, files, flows=1, patience_s=1.0)
+
+
+def _and_then(call: Callable[[Any], Awaitable[Go]], then: Callable[[], None]) -> Callable[[Any], Awaitable[Go]]:
+    async def wrapper(asked: Any) -> Go:
+        go = await call(asked)
+        then()
+        return go
+
+    return wrapper
+
+
+def _unreachable(call: Callable[[Any], Awaitable[Go]], node_id: str) -> Callable[[Any], Awaitable[Go]]:
+    async def wrapper(asked: Any) -> Go:
+        go = await call(asked)
+        nodes = [replace(node, port=1) if node.node_id == node_id else node for node in go.nodes]
+        return replace(go, nodes=nodes)
+
+    return wrapper
 
 
 async def test_senders_without_a_place_come_when_they_were_told_and_end_well(

@@ -58,3 +58,11 @@ def test_nodes_that_the_gateway_no_longer_names_are_left() -> None:
     routes.update(nodes(1, 1, 1)[1:])
     assert routes.node_ids == {"node-2", "node-3"}
     assert picked(routes, 4) == {"node-2": 2, "node-3": 2}
+
+
+def test_nodes_that_refused_all_that_waits_come_last() -> None:
+    routes = Routes(nodes(1, 1))
+    for _ in range(4):
+        routes.close(routes.pick(refusing={"node-1"}).node_id, in_trouble=True)
+    assert routes.pick(refusing={"node-1"}).node_id == "node-2"
+    assert routes.pick(refusing={"node-1", "node-2"}).node_id == "node-1"

@@ -35,6 +35,17 @@ def test_what_is_given_back_goes_first() -> None:
     assert second is items[1]
 
 
+def test_what_all_nodes_have_refused_is_for_nobody() -> None:
+    work, items = filled(3)
+    items[0].refused_by.update(a=FullError("full"))
+    items[2].refused_by.update(a=FullError("full"), b=FullError("full"))
+    assert work.refusing({"a", "b"}) == set()
+    assert work.take_refused({"a", "b"}) == [items[2]]
+    assert [work.take_nowait("a"), work.refusing({"a", "b"})] == [items[1], {"a"}]
+    assert work.take_refused({"a"}) == [items[0]]
+    assert work.refusing({"a", "b"}) == set()
+
+
 def test_what_a_node_has_a_part_of_is_left_to_it_while_a_flow_there_is_expected() -> None:
     work, items = filled(2)
     items[0].home = "a"
