@@ -74,7 +74,8 @@ def _inspect_open(path: Path, descriptor: int, *, any_file: bool) -> Inspected:
     else:
         inspected = _inspect_large(path, descriptor, any_file=any_file)
     after = os.fstat(descriptor)
-    if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+    found = (inspected.size_bytes, after.st_size, after.st_mtime_ns)
+    if found != (before.st_size, before.st_size, before.st_mtime_ns):
         raise UnusableFileError(f"{path}: the file is changing; send it again when it is finished")
     return inspected
 
@@ -82,6 +83,8 @@ def _inspect_open(path: Path, descriptor: int, *, any_file: bool) -> Inspected:
 def _inspect_small(path: Path, descriptor: int, size_bytes: int, *, any_file: bool) -> Inspected:
     # Room for just this: a larger buffer, cut afterwards, is new memory from the system for every file.
     body = os.read(descriptor, size_bytes)
+    while len(body) < size_bytes and (more := os.read(descriptor, size_bytes - len(body))):
+        body += more  # file systems that are a program or a network may give less at once
     if not any_file:
         with _named(path):
             _judge(sop_class_of_complete(body))

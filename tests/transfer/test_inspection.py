@@ -46,6 +46,33 @@ def test_a_large_file_is_read_in_blocks_and_not_kept(path: Path, any_file: bool)
     assert {len(block) for block in again[:-1]} == {BLOCK_BYTES}
 
 
+@pytest.mark.parametrize("any_file", [False, True])
+@pytest.mark.parametrize("data", [dicom(), LARGE], ids=["small", "large"])
+def test_a_file_system_that_gives_less_at_once_gives_the_whole_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes, any_file: bool
+) -> None:
+    path.write_bytes(data)
+    read = os.read
+    monkeypatch.setattr(os, "read", lambda descriptor, length: read(descriptor, max(1, min(length // 3, 100_000))))
+    assert inspect(path, any_file=any_file).object_id == object_id(data)
+
+
+@pytest.mark.parametrize("data", [b"x" * 100, LARGE], ids=["small", "large"])
+def test_a_file_that_ends_before_its_length_is_refused(
+    path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes
+) -> None:
+    path.write_bytes(data)
+    read, left = os.read, [len(data) // 2]
+
+    def end_early(descriptor: int, length: int) -> bytes:
+        found = read(descriptor, min(length, left[0]))
+        left[0] -= len(found)
+        return found
+
+    monkeypatch.setattr(os, "read", end_early)
+    assert_unusable(path, UnusableFileError, "the file is changing", any_file=True)
+
+
 def test_a_symbolic_link_is_followed(path: Path, tmp_path: Path) -> None:
     path.write_bytes(dicom())
     (tmp_path / "link").symlink_to(path)
