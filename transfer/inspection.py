@@ -176,7 +176,7 @@ def blocks(path: Path, size_bytes: int) -> Iterator[bytes]:
     try:
         with path.open("rb", buffering=0) as file:
             length = 0
-            while block := file.read(BLOCK_BYTES):
+            while length <= size_bytes and (block := file.read(BLOCK_BYTES)):
                 length += len(block)
                 yield block
     except OSError as error:

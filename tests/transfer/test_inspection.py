@@ -220,6 +220,15 @@ def test_a_large_file_that_is_longer_or_shorter_by_now_is_refused_at_its_end(pat
         list(blocks(path, len(LARGE)))
 
 
+def test_a_large_file_that_grows_as_it_is_sent_is_refused_all_the_same(path: Path) -> None:
+    path.write_bytes(LARGE)
+    with path.open("ab") as file, pytest.raises(UnusableFileError, match="changed while it was sent"):
+        for number, block in enumerate(blocks(path, len(LARGE))):
+            assert number * BLOCK_BYTES <= len(LARGE)
+            file.write(block)
+            file.flush()
+
+
 def test_a_large_file_that_is_gone_by_now_is_refused(path: Path) -> None:
     with pytest.raises(UnusableFileError, match="reading failed: No such file"):
         list(blocks(path, 10))
