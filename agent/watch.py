@@ -104,8 +104,12 @@ class Watcher:
     async def _new_files(self) -> list[File]:
         walking = walk(self._root, self._ignore, self._trouble)
         found: list[File] = []
-        while len(found) < PENDING_MAX and (chunk := await trio.to_thread.run_sync(_next_chunk, walking)):
+        while chunk := await trio.to_thread.run_sync(_next_chunk, walking):
             found += await self._queue.unknown(self.folder, chunk)
+            if len(found) >= PENDING_MAX:  # what can never be taken must not keep out what comes behind it
+                found = await trio.to_thread.run_sync(readable, found, self._trouble)
+                if len(found) > PENDING_MAX // 2:
+                    break
         return found
 
     def _trouble(self, path: bytes, reason: str) -> None:

@@ -1,5 +1,6 @@
 """Which files are taken, when, and that nothing else blocks, loops or is touched."""
 
+import errno
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -11,6 +12,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent import watch
 from agent.items import File, NewItem, Outcome, Priority
 from agent.queue import Queue, open_queue
 from agent.walk import Pending, readable, settle, walk
@@ -140,6 +142,28 @@ async def test_odd_names_travel_percent_encoded(
     await trio.sleep(2.0)
     await watcher.look()
     assert await taken(queue) == ["a%20b/caf%E9"]
+
+
+async def test_many_files_that_cannot_be_read_do_not_keep_out_the_others(
+    folder: Path, queue: Queue, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def open_some(path: bytes, flags: int) -> int:
+        if b"locked" in path:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return os_open(path, flags)
+
+    os_open = os.open
+    monkeypatch.setattr(os, "open", open_some)
+    monkeypatch.setattr(watch, "CHUNK", 2)
+    monkeypatch.setattr(watch, "PENDING_MAX", 4)
+    for number in range(20):
+        (folder / f"{number:02}-{'locked' if number % 2 else 'open'}").write_bytes(b"x")
+    watcher = Watcher(str(folder), queue, destinations=["cloud"])
+    for _ in range(12):
+        await watcher.look()
+        await trio.sleep(2.0)
+    assert await taken(queue) == [f"{number:02}-open" for number in range(0, 20, 2)]
+    assert len(watcher.statistics().troubles) == 10
 
 
 async def test_a_path_that_no_name_can_be_made_of_goes_without(
