@@ -24,7 +24,7 @@ from transfer.control.bounds import bound_by
 from transfer.control.gate import Gate
 from transfer.control.presence import default_folder, serve_presence
 from transfer.control.priority import Priority
-from transfer.errors import SettingsError, UnusableFileError
+from transfer.errors import FascicleError, SettingsError, UnusableFileError
 from transfer.inspection import SourceFile
 from transfer.outcomes import Counters, SendOptions, SendResult
 from transfer.sender import send_files
@@ -153,8 +153,8 @@ class _Send:
         ignored = [outcome for outcome in result.outcomes if outcome.ignored]
         failed = [outcome for outcome in result.outcomes if outcome.error is not None and not outcome.ignored]
         reasons = [
-            *({"file": str(o.source.path), "code": o.error.code, "reason": o.error.message} for o in failed if o.error),
-            *({"file": "", "code": error.code, "reason": error.message} for error in self._unlisted),
+            *(_failure(str(o.source.path), o.error) for o in failed if o.error),
+            *(_failure("", error) for error in self._unlisted),
         ]
         counters = self._counters
         return {
@@ -171,9 +171,18 @@ class _Send:
             "bound_by": bound_by(counters.evidence(processor_ratio)),
             "timeline": counters.timeline,
             "receipt": result.receipt,
-            "ignored_files": [str(outcome.source.path) for outcome in ignored[:NAMED_MAX]],
+            "ignored_files": [_text(str(outcome.source.path)) for outcome in ignored[:NAMED_MAX]],
             "failures": reasons[:NAMED_MAX],
         }
+
+
+def _failure(file: str, error: FascicleError) -> dict[str, str]:
+    return {"file": _text(file), "code": error.code, "reason": _text(error.message)}
+
+
+def _text(found: str) -> str:
+    """Write what holds the name of a file as text that JSON can carry; bytes that are not UTF-8 as \\xNN."""
+    return found.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 async def _each(sources: list[SourceFile]) -> AsyncIterator[SourceFile]:
