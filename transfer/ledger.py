@@ -9,7 +9,7 @@ from typing import Final
 import trio
 
 from transfer import inspection
-from transfer.errors import FascicleError
+from transfer.errors import CorruptError, FascicleError
 from transfer.inspection import SourceFile
 from transfer.outcomes import Counters, Outcome
 from transfer.refusals import Fate, judge
@@ -89,7 +89,7 @@ class Ledger:
 
     def refused(self, item: Item, node_id: str, error: FascicleError) -> Fate:
         """Decide about an object that a node refused, and carry it out but for a pause."""
-        item.refusals += 1
+        item.damaged_count += isinstance(error, CorruptError)
         fate = judge(item, error, nodes=self.nodes, node_id=node_id, patient=self.patient)
         if fate is Fate.FAIL:
             self._settle(item, error)

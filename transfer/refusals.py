@@ -40,7 +40,7 @@ def judge(item: Item, error: FascicleError, *, nodes: set[str], node_id: str, pa
     """
     match error:
         case CorruptError():
-            return Fate.AGAIN if item.refusals < DAMAGED_MAX else Fate.FAIL
+            return Fate.AGAIN if item.damaged_count < DAMAGED_MAX else Fate.FAIL
         case SettingsError() if not item.raw_only:
             return Fate.AGAIN
         case FullError() | StorageError():

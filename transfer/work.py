@@ -41,7 +41,7 @@ class Item:
     body: bytes | None
     encoded: Encoded | None = None
     refused_by: dict[str, FascicleError] = field(default_factory=dict)
-    refusals: int = 0
+    damaged_count: int = 0  # how often it arrived damaged
     raw_only: bool = False
     chosen: tuple[Kind | str, str] | None = None  # kind and encoding, once it has been encoded or, if large, chosen
     furthest_block: int = 0  # of a large object: how far any flow has come with it

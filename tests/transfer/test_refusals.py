@@ -15,6 +15,8 @@ from transfer.errors import (
     UnauthorisedError,
     UnreachableError,
 )
+from transfer.ledger import Ledger
+from transfer.outcomes import Counters
 from transfer.refusals import DAMAGED_MAX, Fate, judge
 from transfer.work import Item
 
@@ -33,10 +35,9 @@ TABLE = [  # (error, patient, not any more)
 ]
 
 
-def item(*refused_by: str, refusals: int = 1) -> Item:
-    return Item(
-        "ab" * 32, 10, [], None, refused_by={node_id: FullError("full") for node_id in refused_by}, refusals=refusals
-    )
+def item(*refused_by: str, damaged_count: int = 1) -> Item:
+    refused = dict.fromkeys(refused_by, FullError("full"))
+    return Item("ab" * 32, 10, [], None, refused_by=refused, damaged_count=damaged_count)
 
 
 @pytest.mark.parametrize(("error", "patient", "impatient"), TABLE)
@@ -62,14 +63,26 @@ def test_an_encoding_that_a_node_does_not_know_is_left_off_and_raw_it_would_know
 
 def test_damage_is_forgiven_a_few_times() -> None:
     fates = [
-        judge(item(refusals=count), CorruptError("why"), nodes={"a"}, node_id="a", patient=True)
+        judge(item(damaged_count=count), CorruptError("why"), nodes={"a"}, node_id="a", patient=True)
         for count in range(1, DAMAGED_MAX + 2)
     ]
     assert fates == [Fate.AGAIN] * (DAMAGED_MAX - 1) + [Fate.FAIL] * 2
+
+
+async def test_waits_are_not_counted_as_damage() -> None:
+    ledger, one = Ledger(Counters(), patience_s=60.0), item(damaged_count=0)
+    ledger.nodes = {"a"}
+    ledger.take_answer(one, stored=False)
+    errors = [BusyError("why")] * 9 + [CorruptError("why")] * DAMAGED_MAX
+    fates = []
+    for error in errors:
+        ledger.work.take_nowait("a")
+        fates.append(ledger.refused(one, "a", error))
+    assert fates == [Fate.LATER] * 9 + [Fate.AGAIN] * (DAMAGED_MAX - 1) + [Fate.FAIL]
 
 
 def test_the_item_is_left_as_it_is() -> None:
     judged, same = item("b"), item("b")
     judge(judged, FullError("full"), nodes={"a", "b", "c"}, node_id="a", patient=True)
     assert judged.refused_by.keys() == same.refused_by.keys()
-    assert (judged.refusals, judged.raw_only) == (1, False)
+    assert (judged.damaged_count, judged.raw_only) == (1, False)
