@@ -16,7 +16,7 @@ from transfer.inspection import SourceFile
 def list_sources(path: Path) -> Iterator[SourceFile | UnusableFileError]:
     """Yield what is at `path`, in a stable order; a folder that cannot be listed is an error in its place."""
     base = PurePath(path.name or path.resolve().name)
-    if path.is_dir():
+    if os.path.isdir(path):
         yield from _walk(path, base, seen=set())
     else:
         yield _source(path, base, named=True)
@@ -38,7 +38,7 @@ def _walk(folder: Path, name: PurePath, *, seen: set[tuple[int, int]]) -> Iterat
         return
     for entry in ordered:
         path = folder / entry.name
-        if path.is_dir():  # not the entry's own, which raises for a link to itself
+        if os.path.isdir(path):  # not the entry's own or the path's, which raise; its opening says what is wrong
             yield from _walk(path, name / entry.name, seen=seen)
         else:
             yield _source(path, name / entry.name, named=False)

@@ -1,5 +1,6 @@
 """Folders with hostile names, on the way in and on the way out."""
 
+import errno
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -32,6 +33,22 @@ def test_link_to_itself_does_not_end_the_listing(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "a.dcm").write_bytes(b"a")
     assert [found.path.name for found in list_sources(tmp_path) if isinstance(found, SourceFile)] == ["a.dcm", "loop"]
+
+
+def test_what_cannot_be_looked_at_is_named_and_does_not_end_the_listing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stat_some(path: os.PathLike[str], **how: bool) -> os.stat_result:
+        if "locked" in os.fspath(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return stat(path, **how)
+
+    stat = os.stat
+    monkeypatch.setattr(os, "stat", stat_some)
+    for name in ("a.dcm", "locked.dcm", "z.dcm"):
+        (tmp_path / name).write_bytes(b"x")
+    found = [each for each in list_sources(tmp_path) if isinstance(each, SourceFile)]
+    assert [(each.path.name, each.size_bytes) for each in found] == [("a.dcm", 1), ("locked.dcm", 0), ("z.dcm", 1)]
 
 
 def test_folders_deeper_than_names_go_are_told_and_do_not_end_the_listing(tmp_path: Path) -> None:
