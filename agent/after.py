@@ -115,9 +115,16 @@ def _move(path: str, target: Path, item: Item) -> str:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
+        before = os.lstat(path)
         _copy(path, target, item)
-        os.unlink(path)
+        if _facts(os.lstat(path)) == _facts(before):  # else another stands there by now, to be sent: copying takes long
+            os.unlink(path)
     return str(target.parent)
+
+
+def _facts(found: os.stat_result) -> tuple[int, ...]:
+    """Return what is other for another file, and for the same one once it was written to."""
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _copy(path: str, target: Path, item: Item) -> None:

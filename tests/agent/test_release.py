@@ -1,5 +1,6 @@
 """What becomes of files that every destination has, and of those that changed meanwhile."""
 
+import errno
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -76,6 +77,36 @@ def test_move_to_another_file_system(folder: Path) -> None:
     finally:
         (target / "a").unlink(missing_ok=True)
         target.rmdir()
+
+
+@pytest.mark.parametrize("replaces", [True, False], ids=["another file", "rewritten"])
+def test_what_takes_the_place_of_a_file_while_it_is_copied_stays(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replaces: bool
+) -> None:
+    rename, fsync = os.rename, os.fsync
+
+    def rename_here_only(source: str, target: Path) -> None:
+        if source == str(folder / "a"):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), source)
+        rename(source, target)
+
+    def fsync_for_long(descriptor: int) -> None:
+        fsync(descriptor)
+        if replaces:
+            (tmp_path / "new").write_bytes(b"new")
+            rename(tmp_path / "new", folder / "a")
+        else:
+            alter_in_secret(folder / "a", b"new")
+        monkeypatch.setattr(os, "fsync", fsync)
+
+    item = sent(folder / "a", b"old")
+    monkeypatch.setattr(os, "rename", rename_here_only)
+    monkeypatch.setattr(os, "fsync", fsync_for_long)
+    (tmp_path / "sent").mkdir()
+    monkeypatch.setattr("agent.after.make_folder_durably", lambda _: None)
+    assert clear([item], Rule(str(folder), "move", str(tmp_path / "sent"))).forgotten == [item]
+    assert (folder / "a").read_bytes() == b"new"
+    assert (tmp_path / "sent" / "a").read_bytes() == b"old"
 
 
 def test_move_of_a_long_name_that_is_taken(folder: Path, tmp_path: Path) -> None:
