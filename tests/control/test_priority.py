@@ -1,6 +1,7 @@
 """Who goes first: within a process by a gate, between a user's processes by locks, on a slow link by small shares."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import subprocess
@@ -43,6 +44,16 @@ class Transfer:
 )
 def test_who_may_go(mine: Priority, present: set[Priority], expected: bool) -> None:
     assert may_go(mine, present) is expected
+
+
+def test_a_file_system_without_locks_ends_no_transfer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with announce(tmp_path, URL, STAT):
+        assert len(list(tmp_path.iterdir())) == 1
+        assert more_urgent(tmp_path, URL, ROUTINE) == set()
 
 
 def test_a_gate_pauses_the_less_urgent_until_the_more_urgent_have_gone() -> None:

@@ -77,6 +77,8 @@ def _is_held(path: Path) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
+    except OSError:  # a file system without locks tells nothing of others, and must not keep a transfer from going
+        return False
     finally:
         os.close(descriptor)
     return False
