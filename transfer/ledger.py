@@ -60,15 +60,16 @@ class Ledger:
         return [object_id for object_id, error in self._settled.items() if error is None]
 
     def take_answer(self, item: Item, *, stored: bool) -> None:
-        """Take the gateway's word on an offered object: stored already, or to be sent."""
+        """Take the gateway's word on an offered object: stored already, or to be sent.
+
+        One that failed before, under another name, is taken anew: its file may have been the reason. The gateway counts
+        what it calls stored as part of the transfer, and so must the claim at its end.
+        """
         object_id = item.object_id
         if (twin := self._items.get(object_id)) is not None:  # the same bytes under another name, still on their way
             twin.sources.extend(item.sources)
             self.release(item)
-        elif object_id in self._settled:
-            self.release(item)
-            self._report(item, self._settled[object_id], skipped=True)
-        elif stored:
+        elif stored or (object_id in self._settled and self._settled[object_id] is None):
             self.release(item)
             self._settled[object_id] = None
             self._report(item, None, skipped=True)

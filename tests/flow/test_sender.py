@@ -1,7 +1,7 @@
 """A transfer ends, whatever becomes of its flows, and says of every file what became of it."""
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,20 @@ from nodes.uploads import Uploads
 from tests.encodings.images import Image
 from tests.flow.kit import CONTEXT, Breaker, Cluster, noise, open_cluster
 from tests.gateway.kit import Gateway
-from transfer import encoders, ledger, preparing
-from transfer.api import Go
+from transfer import encoders, inspection, ledger, preparing
+from transfer.api import Go, Offered, Wanted
 from transfer.chooser import _Fixed
 from transfer.client import GatewayClient
 from transfer.dicom.pixels import Pixels
 from transfer.encodings import IMAGE_ENCODINGS, encode_checked, get_encoding
 from transfer.encodings.interface import Encoding
-from transfer.errors import FullError, SettingsError, UnreachableError
+from transfer.errors import FullError, SettingsError, UnreachableError, UnusableFileError
 from transfer.inspection import SourceFile
 from transfer.objects import object_id
-from transfer.outcomes import SendOptions, SendResult
+from transfer.outcomes import Counters, SendOptions, SendResult
 from transfer.protocol.messages import Put
 from transfer.sender import send_files
+from transfer.work import Item
 
 MANY = 1 << 60
 
@@ -177,6 +178,57 @@ def _unreachable(call: Callable[[Any], Awaitable[Go]], node_id: str) -> Callable
         return replace(go, nodes=nodes)
 
     return wrapper
+
+
+async def test_the_same_bytes_under_another_name_go_though_the_first_file_failed(
+    tmp_path: Path, gateway: Gateway, client: GatewayClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparing, "BATCH_FILES", 1)
+    async with open_cluster(tmp_path, "node-1", gateway=gateway) as cluster:
+        cluster.advertise("node-1")
+        await wait_live(client, 1)
+        (tmp_path / "other").write_bytes(b"x")
+        (first, data), (second, _) = write(tmp_path / "in", 2, inspection.BODY_BYTES_MAX + 1).items()
+        second.write_bytes(data)
+        counters, offer = Counters(), client.offer
+
+        async def offer_and_lose(transfer_id: str, objects: Sequence[Offered]) -> Wanted:
+            first.unlink(missing_ok=True)
+            return await offer(transfer_id, objects)
+
+        async def one_after_the_other() -> AsyncIterator[SourceFile]:
+            yield SourceFile(first, "first", len(data))
+            yield SourceFile(tmp_path / "other", "other", 1)  # a batch of one goes when the next file comes
+            while not counters.failed:
+                await trio.sleep(0.01)
+            yield SourceFile(second, "second", len(data))
+
+        monkeypatch.setattr(client, "offer", offer_and_lose)
+        options = SendOptions(any_file=True, flows=1)
+        with trio.fail_after(15):
+            result = await send_files(client, one_after_the_other(), options, context=CONTEXT, counters=counters)
+        assert {outcome.source.name: type(outcome.error) for outcome in result.outcomes} == {
+            "first": UnusableFileError,
+            "second": type(None),
+            "other": type(None),
+        }
+        assert result.receipt is not None
+        assert result.receipt.objects == 2
+
+
+async def test_what_failed_and_is_stored_by_then_is_part_of_the_claim() -> None:
+    """The gateway counts it so, and would not agree to a commit without it."""
+    books = ledger.Ledger(Counters(), patience_s=10.0)
+    sources = [SourceFile(Path(name), name, 1) for name in ("first", "second")]
+    first, second = (Item("ab" * 32, 1, [source], None) for source in sources)
+    books.take_answer(first, stored=False)
+    books.failed(first, UnusableFileError("gone"))
+    books.take_answer(second, stored=True)
+    assert books.durable_ids() == [second.object_id]
+    assert [(outcome.source, outcome.error is None) for outcome in books.outcomes] == [
+        (sources[0], False),
+        (sources[1], True),
+    ]
 
 
 async def test_senders_without_a_place_come_when_they_were_told_and_end_well(
