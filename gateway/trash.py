@@ -29,7 +29,7 @@ from gateway.watch import Watch
 from transfer.errors import FascicleError
 from transfer.heartbeat import Heartbeat
 from transfer.log import get_logger
-from transfer.protocol.messages import Discarded
+from transfer.protocol.messages import TRASH_OBJECTS_MAX, Discarded
 from transfer.receipts import ReceiptBatch
 
 PAUSE_S: Final = 0.2  # between pages
@@ -122,8 +122,11 @@ class TrashKeeper:
         """Ask nodes about copies that a receipt names and that were put aside: they are put back, if they are there."""
         live = self._live()
         for node_id in sorted(doubts.keys() & live.keys()):
+            ids = doubts[node_id]
             try:
-                await self._put_back(live[node_id], doubts[node_id], SIZE_UNKNOWN_BYTES, "gateway")
+                for start in range(0, len(ids), TRASH_OBJECTS_MAX):
+                    some = ids[start : start + TRASH_OBJECTS_MAX]
+                    await self._put_back(live[node_id], some, SIZE_UNKNOWN_BYTES, "gateway")
             except FascicleError as error:
                 log.warning("copies_not_recalled", node_id=node_id, code=error.code, reason=error.message)
 

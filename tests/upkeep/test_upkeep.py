@@ -13,6 +13,7 @@ from tests.repair.test_repairer import holders, repairs, store, wait
 from tests.upkeep.kit import Keepers, running
 from transfer.api import Commit, Offer, OpenTransfer, Receipts
 from transfer.merkle import merkle_root
+from transfer.protocol.messages import TRASH_OBJECTS_MAX
 from transfer.upkeep import Drain, SomeTrash
 
 
@@ -164,6 +165,21 @@ def test_a_receipt_of_a_copy_that_was_put_aside_counts_when_the_node_has_put_it_
         assert client.post(path, content=msgspec.json.encode(whole)).status_code == 409
         hold(nodes, "node-1", strays[0])  # sent once more
         assert post(client, path, whole)["objects"] == 3
+
+
+def test_more_copies_are_recalled_than_one_request_may_name(identities: Identities, tmp_path: Path) -> None:
+    """Else a sender with so many receipts at once would be told to send again for ever."""
+    with running(identities, tmp_path, trash_s=3600, transfer_idle_s=0.1) as (gateway, nodes):
+        strays = images(TRASH_OBJECTS_MAX + 1, seed="stray")
+        leave_uncommitted(gateway, nodes, *strays[:200])
+        leave_uncommitted(gateway, nodes, *strays[200:])
+        wait(lambda: len(nodes["node-1"].aside) == len(strays))
+        client = gateway.client("ws-2")
+        transfer_id = post(client, TRANSFERS, OpenTransfer())["transfer_id"]
+        post(client, f"{TRANSFERS}/{transfer_id}/offer", Offer(objects=[one.offered() for one in strays]))
+        old = [nodes["node-1"].sign([one.receipt("node-1") for one in some]) for some in (strays[:200], strays[200:])]
+        answer = post(client, f"{TRANSFERS}/{transfer_id}/receipts", Receipts(receipts=old))
+        assert answer["objects"] == len(strays)
 
 
 @pytest.mark.campaign  # `make upkeep`
