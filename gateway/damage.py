@@ -12,7 +12,7 @@ from sqlalchemy import Connection, delete, func, or_, select, update
 from gateway.asides import doubt, take_back
 from gateway.clock import utc_now
 from gateway.database import insert_new
-from gateway.disks import is_there
+from gateway.disks import is_there, present_disks
 from gateway.events import write_event
 from gateway.receiving import chunks, record, unmark_durable
 from gateway.schema import damage, object_, replica, tally, wish
@@ -46,17 +46,22 @@ def note_gone(connection: Connection, node_id: str, incarnation: str, ids: Seque
     return len(news)
 
 
-def note_copied(connection: Connection, batch: ReceiptBatch, target: str, *, moved: bool = False) -> int:
+def note_copied(
+    connection: Connection, batch: ReceiptBatch, target: str, *, disk: str | None = None, moved: bool = False
+) -> int:
     """Write the receipts of copies that were made at `target`; return how many of them are news.
 
-    `moved`: not to repair anything, but for another copy to go (`gateway.balance`).
+    `disk`: of the target when the copies were asked for; one that came since has none of them. `moved`: not to repair
+    anything, but for another copy to go (`gateway.balance`).
     """
     ids = [receipt.object_id for receipt in batch.receipts if target in receipt.node_ids]
     before = holders(connection, ids)
     take_back(connection, [batch])
-    record(connection, [batch])
-    news = [object_id for object_id in ids if target not in before.get(object_id, set())]
-    _settle(connection, ids)
+    record(connection, [batch], present_disks(connection) | ({} if disk is None else {target: disk}))
+    after = holders(connection, ids)
+    made = [object_id for object_id in ids if target in after.get(object_id, set())]
+    news = [object_id for object_id in made if target not in before.get(object_id, set())]
+    _settle(connection, made)
     _count(connection, "moved" if moved else "repaired", len(news))
     if news:
         body = {"node_id": target, "from_node_id": batch.node_id, "object_ids": [one.hex() for one in news]}

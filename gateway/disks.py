@@ -2,15 +2,21 @@
 
 A disk's incarnation is in the node's heartbeats and receipts, signed. Replicas on a disk that was replaced are neither
 counted nor shown; when that disk comes back, they are again. A receipt from a disk of which nothing is known counts:
-the node's word came before its heartbeat. Units of work for `gateway.database`. Refuses to do: guesses from silence.
+the node's word came before its heartbeat. A receipt names copies on other nodes without their disks: of those it says
+nothing where the disk may be younger than the receipt. Units of work for `gateway.database`. Refuses to do: guesses
+from silence.
 """
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, select, update
+from sqlalchemy import ColumnElement, Connection, func, select, update
 
 from gateway.database import insert_or_update
-from gateway.schema import disk, replica
+from gateway.schema import disk, meta, replica, transfer
+from transfer.receipts import ReceiptBatch
+
+REPLACED: Final = "disk_replaced:"  # and the node's name, in `meta`: the last transfer that was opened before
 
 
 def note_disk(connection: Connection, node_id: str, incarnation: str) -> bool:
@@ -18,6 +24,9 @@ def note_disk(connection: Connection, node_id: str, incarnation: str) -> bool:
     others = (disk.c.node_id == node_id, disk.c.incarnation != incarnation, disk.c.present.is_(True))
     replaced = connection.execute(update(disk).where(*others).values(present=False)).rowcount > 0
     insert_or_update(connection, disk, [{"node_id": node_id, "incarnation": incarnation, "present": True}])
+    if replaced:
+        last = connection.execute(select(func.coalesce(func.max(transfer.c.transfer_key), 0))).scalar_one()
+        insert_or_update(connection, meta, [{"key": f"{REPLACED}{node_id}", "value": str(last)}])
     return replaced
 
 
@@ -25,6 +34,39 @@ def present_disks(connection: Connection) -> dict[str, str]:
     """Return the incarnation of each node's disk, where a heartbeat has told it."""
     rows = connection.execute(select(disk.c.node_id, disk.c.incarnation).where(disk.c.present.is_(True)))
     return {row.node_id: row.incarnation for row in rows}
+
+
+def gone_disks(connection: Connection) -> set[tuple[str, str]]:
+    """Return the disks that were replaced: node id, incarnation."""
+    rows = connection.execute(select(disk.c.node_id, disk.c.incarnation).where(disk.c.present.is_(False)))
+    return {(row.node_id, row.incarnation) for row in rows}
+
+
+def replaced_since(connection: Connection, transfer_ids: Iterable[str]) -> dict[str, set[str]]:
+    """Return, by transfer, the nodes whose disk was replaced since it was opened; of an unknown one: ever.
+
+    What a receipt of the transfer says of a copy there may be of the disk before.
+    """
+    query = select(meta.c.key, meta.c.value).where(meta.c.key.startswith(REPLACED))
+    lasts = {row.key.removeprefix(REPLACED): int(row.value) for row in connection.execute(query)}
+    found: dict[str, set[str]] = {}
+    for transfer_id in set(transfer_ids) if lasts else ():
+        opened = select(transfer.c.transfer_key).where(transfer.c.transfer_id == transfer_id)
+        key = connection.execute(opened).scalar_one_or_none() or 0
+        found[transfer_id] = {node_id for node_id, last in lasts.items() if key <= last}
+    return found
+
+
+def on_younger_disks(connection: Connection, batches: Iterable[ReceiptBatch]) -> dict[str, list[bytes]]:
+    """Return, by node, the copies of which only that node itself can tell whether its disk of now has them."""
+    signed = list(batches)
+    replaced = replaced_since(connection, (batch.transfer_id for batch in signed))
+    found: dict[str, set[bytes]] = {}
+    for batch in signed if replaced else ():
+        for receipt in batch.receipts:
+            for node_id in replaced[batch.transfer_id].intersection(receipt.node_ids) - {batch.node_id}:
+                found.setdefault(node_id, set()).add(receipt.object_id)
+    return {node_id: sorted(ids) for node_id, ids in found.items()}
 
 
 def is_there() -> ColumnElement[Any]:

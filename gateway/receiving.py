@@ -5,7 +5,8 @@ a commit; what a sender offered becomes durable for its transfer once as many re
 same receipts again change nothing. Refuses to do: signatures (`gateway.signatures`), commits, reads for people.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -15,7 +16,7 @@ from sqlalchemy.sql import Select
 from gateway import schema
 from gateway.asides import without_doubted
 from gateway.database import insert_new, insert_or_update
-from gateway.disks import is_there, note_disk, present_disks
+from gateway.disks import gone_disks, is_there, note_disk, present_disks, replaced_since
 from gateway.schema import object_, offered, replica
 from transfer.objects import Identity
 from transfer.receipts import Receipt, ReceiptBatch
@@ -33,8 +34,14 @@ _INSTANCE_FIELDS: Final = (
 _json = msgspec.json.Encoder()
 
 
-def record(connection: Connection, batches: Iterable[ReceiptBatch]) -> list[bytes]:
-    """Write what verified receipts say; return the ids of their objects. Copies that were put aside are left out."""
+def record(
+    connection: Connection, batches: Iterable[ReceiptBatch], others: Mapping[str, str] | None = None
+) -> list[bytes]:
+    """Write what verified receipts say; return the ids of their objects. Copies that were put aside are left out.
+
+    `others`: the disks of the other nodes that the receipts name, as they were when these were asked for. Without, they
+    are those of now, and what a receipt of before says of them is left out.
+    """
     signed = [(batch, receipt) for batch in batches for receipt in batch.receipts]
     insert_new(connection, object_, [_object_row(receipt) for _, receipt in signed])
     insert_new(
@@ -42,10 +49,19 @@ def record(connection: Connection, batches: Iterable[ReceiptBatch]) -> list[byte
         schema.instance,
         [_instance_row(receipt) for _, receipt in signed if receipt.identity.sop_instance_uid],
     )
-    disks = present_disks(connection)
-    rows = [row for batch, receipt in signed for row in _replica_rows(batch, receipt, disks)]
-    insert_or_update(connection, replica, without_doubted(connection, rows))
+    disks = present_disks(connection) if others is None else others
+    out = replaced_since(connection, (batch.transfer_id for batch, _ in signed)) if others is None else {}
+    rows = [row for batch, receipt in signed for row in _replica_rows(batch, receipt, disks, out)]
+    _write_replicas(connection, without_doubted(connection, rows))
     return [receipt.object_id for _, receipt in signed]
+
+
+def _write_replicas(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the rows; one of a disk that was replaced does not take the place of what is there now."""
+    gone = gone_disks(connection)
+    late = [row for row in rows if (row["node_id"], row["incarnation"]) in gone] if gone else []
+    insert_or_update(connection, replica, [row for row in rows if row not in late] if late else rows)
+    insert_new(connection, replica, late)
 
 
 def mark_durable(connection: Connection, transfer_key: int, replicas: int, object_ids: Iterable[bytes]) -> None:
@@ -122,8 +138,11 @@ def _instance_row(receipt: Receipt) -> dict[str, Any]:
     return {"object_id": receipt.object_id} | {name: getattr(identity, name) for name in _INSTANCE_FIELDS}
 
 
-def _replica_rows(batch: ReceiptBatch, receipt: Receipt, disks: dict[str, str]) -> Iterator[dict[str, Any]]:
-    for node_id in {batch.node_id, *receipt.node_ids}:
+def _replica_rows(
+    batch: ReceiptBatch, receipt: Receipt, disks: Mapping[str, str], out: Mapping[str, AbstractSet[str]]
+) -> Iterator[dict[str, Any]]:
+    others = set(receipt.node_ids) - {batch.node_id} - out.get(batch.transfer_id, set())
+    for node_id in {batch.node_id, *others}:
         yield {
             "object_id": receipt.object_id,
             "node_id": node_id,

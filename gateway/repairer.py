@@ -188,7 +188,9 @@ class Repairer:
             except FascicleError as error:
                 log.warning("copy_failed", source=job.source, target=job.target, code=error.code, reason=error.message)
                 return 0
-            news = await self._database.write(lambda link: note_copied(link, copies.batch, job.target, moved=moved))
+            disk = live[job.target].incarnation
+            note = partial(note_copied, batch=copies.batch, target=job.target, disk=disk, moved=moved)
+            news = await self._database.write(note)
         self._metrics.copies_repaired.inc(0 if moved else news)
         refused = sorted({one.code for one in copies.failed})
         names = {"source": job.source, "target": job.target}

@@ -9,7 +9,6 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
 from typing import Final
 
 import msgspec
@@ -20,6 +19,7 @@ from gateway import announcements, commits, transfers
 from gateway.asides import doubted
 from gateway.audit import Audit
 from gateway.database import Database
+from gateway.disks import on_younger_disks
 from gateway.draining import Draining
 from gateway.liveness import Nodes, candidate
 from gateway.metrics import Metrics
@@ -205,19 +205,30 @@ class Uploads:
         return self._answer("", 1, nodes, ticket)
 
     async def _take(self, signed: list[SignedReceipts]) -> list[ReceiptBatch]:
-        """Return what nodes signed; copies that it names and that were put aside since are asked for first."""
+        """Return what nodes signed; copies that it names and that may be gone since are asked for first."""
         batches = await asyncio.to_thread(self._keys.verify_all, signed)
-        doubts = await self._database.read(partial(doubted, batches=batches)) if batches else {}
+        if not batches:
+            return []
+        doubts, younger = await self._database.read(
+            lambda link: (doubted(link, batches), on_younger_disks(link, batches))
+        )
         if doubts:
             await self._recall(doubts)
+        live = self._nodes.live(time.monotonic()) if younger else []
+        for node in live:
+            batches += await self._check([node], younger.get(node.node_id, []))
         return batches
 
     async def _ask_nodes(self, mine: Transfer, uncertain: list[bytes]) -> set[bytes]:
-        signed = await self._links.check(self._nodes.live(time.monotonic()), uncertain)
-        batches = await asyncio.to_thread(lambda: [self._keys.verify(stored) for stored in signed])
+        batches = await self._check(self._nodes.live(time.monotonic()), uncertain)
         if not any(batch.receipts for batch in batches):
             return set()
         return await self._database.write(lambda connection: transfers.take_found(connection, mine, batches, uncertain))
+
+    async def _check(self, nodes: list[Heartbeat], object_ids: list[bytes]) -> list[ReceiptBatch]:
+        """Return what the nodes themselves sign that they hold."""
+        signed = await self._links.check(nodes, object_ids)
+        return await asyncio.to_thread(lambda: [self._keys.verify(stored) for stored in signed])
 
     async def _reserve(
         self, transfer_id: str, replicas: int, wished: int | None, size_bytes: int | None

@@ -151,6 +151,7 @@ class Node:
 
     def __init__(self, identities: Identities, node_id: str, gateway_key: str) -> None:
         self.node_id = node_id
+        self.disk = "disk-1"
         self.key = pki.load_signing_key(identities[node_id])
         self.held: dict[bytes, Receipt] = {}
         self.quarantined: set[bytes] = set()
@@ -182,7 +183,7 @@ class Node:
     def heartbeat(self, **others: Any) -> Heartbeat:
         fixed = {
             "node_id": self.node_id,
-            "incarnation": "disk-1",
+            "incarnation": self.disk,
             "started_ns": 1,
             "sequence": next(self._sequence),
             "host": "127.0.0.1",
@@ -196,7 +197,7 @@ class Node:
         return Heartbeat(**(fixed | others))
 
     def sign(self, found: list[Receipt], transfer_id: str = "t") -> SignedReceipts:
-        stored = receipts.sign(ReceiptBatch(self.node_id, "disk-1", transfer_id, found), self.key)
+        stored = receipts.sign(ReceiptBatch(self.node_id, self.disk, transfer_id, found), self.key)
         return SignedReceipts(batch=stored.batch, signature=stored.signature)
 
     def close(self) -> None:
@@ -247,7 +248,7 @@ class Node:
                     return encode_control(Refused(b"", "unauthorised", "the ticket has expired"))
                 assert (ticket.holder, ticket.client_fingerprint) == (peer.name, peer.fingerprint)
                 self.tickets.append(ticket)
-                return connection.welcome(Welcome(1, self.node_id, "disk-1", 1 << 20, 100 * GIB))
+                return connection.welcome(Welcome(1, self.node_id, self.disk, 1 << 20, 100 * GIB))
             case Ping():
                 return encode_control(Pong(frame.token))
             case Reserve():
@@ -259,7 +260,7 @@ class Node:
                 self.asked.append(frame)
                 here = [self.held[key] for key in frame.object_ids if key in self.held]
                 missing = [key for key in frame.object_ids if key not in self.held]
-                sound = receipts.sign(ReceiptBatch(self.node_id, "disk-1", "", here), self.key)
+                sound = receipts.sign(ReceiptBatch(self.node_id, self.disk, "", here), self.key)
                 return encode_control(Checked(sound, missing, []))
             case List():
                 return encode_control(self._list(frame))
@@ -276,7 +277,7 @@ class Node:
         nonce = bytes(16) if self.forges_pages else asked.nonce
         sound = [] if asked.quarantined else [msgspec.structs.replace(one, node_ids=[self.node_id]) for one in held]
         damaged = gone if asked.quarantined else []
-        page = Page(self.node_id, "disk-1", nonce, asked.after, last, complete, sound, damaged, [])
+        page = Page(self.node_id, self.disk, nonce, asked.after, last, complete, sound, damaged, [])
         return pages.sign(page, self.key)
 
 

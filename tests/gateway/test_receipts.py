@@ -1,5 +1,6 @@
 """Receipts and announcements: what the nodes signed gets in, nothing else; transfers belong to their owners."""
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec.structs import replace
@@ -85,6 +86,23 @@ def test_object_counts_when_all_wished_replicas_are_known(
     listed = {item["object_id"]: item for item in get(client, "/api/v1/objects")["objects"]}
     assert listed[sent[0].object_id]["node_ids"] == ["node-1", "node-2"]
     assert listed[sent[1].object_id]["node_ids"] == ["node-1", "node-3"]
+
+
+def test_what_a_receipt_says_of_a_disk_that_was_replaced_since_is_asked_of_its_node(
+    gateway: Gateway, nodes: list[Node], transfer: str, sent: list[Image]
+) -> None:
+    """The receipt was on its way meanwhile; it names the other node and not that node's disk."""
+    client = gateway.client("ws-1")
+    both = nodes[0].sign([image.receipt("node-1", "node-2") for image in sent], transfer.rpartition("/")[2])
+    nodes[1].disk = "disk-2"
+    nodes[1].held[bytes.fromhex(sent[0].object_id)] = sent[0].receipt("node-2")  # sent there once more
+    nodes[1].beat(gateway, flows=7)
+    while get(client, "/api/v1/status")["nodes"][1]["flows"] != 7:
+        pass
+    while post(client, f"{transfer}/receipts", Receipts(receipts=[both])) != {"objects": 1}:
+        pass  # the disk is in the catalogue a moment after the heartbeat is in the status
+    refused = client.post(f"{transfer}/commit", content=msgspec.json.encode(claim(sent)))
+    assert refused.status_code == 409
 
 
 def test_receipt_of_an_object_that_was_not_offered_is_a_fact_and_counts_for_no_transfer(

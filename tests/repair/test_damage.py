@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection, select, update
@@ -13,7 +14,7 @@ from gateway import commits, transfers
 from gateway.asides import doubted, put_aside, take_back, were_put_aside
 from gateway.damage import forget_made_good, holders, note_copied, note_found, note_gone, open_damage, read_repairs
 from gateway.database import Database
-from gateway.disks import note_disk
+from gateway.disks import note_disk, on_younger_disks
 from gateway.events import list_events
 from gateway.receiving import record, take_disk
 from gateway.repairplan import Shortage
@@ -30,7 +31,7 @@ from transfer.tls import Peer
 Write = Callable[[Callable[[Connection], Any]], Any]
 BOTH = {"node-1", "node-2"}
 SENDER, KEY = Peer("ws-1", "workstation", "0" * 64), Ed25519PrivateKey.generate()
-A, B, C = (bytes([number]) * 32 for number in (1, 2, 3))
+A, B, C, D = (bytes([number]) * 32 for number in (1, 2, 3, 4))
 
 
 @pytest.fixture
@@ -111,9 +112,54 @@ def test_a_transfer_does_not_commit_what_was_on_a_disk_that_is_replaced_before_i
     assert again.durable == {bytes.fromhex(other.object_id)}
 
 
+def test_a_receipt_of_before_says_nothing_of_another_node_s_new_disk(write: Write) -> None:
+    """It names the node alone, not the disk; so the node is asked. A transfer that was opened since is of this disk."""
+    one = Offered(object_id=object_id(b"two disks"), size_bytes=9)
+    key = bytes.fromhex(one.object_id)
+    both = batch("node-1", "disk-1", key, others=("node-2",))
+    of_t, of_u = (msgspec.structs.replace(both, transfer_id=name) for name in ("t", "u"))
+    write(lambda link: transfers.open_transfer(link, "t", OpenTransfer(replicas=2), SENDER, open_max=9))
+    write(lambda link: transfers.offer(link, "t", SENDER, [one]))
+    assert write(lambda link: on_younger_disks(link, [of_t])) == {}
+    write(lambda link: take_disk(link, "node-2", "disk-new"))
+    assert write(lambda link: on_younger_disks(link, [of_t])) == {"node-2": [key]}
+    assert write(lambda link: transfers.take_receipts(link, "t", SENDER, [of_t])) == 0
+    assert write(lambda link: holders(link, [key])) == {key: {"node-1"}}
+    own = batch("node-2", "disk-new", key)
+    assert write(lambda link: transfers.take_receipts(link, "t", SENDER, [of_t, own])) == 1
+    write(lambda link: note_gone(link, "node-2", "disk-new", [key]))
+    write(lambda link: take_back(link, [own]))
+    write(lambda link: transfers.open_transfer(link, "u", OpenTransfer(replicas=2), SENDER, open_max=9))
+    write(lambda link: transfers.offer(link, "u", SENDER, [one]))
+    assert write(lambda link: on_younger_disks(link, [of_u])) == {}
+    assert write(lambda link: transfers.take_receipts(link, "u", SENDER, [of_u])) == 1
+
+
+def test_a_late_receipt_of_a_replaced_disk_does_not_hide_the_copy_on_the_new_one(write: Write) -> None:
+    write(lambda link: take_disk(link, "node-1", "disk-new"))
+    write(lambda link: record(link, [batch("node-1", "disk-new", A)]))
+    write(lambda link: record(link, [batch("node-1", "disk-1", A, D)]))
+    assert write(lambda link: holders(link, [A, B, D])) == {A: BOTH, B: {"node-2"}}
+    write(lambda link: take_disk(link, "node-1", "disk-1"))  # the old disk came back
+    assert write(lambda link: holders(link, [B, D])) == {B: BOTH, D: {"node-1"}}
+
+
+def test_a_copy_whose_target_got_another_disk_meanwhile_makes_nothing_good(write: Write) -> None:
+    """The source waits for the rest of the copies while the target is started again."""
+    write(lambda link: note_disk(link, "node-3", "disk-3"))
+    write(lambda link: note_gone(link, "node-1", "disk-1", [A]))
+    write(lambda link: take_disk(link, "node-3", "disk-new"))
+    copies = batch("node-2", "disk-2", A, others=("node-3",))
+    assert write(lambda link: note_copied(link, copies, "node-3", disk="disk-3")) == 0
+    assert write(lambda link: holders(link, [A])) == {A: {"node-2"}}
+    assert write(read_repairs)["damaged_objects"] == 1
+    assert write(lambda link: note_copied(link, copies, "node-3", disk="disk-new")) == 1
+    assert write(read_repairs)["damaged_objects"] == 0
+
+
 def test_a_receipt_that_comes_after_the_word_of_damage_does_not_count(write: Write) -> None:
     """It was on its way, or came twice; of what was put aside on that node nothing changes."""
-    late = batch("node-1", "disk-1", D := b"\x04" * 32)
+    late = batch("node-1", "disk-1", D)
     assert write(lambda link: note_gone(link, "node-1", "disk-1", [A, D])) == 1
     write(lambda link: record(link, [batch("node-1", "disk-1", A), late]))
     assert write(lambda link: holders(link, [A, D])) == {A: {"node-2"}}
