@@ -21,7 +21,7 @@ from nodes.store import Store
 from nodes.streaming import blocks_of
 from transfer import errors, receipts
 from transfer.addresses import Address
-from transfer.errors import BusyError, FascicleError, UnauthorisedError, UnreachableError
+from transfer.errors import BusyError, FascicleError, StorageError, UnauthorisedError, UnreachableError
 from transfer.flow import Flow, open_flow
 from transfer.groups import first_error_only
 from transfer.log import get_logger
@@ -76,6 +76,9 @@ class Replicator:
             try:
                 await self._link(node, signed).replicate(record)
                 holders.append(node.node_id)
+            except _UnreadableHereError as error:  # whatever the other nodes are like
+                on_done(error.reason)
+                return
             except FascicleError as error:
                 reason = error
         on_done(holders if len(holders) == onward else _told(reason, ticket))
@@ -104,13 +107,21 @@ def _told(reason: FascicleError, ticket: Ticket) -> FascicleError:
     return BusyError(f"replicas are not possible now: {reason.message}")
 
 
+class _UnreadableHereError(Exception):
+    """This node's own disk does not give the object."""
+
+    def __init__(self, reason: StorageError) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class _Waiter:
     """One object on its way to a peer."""
 
     def __init__(self, record: Record) -> None:
         self.record = record
         self.done = trio.Event()
-        self.error: FascicleError | None = None
+        self.error: FascicleError | _UnreadableHereError | None = None
 
 
 class _Link:
@@ -128,6 +139,7 @@ class _Link:
 
         Raises:
             FascicleError: it does not.
+            _UnreadableHereError: it was not sent.
         """
         waiter = self._waiting.get(record.object_id)
         if waiter is None:
@@ -180,6 +192,8 @@ class _Link:
             await self._send_object(flow, waiter.record)
         except (errors.NotStoredError, errors.CorruptError) as error:
             self._settle(waiter.record.object_id, error)
+        except StorageError as error:  # of this object alone: the flow goes on
+            self._settle(waiter.record.object_id, _UnreadableHereError(error))
 
     async def _send_object(self, flow: Flow, record: Record) -> None:
         put = Put(bytes.fromhex(record.object_id), record.size_bytes, record.encoding, False, 0)
@@ -201,7 +215,7 @@ class _Link:
         if self._waiting:
             raise UnreachableError(f"{self._node.node_id} closed the flow")
 
-    def _settle(self, object_id: str, error: FascicleError | None) -> None:
+    def _settle(self, object_id: str, error: FascicleError | _UnreadableHereError | None) -> None:
         waiter = self._waiting.pop(object_id, None)
         if waiter is not None:
             waiter.error = error

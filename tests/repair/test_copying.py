@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from nodes.reading import StoredReader
 from tests.nodes.kit import Client, Running, Site, open_client, open_node, raw_id
 from tests.store.objects import fetch, noise, put
 from transfer import receipts
-from transfer.errors import UnauthorisedError
+from transfer.errors import StorageError, UnauthorisedError
 from transfer.objects import object_id
 from transfer.protocol.messages import Copied, Copy
 
@@ -60,6 +61,30 @@ async def test_what_is_not_here_or_damaged_is_told_and_the_rest_is_copied(site: 
         assert {one.object_id for one in answer.failed} == {raw_id(bad), raw_id(absent)}
         assert [path.name for path in target.files("objects")] == [object_id(good)]
         assert source.store.statistics().quarantined == 1
+
+
+async def test_what_the_disk_will_not_read_keeps_nothing_else_back(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is it the other node's fault, which would be left alone for a while."""
+    objects = [noise(1000, seed=number) for number in range(9)]
+    unreadable = objects[4]
+    async with open_node(site, tmp_path) as source, open_node(site, tmp_path, "node-2") as target:
+        for data in objects:
+            put(source.store, data)
+        read = source.store.read
+
+        def fail(name: str, *, from_disk: bool = False) -> StoredReader:
+            if name == object_id(unreadable):
+                raise StorageError("Input/output error")
+            return read(name, from_disk=from_disk)
+
+        monkeypatch.setattr(source.store, "read", fail)
+        async with open_client(source, site.ticket(source, rights=["repair"])) as client:
+            answer = await copy(client, site, source, target, *objects)
+        held = receipts.verify(answer.stored, site.public_key("node-1")).receipts
+        assert {one.object_id for one in held} == {raw_id(data) for data in objects if data != unreadable}
+        assert [(one.object_id, one.code) for one in answer.failed] == [(raw_id(unreadable), "storage")]
 
 
 async def test_nodes_that_are_not_there_are_told(site: Site, tmp_path: Path) -> None:
