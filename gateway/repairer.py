@@ -70,6 +70,7 @@ class Repairer:
         self._old_disk = asyncio.Event()  # one that a stocktake should look at now
         self._avoided_s: dict[str, float] = {}  # targets, until when
         self._due_s = 0.0
+        self._turn = 0
         self._damaged = False  # copies that a node may have again, such as one put back by an operator
         self.short = 0
         self.waiting = 0
@@ -141,6 +142,7 @@ class Repairer:
         """Go through everything once; ends early when a node comes back or another is gone."""
         await self._look_again_at_damage()
         began_s = time.monotonic()
+        self._turn += 1
         gone, short, waiting, copied = self.watch.gone, 0, 0, 0
         draining = self.draining.node_ids
         counted = self._nodes.node_ids - gone - draining
@@ -150,7 +152,7 @@ class Repairer:
         while after is not None:
             found, after = await self._database.read(partial(read, after=after))
             left = {node_id: left[node_id].plus(node_id, found) for node_id in left}
-            planned = plan(found, self._candidates(), draining=draining, job_bytes=self._job_bytes)
+            planned = plan(found, self._candidates(), draining=draining, job_bytes=self._job_bytes, turn=self._turn)
             short, waiting = short + len(found), waiting + planned.waiting
             self.short, self.waiting = max(self.short, short - copied), waiting
             for job in planned.jobs:

@@ -2,7 +2,8 @@
 
 Targets hold no copy yet, have the room, and lie in another failure domain than the copies that there are, where one is
 left; among those, rendezvous hashing as for new objects. Sources are drawn by the same hash, so that all that hold
-something share the reading. Refuses to do: I/O; taking copies away, whatever there is too much of.
+something share the reading, and by turns, because the disk of one may not give what another reads well. Refuses to do:
+I/O; taking copies away, whatever there is too much of.
 """
 
 from collections.abc import Iterable, Sequence
@@ -49,10 +50,11 @@ def plan(
     *,
     draining: AbstractSet[str] = frozenset(),
     job_bytes: int = JOB_BYTES,
+    turn: int = 0,
 ) -> Plan:
     """Return jobs of about `job_bytes` that make as many copies as objects are short of, where nodes allow it.
 
-    A node in `draining` is read from, and not written to.
+    A node in `draining` is read from, and not written to. With each `turn` another of the holders is the source.
     """
     rooms = Rooms([node for node in live if node.node_id not in draining])
     readable = {node.node_id for node in live}
@@ -62,7 +64,7 @@ def plan(
         sources = _sources(short, readable)
         targets = rooms.take(short) if sources else []
         for target in targets:
-            pairs.setdefault((sources[0], target), []).append(short)
+            pairs.setdefault((sources[turn % len(sources)], target), []).append(short)
         waiting += len(targets) < short.missing
     jobs = [job for (source, target), each in sorted(pairs.items()) for job in _jobs(source, target, each, job_bytes)]
     return Plan(jobs, waiting)

@@ -33,6 +33,7 @@ from transfer.api import OpenTransfer
 from transfer.protocol.frames import encode_control
 from transfer.protocol.messages import Check, Checked, Copied, Copy, Refused
 from transfer.receipts import Receipt, ReceiptBatch
+from transfer.upkeep import Drain
 
 __all__ = ["identities"]
 Nodes = Mapping[str, "Holder"]  # a mapping, so that other kinds of holders fit
@@ -43,6 +44,7 @@ class Manner:
     """How a node behaves."""
 
     refuses_copies: str = ""  # an error code: every object is refused with it
+    is_unreadable: bool = False  # its disk gives nothing, and is not damaged as far as anybody knows
     copies: int = 0  # made from here
     asked_copies: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
@@ -81,6 +83,7 @@ class Holder(Node):
         for one in asked.object_ids:
             self.manner.asked_copies.append((target, one.hex()))
             code = "" if one in self.held else "not_stored"
+            code = code or ("storage" if self.manner.is_unreadable else "")
             code = code or self._others[target].manner.refuses_copies
             if code:
                 failed.append(Refused(one, code, "on purpose"))
@@ -242,6 +245,20 @@ def test_a_copy_that_no_receipt_told_of_counts_when_it_is_listed(gateway: Gatewa
     ids = store(gateway, nodes, "node-1", "node-2")
     nodes["node-3"].held[bytes.fromhex(ids[0])] = images(1)[0].receipt("node-3")
     wait(lambda: holders(gateway)[ids[0]] == ["node-1", "node-2", "node-3"])
+
+
+@pytest.mark.parametrize("unreadable", ["node-1", "node-2"])
+def test_a_holder_whose_disk_does_not_give_an_object_is_not_the_only_source(
+    gateway: Gateway, nodes: Nodes, unreadable: str
+) -> None:
+    """Whichever of them is drawn first."""
+    ids = store(gateway, nodes, "node-1", "node-2")
+    nodes[unreadable].manner.is_unreadable = True
+    post(gateway.client("op-1"), "/api/v1/drains", Drain(node_id="node-2"))
+    wait(lambda: all(held == ["node-1", "node-2", "node-3"] for held in holders(gateway).values()))
+    wait(lambda: repairs(gateway)["short_objects"] == 0)
+    assert nodes[unreadable].manner.copies == 0
+    assert repairs(gateway)["repaired_total"] == len(ids)
 
 
 def test_what_nothing_can_be_done_about_waits_and_is_said(gateway: Gateway, nodes: Nodes) -> None:
