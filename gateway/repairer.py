@@ -146,6 +146,9 @@ class Repairer:
         gone, short, waiting, copied = self.watch.gone, 0, 0, 0
         draining = self.draining.node_ids
         counted = self._nodes.node_ids - gone - draining
+        # First, and behind what the writer does: what is no claim any more is committed then, and found to be short.
+        count = partial(count_claims, node_ids=sorted(draining))
+        claims = await self._database.write(count) if draining else {}
         read = partial(read_shortages, counted=counted, every=bool(draining))
         left = dict.fromkeys(sorted(draining), Left())
         after: bytes | None = b""
@@ -160,7 +163,6 @@ class Repairer:
                     self._changed.set()
                     return
                 copied += await self.copy(job)
-        claims = await self._database.read(partial(count_claims, node_ids=sorted(draining)))
         self.draining.note({key: left[key].claimed(claims[key]) for key in left}, began_s)
         self.short, self.waiting = max(waiting, short - copied), waiting
         self._metrics.objects_short.set(self.short)
