@@ -1,11 +1,13 @@
 """Commits: one transaction makes a transfer's objects visible, writes its events, and keeps the signed answer.
 
 The set that is committed is what the sender knows to be durable: objects that it offered in this transfer and that
-were answered as stored, or whose receipts came in with the wished replicas. Its count and Merkle root must be the
-sender's. A commit that is repeated gets the same answer bit for bit. Units of work for `gateway.database`. Refuses to
-do: deciding that a study is complete; a transfer says what it brought, and the study event counts what is there.
+were answered as stored, or whose receipts came in with the wished replicas, on nodes that still take part. Its count
+and Merkle root must be the sender's. A commit that is repeated gets the same answer bit for bit. Units of work for
+`gateway.database`. Refuses to do: deciding that a study is complete; a transfer says what it brought, and the study
+event counts what is there.
 """
 
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 import msgspec
@@ -17,6 +19,7 @@ from gateway.clock import utc_now
 from gateway.database import insert_new_from
 from gateway.events import write_event
 from gateway.hierarchy import count_study, write_studies
+from gateway.receiving import unmark_uncounted
 from gateway.schema import instance, object_, offered, offered_name, transfer
 from gateway.transfers import Transfer, find_owned, forget_claims
 from gateway.wishes import wish_selected
@@ -29,8 +32,18 @@ EVENT_IDS_MAX: Final = 500  # object ids in one event: 32 KiB of text
 CONFLICTS_MAX: Final = 1000  # named in one receipt; the event counts them all
 
 
-def commit(connection: Connection, transfer_id: str, owner: Peer, claim: Commit, key: Ed25519PrivateKey) -> bytes:
+def commit(
+    connection: Connection,
+    transfer_id: str,
+    owner: Peer,
+    claim: Commit,
+    key: Ed25519PrivateKey,
+    *,
+    taking_part: AbstractSet[str] | None = None,
+) -> bytes:
     """Commit the transfer; return the JSON of its `CommitReceipt`.
+
+    `taking_part`: the nodes of the cluster now; copies on others count no more. None: nobody left it.
 
     Raises:
         ConflictError: the sender's count or root is not what is durable here, or not what was committed before, or
@@ -41,6 +54,8 @@ def commit(connection: Connection, transfer_id: str, owner: Peer, claim: Commit,
     if mine.receipt is not None:
         return _again(mine, claim)
     mine = find_owned(connection, transfer_id, owner, state="open")
+    if taking_part is not None:
+        unmark_uncounted(connection, mine.transfer_key, taking_part)
     ids = durable_ids(connection, mine)
     root = merkle_root(object_id.hex() for object_id in ids)
     if (claim.objects, claim.merkle_root) != (len(ids), root):

@@ -56,6 +56,16 @@ class Draining:
         return self._fixed.union(self._register.record.draining)
 
     @property
+    def leaving(self) -> frozenset[str]:
+        """Those that have drained for as long as a ticket lasts: no new promise rests on a copy that is there.
+
+        From then on a pass may find that they are safe to switch off.
+        """
+        ended_s = time.monotonic() - self._settle_s
+        since_s = self._since_s.copy()  # of another thread than the one that asks
+        return frozenset(node_id for node_id in self.node_ids if since_s.get(node_id, ended_s + 1) <= ended_s)
+
+    @property
     def is_unsettled(self) -> bool:
         """Whether one drains of which it is not known that it is safe to switch off."""
         return not self._safe >= self.node_ids
@@ -104,6 +114,14 @@ class Draining:
                 self._safe.add(node_id)
             else:
                 self._safe.discard(node_id)
+
+    def took(self, node_id: str) -> None:
+        """Note that the node took objects by itself: what was known of it is not, until a pass that begins now."""
+        if node_id in self.node_ids:
+            self._safe.discard(node_id)
+            if node_id in self._since_s:
+                self._since_s[node_id] = max(self._since_s[node_id], time.monotonic() - self._settle_s)
+            self.on_change()
 
     def statuses(self) -> list[DrainStatus]:
         """Return how each stands, by name; numbers are -1 until it was looked at."""

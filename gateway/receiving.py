@@ -10,7 +10,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any, Final, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, ScalarSelect, func, select, update
 from sqlalchemy.sql import Select
 
 from gateway import schema
@@ -64,9 +64,18 @@ def _write_replicas(connection: Connection, rows: Sequence[Mapping[str, Any]]) -
     insert_new(connection, replica, late)
 
 
-def mark_durable(connection: Connection, transfer_key: int, replicas: int, object_ids: Iterable[bytes]) -> None:
-    """Mark those of the transfer's offered objects that have their replicas, and count them."""
-    copies = select(func.count()).where(replica.c.object_id == offered.c.object_id, is_there()).scalar_subquery()
+def mark_durable(
+    connection: Connection,
+    transfer_key: int,
+    replicas: int,
+    object_ids: Iterable[bytes],
+    counted: AbstractSet[str] | None = None,
+) -> None:
+    """Mark those of the transfer's offered objects that have their replicas, and count them.
+
+    `counted`: the nodes whose copies do; None: all.
+    """
+    copies = _copies(counted)
     marked = 0
     for ids in chunks(list(object_ids)):
         statement = (
@@ -90,15 +99,44 @@ def unmark_durable(connection: Connection, object_ids: Sequence[bytes] | None = 
 
     None: from whatever is offered, which takes a while.
     """
-    transfer = schema.transfer
-    copies = select(func.count()).where(replica.c.object_id == offered.c.object_id, is_there()).scalar_subquery()
-    joined = offered.join(transfer, transfer.c.transfer_key == offered.c.transfer_key)
-    short = select(offered.c.transfer_key, offered.c.object_id).select_from(joined)
-    short = short.where(offered.c.durable.is_(True), copies < transfer.c.replicas)
+    short = _marked_short(_copies(None))
     if object_ids is None:
-        found = [*connection.execute(short)]
+        _unmark(connection, [*connection.execute(short)])
     else:
-        found = [*rows_of(connection, short, offered.c.object_id, object_ids)]
+        _unmark(connection, [*rows_of(connection, short, offered.c.object_id, object_ids)])
+
+
+def unmark_uncounted(
+    connection: Connection, transfer_key: int, counted: AbstractSet[str], object_ids: Sequence[bytes] | None = None
+) -> None:
+    """Take the mark from those objects (None: all) of the transfer that lack replicas on the nodes `counted`."""
+    known = set(connection.execute(select(schema.disk.c.node_id).distinct()).scalars())
+    if known <= counted:  # as mostly, and nothing is to be looked at
+        return
+    short = _marked_short(_copies(counted)).where(offered.c.transfer_key == transfer_key)
+    if object_ids is None:
+        _unmark(connection, [*connection.execute(short)])
+    else:
+        _unmark(connection, [*rows_of(connection, short, offered.c.object_id, object_ids)])
+
+
+def _copies(counted: AbstractSet[str] | None) -> ScalarSelect[int]:
+    """Return the number of an offered object's copies that are there."""
+    query = select(func.count()).where(replica.c.object_id == offered.c.object_id, is_there())
+    if counted is not None:
+        query = query.where(replica.c.node_id.in_(sorted(counted)))
+    return query.scalar_subquery()
+
+
+def _marked_short(copies: ScalarSelect[int]) -> Select[tuple[int, bytes]]:
+    transfer = schema.transfer
+    joined = offered.join(transfer, transfer.c.transfer_key == offered.c.transfer_key)
+    query = select(offered.c.transfer_key, offered.c.object_id).select_from(joined)
+    return query.where(offered.c.durable.is_(True), copies < transfer.c.replicas)
+
+
+def _unmark(connection: Connection, found: Iterable[Any]) -> None:
+    transfer = schema.transfer
     for key, object_id in found:
         mine = (offered.c.transfer_key == key, offered.c.object_id == object_id)
         connection.execute(update(offered).where(*mine).values(durable=False))

@@ -86,6 +86,10 @@ class Repairer:
         self.stocktake = Stocktake(database, nodes, links, self.watch.telling, self.watch.ask_about)
         draining.on_change = self._changed.set
 
+    def lasting(self) -> frozenset[str]:
+        """Return the nodes on whose copies a new promise may rest: those that are not gone, and do not leave."""
+        return self._nodes.node_ids - self.watch.gone - self.draining.leaving
+
     async def serve(self) -> None:
         """Repair until cancelled."""
         async with asyncio.TaskGroup() as tasks:

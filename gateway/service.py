@@ -161,6 +161,7 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
             audit=audit,
             draining=draining,
             recall=upkeep.trash.recall,
+            lasting=repairer.lasting,
         )
         app = make_app(
             uploads=uploads,

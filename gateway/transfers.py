@@ -6,6 +6,7 @@ nodes, deciding who may ask.
 """
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 import msgspec
@@ -14,7 +15,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from gateway.clock import utc_now
 from gateway.database import insert_new
-from gateway.receiving import mark_durable, record, rows_of
+from gateway.receiving import mark_durable, record, rows_of, unmark_uncounted
 from gateway.schema import object_, offered, offered_name, transfer
 from transfer.api import Offered, OpenTransfer
 from transfer.errors import ConflictError, NotStoredError, ProtocolError, UnauthorisedError
@@ -114,8 +115,14 @@ def find_owned(connection: Connection, transfer_id: str, owner: Peer, *, state: 
     return found
 
 
-def offer(connection: Connection, transfer_id: str, owner: Peer, objects: list[Offered]) -> Standing:
-    """Write what is offered; tell how it stands.
+def offer(
+    connection: Connection,
+    transfer_id: str,
+    owner: Peer,
+    objects: list[Offered],
+    counted: AbstractSet[str] | None = None,
+) -> Standing:
+    """Write what is offered; tell how it stands. `counted`: the nodes whose copies are relied on; None: all.
 
     Raises:
         ConflictError: an id comes with another size than before, or than it is known to have.
@@ -138,30 +145,47 @@ def offer(connection: Connection, transfer_id: str, owner: Peer, objects: list[O
     _check_sizes(sizes, ((row[0], row[1]) for row in claims if row.transfer_key == mine.transfer_key))
     _write_offered(connection, mine, {key: size for key, size in sizes.items() if key not in known})
     insert_new(connection, offered_name, _name_rows(mine.transfer_key, objects))
-    mark_durable(connection, mine.transfer_key, mine.replicas, sizes)
+    if counted is not None:
+        unmark_uncounted(connection, mine.transfer_key, counted, [*known])
+    mark_durable(connection, mine.transfer_key, mine.replicas, sizes, counted)
     durable = durable_of(connection, mine.transfer_key, sizes)
     seen_before = dict.fromkeys(row.object_id for row in claims)
     return Standing(mine, durable, [key for key in seen_before if key not in durable])
 
 
-def take_receipts(connection: Connection, transfer_id: str, owner: Peer, batches: list[ReceiptBatch]) -> int:
+def take_receipts(
+    connection: Connection,
+    transfer_id: str,
+    owner: Peer,
+    batches: list[ReceiptBatch],
+    counted: AbstractSet[str] | None = None,
+) -> int:
     """Write verified receipts; return how many objects of the transfer are durable (also after its commit).
+
+    `counted`: as of `offer`.
 
     Raises:
         NotStoredError, UnauthorisedError: see `find_owned`.
     """
     mine = find_owned(connection, transfer_id, owner)
     ids = record(connection, batches)
-    mark_durable(connection, mine.transfer_key, mine.replicas, ids)
+    mark_durable(connection, mine.transfer_key, mine.replicas, ids, counted)
     return find(connection, transfer_id).durable_objects
 
 
 def take_found(
-    connection: Connection, mine: Transfer, batches: list[ReceiptBatch], uncertain: list[bytes]
+    connection: Connection,
+    mine: Transfer,
+    batches: list[ReceiptBatch],
+    uncertain: list[bytes],
+    counted: AbstractSet[str] | None = None,
 ) -> set[bytes]:
-    """Write verified receipts that nodes gave when they were asked; return what is durable of `uncertain`."""
+    """Write verified receipts that nodes gave when they were asked; return what is durable of `uncertain`.
+
+    `counted`: as of `offer`.
+    """
     record(connection, batches)
-    mark_durable(connection, mine.transfer_key, mine.replicas, uncertain)
+    mark_durable(connection, mine.transfer_key, mine.replicas, uncertain, counted)
     return durable_of(connection, mine.transfer_key, uncertain)
 
 

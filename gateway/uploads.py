@@ -9,6 +9,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 import msgspec
@@ -71,10 +72,11 @@ class Uploads:
         audit: Audit,
         draining: Draining,
         recall: Recall,
+        lasting: Callable[[], AbstractSet[str]],
     ) -> None:
         self._audit = audit
         self._settings = settings
-        self._draining, self._recall = draining, recall
+        self._draining, self._recall, self._lasting = draining, recall, lasting
         self._database = database
         self._nodes = nodes
         self._keys = keys
@@ -125,7 +127,7 @@ class Uploads:
         for item in body.objects:
             names.check(item.name)
         standing = await self._database.write(
-            lambda connection: transfers.offer(connection, transfer_id, sender, body.objects)
+            lambda connection: transfers.offer(connection, transfer_id, sender, body.objects, self._lasting())
         )
         durable = standing.durable
         if standing.uncertain:
@@ -144,7 +146,7 @@ class Uploads:
         """
         batches = await self._take(body.receipts)
         durable = await self._database.write(
-            lambda connection: transfers.take_receipts(connection, transfer_id, sender, batches)
+            lambda connection: transfers.take_receipts(connection, transfer_id, sender, batches, self._counted())
         )
         self._metrics.objects_durable.inc(sum(len(batch.receipts) for batch in batches))
         return Accepted(objects=durable)
@@ -160,8 +162,9 @@ class Uploads:
 
         def unit(connection: Connection) -> bytes:
             if batches:
-                transfers.take_receipts(connection, transfer_id, sender, batches)
-            return commits.commit(connection, transfer_id, sender, claim, self._signing_key)
+                transfers.take_receipts(connection, transfer_id, sender, batches, self._counted())
+            taking_part = self._nodes.node_ids
+            return commits.commit(connection, transfer_id, sender, claim, self._signing_key, taking_part=taking_part)
 
         receipt = await self._database.write(unit)
         await self._audit.note("transfer_committed", sender.name, transfer_id=transfer_id, objects=claim.objects)
@@ -185,6 +188,7 @@ class Uploads:
         receipt = await self._database.write(
             lambda connection: announcements.announce(connection, node, batches, body.names, key)
         )
+        self._draining.took(node.name)
         objects = sum(len(batch.receipts) for batch in batches)
         transfer_id = announcements.id_of(batches)
         await self._audit.note("objects_announced", node.name, transfer_id=transfer_id, objects=objects)
@@ -223,7 +227,9 @@ class Uploads:
         batches = await self._check(self._nodes.live(time.monotonic()), uncertain)
         if not any(batch.receipts for batch in batches):
             return set()
-        return await self._database.write(lambda connection: transfers.take_found(connection, mine, batches, uncertain))
+        return await self._database.write(
+            lambda connection: transfers.take_found(connection, mine, batches, uncertain, self._lasting())
+        )
 
     async def _check(self, nodes: list[Heartbeat], object_ids: list[bytes]) -> list[ReceiptBatch]:
         """Return what the nodes themselves sign that they hold."""
@@ -252,6 +258,10 @@ class Uploads:
         if len(confirmed) < replicas:
             raise BusyError(f"{len(confirmed)} nodes confirmed where {replicas} replicas are wished; try again soon")
         return confirmed[:count]
+
+    def _counted(self) -> AbstractSet[str]:
+        """Return the nodes whose receipts count: the sender holds them, so that one is silent is no reason to wait."""
+        return self._nodes.node_ids - self._draining.leaving
 
     def _live(self) -> list[Heartbeat]:
         live = self._nodes.live(time.monotonic())

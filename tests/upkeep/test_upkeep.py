@@ -8,10 +8,11 @@ import msgspec
 import pytest
 
 from gateway.audit import log_path
-from tests.gateway.kit import GIB, TRANSFERS, Gateway, Identities, get, images, post, upload
-from tests.repair.test_repairer import holders, repairs, store, wait
+from tests.gateway.kit import GIB, TRANSFERS, Gateway, Identities, claim, get, images, post, upload
+from tests.repair.test_repairer import beating, holders, repairs, store, wait
 from tests.upkeep.kit import Keepers, running
-from transfer.api import Commit, Offer, OpenTransfer, Receipts
+from transfer.api import Announcement, Commit, Offer, OpenTransfer, Receipts
+from transfer.membership import Revoke
 from transfer.merkle import merkle_root
 from transfer.protocol.messages import TRASH_OBJECTS_MAX
 from transfer.upkeep import Drain, SomeTrash
@@ -245,6 +246,75 @@ def test_a_node_drains_by_a_command_and_says_when_it_may_go(identities: Identiti
         post(operator, "/api/v1/drains", Drain(node_id="node-2"))
         last = operator.post("/api/v1/drains", content=b'{"node_id": "node-3"}')
         assert (last.status_code, "last node" in last.json()["message"]) == (409, True)
+
+
+def test_what_only_a_node_has_that_may_be_switched_off_is_sent_again(identities: Identities, tmp_path: Path) -> None:
+    """It drains, it is safe to switch off, and somebody comes with what it has of a transfer that was given up."""
+    grace = {"transfer_idle_s": 0.1, "orphan_grace_s": 3600}
+    with running(identities, tmp_path, ticket_lifetime_s=0.5, **grace) as (gateway, nodes):
+        (stray,) = sent = images(1, seed="stray")
+        leave_uncommitted(gateway, nodes, stray)
+        wait(lambda: audited(gateway, "transfer_abandoned"))
+        post(gateway.client("op-1"), "/api/v1/drains", Drain(node_id="node-1"))
+        wait(lambda: repairs(gateway)["drains"][0]["safe"])
+        client = gateway.client("ws-1")
+        path = f"{TRANSFERS}/{post(client, TRANSFERS, OpenTransfer())['transfer_id']}"
+        assert post(client, f"{path}/offer", Offer(objects=[stray.offered()]))["stored"] == []
+        late = nodes["node-1"].sign([stray.receipt("node-1")])  # by a ticket that has ended since
+        assert post(client, f"{path}/receipts", Receipts(receipts=[late]))["objects"] == 0
+        hold(nodes, "node-2", stray)
+        again = nodes["node-2"].sign([stray.receipt("node-2")])
+        assert post(client, f"{path}/receipts", Receipts(receipts=[again]))["objects"] == 1
+        post(client, f"{path}/commit", claim(sent))
+        assert repairs(gateway)["drains"][0]["safe"]
+
+
+def test_a_node_that_took_objects_by_the_paper_s_protocol_is_not_safe_to_switch_off(
+    identities: Identities, tmp_path: Path
+) -> None:
+    """Nothing keeps its clients from it. What it announces is shown at once, and copied before it may go."""
+    with running(identities, tmp_path, ticket_lifetime_s=0.5) as (gateway, nodes):
+        post(gateway.client("op-1"), "/api/v1/drains", Drain(node_id="node-1"))
+        wait(lambda: repairs(gateway)["drains"][0]["safe"])
+        for name in ("node-2", "node-3"):
+            nodes[name].manner.refuses_copies = "busy"
+        (stray,) = images(1, seed="stray")
+        hold(nodes, "node-1", stray)
+        body = Announcement(receipts=[nodes["node-1"].sign([stray.receipt("node-1")])], names=[])
+        post(gateway.client("node-1"), "/api/v1/announcements", body)
+        assert not repairs(gateway)["drains"][0]["safe"]
+        wait(lambda: repairs(gateway)["drains"][0]["left_objects"] == 1)
+        assert not repairs(gateway)["drains"][0]["safe"]
+
+
+@pytest.mark.parametrize("how", ["silent", "revoked"])
+def test_what_only_a_node_had_that_is_gone_is_sent_again(identities: Identities, tmp_path: Path, how: str) -> None:
+    """Whoever has the object still is not told that it is stored: one that is gone for good would take it along."""
+    quick = {"silent_after_s": 1.0, "replica_grace_s": 0.0} if how == "silent" else {}
+    with running(identities, tmp_path, **quick) as (gateway, nodes), beating(gateway, nodes):
+        kept, lost = images(2)
+        client = gateway.client("ws-1")
+        for image, name in ((lost, "node-1"), (kept, "node-2")):
+            hold(nodes, name, image)
+            upload(client, [image], nodes[name])
+        offer = Offer(objects=[kept.offered(), lost.offered()])
+        path = f"{TRANSFERS}/{post(client, TRANSFERS, OpenTransfer())['transfer_id']}"
+        assert len(post(client, f"{path}/offer", offer)["stored"]) == 2
+        nodes["node-1"].mute = True
+        if how == "revoked":
+            post(gateway.client("admin-1"), "/api/v1/revocations", Revoke(name="node-1"))
+            refused = client.post(f"{path}/commit", content=msgspec.json.encode(claim([kept, lost])))
+            assert refused.status_code == 409
+        wait(lambda: not offered_as_stored(gateway, lost))
+        assert post(client, f"{path}/offer", offer)["stored"] == [kept.object_id], "nor where it was told so before"
+        assert offered_as_stored(gateway, kept)
+
+
+def offered_as_stored(gateway: Gateway, image: Any) -> bool:
+    """Offer an object in a transfer of its own; tell whether it need not be sent."""
+    client = gateway.client("ws-2")
+    path = f"{TRANSFERS}/{post(client, TRANSFERS, OpenTransfer())['transfer_id']}"
+    return post(client, f"{path}/offer", Offer(objects=[image.offered()]))["stored"] == [image.object_id]
 
 
 def test_a_node_that_runs_twice_is_said_and_gets_nothing_new(identities: Identities, tmp_path: Path) -> None:
