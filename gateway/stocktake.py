@@ -24,6 +24,7 @@ from gateway.repairlink import RepairLinks
 from gateway.runtime import running_s
 from gateway.schema import object_, replica
 from gateway.spares import note_orphans
+from transfer.errors import FascicleError
 from transfer.heartbeat import Heartbeat
 from transfer.log import get_logger
 from transfer.pages import Page
@@ -91,13 +92,20 @@ class Stocktake:
         return sum(self._listed.values())
 
     async def run(self) -> None:
-        """Look at every live node once.
+        """Look at every live node once; one that does not answer keeps none of the others back.
 
         Raises:
-            FascicleError: a node or the catalogue does not answer.
+            FascicleError: a node, the last of those named in the log, or the catalogue does not answer.
         """
+        trouble: FascicleError | None = None
         for beat in self._nodes.live(time.monotonic()):
-            await self._look(beat)
+            try:
+                await self._look(beat)
+            except FascicleError as error:
+                log.warning("node_not_taken_stock", node_id=beat.node_id, code=error.code, reason=error.message)
+                trouble = error
+        if trouble is not None:
+            raise trouble
 
     async def _look(self, beat: Heartbeat) -> None:
         after, complete = b"", False

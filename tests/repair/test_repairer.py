@@ -229,6 +229,14 @@ def test_a_file_that_was_removed_by_hand_is_missed_by_the_stocktake(gateway: Gat
     assert all(held == ["node-1", "node-2"] for one, held in holders(gateway).items() if one not in removed)
 
 
+def test_a_node_whose_list_cannot_be_had_keeps_the_others_from_no_stocktake(gateway: Gateway, nodes: Nodes) -> None:
+    ids = store(gateway, nodes, "node-2", "node-3")
+    nodes["node-1"].forges_pages = True
+    del nodes["node-2"].held[bytes.fromhex(ids[0])]
+    wait(lambda: repairs(gateway)["damaged_total"] == 1)
+    wait(lambda: len(holders(gateway)[ids[0]]) == 2)
+
+
 def test_what_no_listing_shows_is_counted_and_left_alone(gateway: Gateway, nodes: Nodes) -> None:
     ids = store(gateway, nodes, "node-1", "node-2")
     strays = images(3, seed="stray")
