@@ -15,7 +15,7 @@ from gateway.commits import durable_ids, publish
 from gateway.receiving import record
 from gateway.transfers import find, is_known, offer, open_transfer
 from transfer.api import Named, Offered, OpenTransfer
-from transfer.errors import BusyError, ProtocolError
+from transfer.errors import ConflictError, ProtocolError
 from transfer.merkle import merkle_root
 from transfer.receipts import ReceiptBatch
 from transfer.tls import Peer
@@ -33,7 +33,7 @@ def announce(
 
     Raises:
         ProtocolError: a name for an object that is not among the receipts.
-        BusyError: not all of it is there; nothing was written.
+        ConflictError: not all of it is there; nothing was written. What is can be announced without the rest.
     """
     claims = list(_claims(batches, names))
     transfer_id = id_of(batches)
@@ -44,7 +44,9 @@ def announce(
     offer(connection, transfer_id, node, claims)
     ids = durable_ids(connection, mine)
     if len(ids) < len({claim.object_id for claim in claims}):
-        raise BusyError("a copy that is announced was put aside, and is not back yet; announce it again")
+        raise ConflictError(
+            "a copy that is announced was put aside or found damaged, and is not back; announce it alone"
+        )
     return publish(connection, mine, len(ids), merkle_root(object_id.hex() for object_id in ids), key)
 
 

@@ -5,7 +5,8 @@ taken it: a crash or an absent gateway delays it and loses nothing. Refuses to d
 """
 
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Final, Never
 
@@ -16,7 +17,7 @@ import trio
 from nodes.objectfile import Record
 from transfer import durable, names, tls
 from transfer.api import Announcement, Named, SignedReceipts
-from transfer.errors import FascicleError, StorageError, UnreachableError
+from transfer.errors import ConflictError, FascicleError, StorageError, UnreachableError
 from transfer.log import get_logger
 from transfer.objects import is_object_id
 from transfer.protocol.messages import UNREADABLE, Stored
@@ -65,10 +66,38 @@ class Announcer:
                     await self._wake.wait()
 
     async def _pass_on(self, client: httpx.AsyncClient) -> None:
-        while found := await trio.to_thread.run_sync(_load, self._folder):
-            await self._post(client, list(found.values()))
-            await trio.to_thread.run_sync(_remove, list(found))
-            log.info("objects_announced", objects=len(found))
+        """Announce all that waits; what the gateway does not take keeps nothing else back.
+
+        Raises:
+            FascicleError: the gateway is away, or did not take all.
+        """
+        refused: dict[Path, ConflictError] = {}
+        while found := await trio.to_thread.run_sync(partial(_load, self._folder, without=refused)):
+            before = len(refused)
+            try:
+                await self._announce(client, found)
+            except ConflictError as error:
+                refused |= dict.fromkeys(found, error) if len(found) == 1 else await self._announce_each(client, found)
+            if taken := len(found) - len(refused) + before:
+                log.info("objects_announced", objects=taken)
+        if refused:
+            raise next(iter(refused.values()))
+
+    async def _announce_each(
+        self, client: httpx.AsyncClient, found: Mapping[Path, Waiting]
+    ) -> dict[Path, ConflictError]:
+        """Announce one at a time; return which the gateway does not take, and why."""
+        refused: dict[Path, ConflictError] = {}
+        for path, item in found.items():
+            try:
+                await self._announce(client, {path: item})
+            except ConflictError as error:
+                refused[path] = error
+        return refused
+
+    async def _announce(self, client: httpx.AsyncClient, found: Mapping[Path, Waiting]) -> None:
+        await self._post(client, list(found.values()))
+        await trio.to_thread.run_sync(_remove, list(found))
 
     async def _post(self, client: httpx.AsyncClient, waiting: list[Waiting]) -> None:
         stored = self._sign([item.record for item in waiting])
@@ -80,19 +109,21 @@ class Announcer:
             answer = await client.post("/api/v1/announcements", content=msgspec.json.encode(body))
         except httpx.HTTPError as error:
             raise UnreachableError(f"the gateway does not answer: {error}") from error
+        if answer.status_code == ConflictError.http_status:
+            raise ConflictError(f"the gateway does not take an announcement: {answer.text[:200]}")
         if answer.status_code >= 300:
             raise UnreachableError(f"the gateway answered {answer.status_code}: {answer.text[:200]}")
 
 
-def _load(folder: Path) -> dict[Path, Waiting]:
-    """Return the first announcements that wait.
+def _load(folder: Path, without: Container[Path]) -> dict[Path, Waiting]:
+    """Return the first announcements that wait, `without` those that were tried.
 
     Raises:
         StorageError: the disk failed.
     """
     found: dict[Path, Waiting] = {}
     try:
-        for path in sorted(path for path in folder.iterdir() if is_object_id(path.name)):
+        for path in sorted(path for path in folder.iterdir() if is_object_id(path.name) and path not in without):
             if len(found) < BATCH_MAX and (waiting := _read(path)) is not None:
                 found[path] = waiting
     except OSError as error:

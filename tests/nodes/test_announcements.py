@@ -30,6 +30,7 @@ class Gateway:
     answers: list[bytes] = field(default_factory=list)  # what it says at first; 200 afterwards
     paths: list[bytes] = field(default_factory=list)
     received: list[Announcement] = field(default_factory=list)
+    refuses: set[str] = field(default_factory=set)  # ids: what names one is refused whole
 
     async def handle(self, stream: trio.SSLStream) -> None:
         buffer = b""
@@ -46,7 +47,11 @@ class Gateway:
         if self.answers:
             await stream.send_all(self.answers.pop(0))
             return
-        self.received.append(msgspec.json.decode(body, type=Announcement))
+        announcement = msgspec.json.decode(body, type=Announcement)
+        if any(named.object_id in self.refuses for named in announcement.names):
+            await stream.send_all(b"HTTP/1.1 409 Conflict\r\nContent-Length: 2\r\n\r\n{}")
+            return
+        self.received.append(announcement)
         await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
 
     def receipts(self, site: Site) -> list[Receipt]:
@@ -158,6 +163,27 @@ async def test_announcements_outlast_a_restart_and_go_in_batches(site: Site, nod
     assert [len(announcement.names) for announcement in gateway.received] == [BATCH_MAX, 5]
     assert gateway.names() == {object_id(data): f"{number}.dcm" for number, data in enumerate(objects)}
     assert len(gateway.receipts(site)) == len(objects)
+
+
+async def test_what_the_gateway_does_not_take_waits_alone(site: Site, node: Running, mock_clock) -> None:
+    """Such as an object whose only copy was found damaged before the gateway heard of it."""
+    objects = [noise(100, seed=number) for number in range(5)]
+    gateway = Gateway(refuses={object_id(objects[2])})
+    with capture_logs() as logs:
+        async with serving(gateway, site) as port, trio.open_nursery() as nursery:
+            announcer = announcer_of(site, node, port)
+            for data in objects:
+                await announcer.announce(stored(node, data), "")
+            nursery.start_soon(announcer.serve)
+            await wait_until(lambda: len(logs) == 2)
+            assert gateway.names().keys() == {object_id(data) for data in objects} - gateway.refuses
+            assert [path.name for path in node.files("announcements")] == [object_id(objects[2])]
+            gateway.refuses.clear()
+            mock_clock.jump(RETRY_S)
+            await wait_until(lambda: not node.files("announcements"))
+            nursery.cancel_scope.cancel()
+    assert [line["event"] for line in logs][:2] == ["objects_announced", "announcement_waits"]
+    assert (logs[0]["objects"], logs[1]["code"]) == (4, "conflict")
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "", "..", "a/../b", "x" * 300, "a\0b"])

@@ -287,6 +287,26 @@ def test_a_node_that_took_objects_by_the_paper_s_protocol_is_not_safe_to_switch_
         assert not repairs(gateway)["drains"][0]["safe"]
 
 
+def test_an_announcement_of_a_copy_that_is_damaged_is_refused_and_one_of_the_others_taken(
+    identities: Identities, tmp_path: Path
+) -> None:
+    with running(identities, tmp_path) as (gateway, nodes):
+        node, announced = nodes["node-1"], images(2)
+        hold(nodes, "node-1", announced[0])
+        node.quarantined.add(bytes.fromhex(announced[1].object_id))
+        node.beat(gateway)
+        client = gateway.client("node-1")
+
+        def announce(*some: Any) -> int:
+            body = Announcement(receipts=[node.sign([one.receipt("node-1") for one in some])], names=[])
+            return client.post("/api/v1/announcements", content=msgspec.json.encode(body)).status_code
+
+        wait(lambda: any("repair" in ticket.rights for ticket in node.tickets))
+        time.sleep(0.3)  # its word of the damage is in the catalogue
+        assert [announce(*announced), announce(announced[1]), announce(announced[0])] == [409, 409, 200]
+        assert holders(gateway) == {announced[0].object_id: ["node-1"]}
+
+
 @pytest.mark.parametrize("how", ["silent", "revoked"])
 def test_what_only_a_node_had_that_is_gone_is_sent_again(identities: Identities, tmp_path: Path, how: str) -> None:
     """Whoever has the object still is not told that it is stored: one that is gone for good would take it along."""
