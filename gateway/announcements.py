@@ -1,7 +1,8 @@
 """Announcements: objects that came in at a node by the paper's own protocol, written as a transfer of their own.
 
-The transfer's id is made of the receipts, so the same announcement again gets the same answer. Units of work for
-`gateway.database`. Refuses to do: believing names for objects that no receipt speaks of.
+The transfer's id is made of the receipts, so the same announcement again gets the same answer. One copy is there when
+its client has been answered; of as many as are wished of a sender that says nothing the others are made by repair.
+Units of work for `gateway.database`. Refuses to do: believing names for objects that no receipt speaks of.
 """
 
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 import msgspec
 from blake3 import blake3
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from msgspec.structs import replace
 from sqlalchemy import Connection
 
 from gateway.commits import durable_ids, publish
@@ -27,9 +29,15 @@ def id_of(batches: list[ReceiptBatch]) -> str:
 
 
 def announce(
-    connection: Connection, node: Peer, batches: list[ReceiptBatch], names: list[Named], key: Ed25519PrivateKey
+    connection: Connection,
+    node: Peer,
+    batches: list[ReceiptBatch],
+    names: list[Named],
+    key: Ed25519PrivateKey,
+    *,
+    replicas: int = 1,
 ) -> bytes:
-    """Write what verified receipts say, visible at once; return the JSON of the `CommitReceipt`.
+    """Write what verified receipts say, visible at once; return the JSON of the `CommitReceipt`. `replicas`: wished.
 
     Raises:
         ProtocolError: a name for an object that is not among the receipts.
@@ -47,7 +55,8 @@ def announce(
         raise ConflictError(
             "a copy that is announced was put aside or found damaged, and is not back; announce it alone"
         )
-    return publish(connection, mine, len(ids), merkle_root(object_id.hex() for object_id in ids), key)
+    root = merkle_root(object_id.hex() for object_id in ids)
+    return publish(connection, replace(mine, replicas=replicas), len(ids), root, key)
 
 
 def _claims(batches: list[ReceiptBatch], names: list[Named]) -> Iterator[Offered]:

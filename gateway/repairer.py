@@ -90,6 +90,10 @@ class Repairer:
         """Return the nodes on whose copies a new promise may rest: those that are not gone, and do not leave."""
         return self._nodes.node_ids - self.watch.gone - self.draining.leaving
 
+    def look_soon(self) -> None:
+        """Have a pass begin, since something is short that was not."""
+        self._changed.set()
+
     async def serve(self) -> None:
         """Repair until cancelled."""
         async with asyncio.TaskGroup() as tasks:

@@ -162,6 +162,7 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
             draining=draining,
             recall=upkeep.trash.recall,
             lasting=repairer.lasting,
+            on_short=repairer.look_soon,
         )
         app = make_app(
             uploads=uploads,

@@ -73,10 +73,11 @@ class Uploads:
         draining: Draining,
         recall: Recall,
         lasting: Callable[[], AbstractSet[str]],
+        on_short: Callable[[], None],
     ) -> None:
         self._audit = audit
         self._settings = settings
-        self._draining, self._recall, self._lasting = draining, recall, lasting
+        self._draining, self._recall, self._lasting, self._on_short = draining, recall, lasting, on_short
         self._database = database
         self._nodes = nodes
         self._keys = keys
@@ -184,10 +185,12 @@ class Uploads:
         batches = await self._take(body.receipts)
         if any(batch.node_id != node.name for batch in batches):
             raise UnauthorisedError("a node announces its own objects only")
-        key = self._signing_key
+        key, replicas = self._signing_key, self._settings.default_replicas
         receipt = await self._database.write(
-            lambda connection: announcements.announce(connection, node, batches, body.names, key)
+            lambda connection: announcements.announce(connection, node, batches, body.names, key, replicas=replicas)
         )
+        if replicas > 1:
+            self._on_short()
         self._draining.took(node.name)
         objects = sum(len(batch.receipts) for batch in batches)
         transfer_id = announcements.id_of(batches)

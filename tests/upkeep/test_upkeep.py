@@ -287,6 +287,18 @@ def test_a_node_that_took_objects_by_the_paper_s_protocol_is_not_safe_to_switch_
         assert not repairs(gateway)["drains"][0]["safe"]
 
 
+def test_what_is_announced_gets_as_many_replicas_as_others_do(identities: Identities, tmp_path: Path) -> None:
+    """The paper's protocol says nothing of replicas, so its client is a sender that says nothing."""
+    with running(identities, tmp_path, default_replicas=2, repair_every_s=3600) as (gateway, nodes):
+        wait(lambda: repairs(gateway)["short_objects"] == 0)
+        (one,) = images(1)
+        hold(nodes, "node-1", one)
+        body = Announcement(receipts=[nodes["node-1"].sign([one.receipt("node-1")])], names=[])
+        receipt = post(gateway.client("node-1"), "/api/v1/announcements", body)
+        wait(lambda: len(holders(gateway)[one.object_id]) == 2)
+        assert post(gateway.client("node-1"), "/api/v1/announcements", body) == receipt
+
+
 def test_an_announcement_of_a_copy_that_is_damaged_is_refused_and_one_of_the_others_taken(
     identities: Identities, tmp_path: Path
 ) -> None:
