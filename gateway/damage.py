@@ -61,7 +61,7 @@ def note_copied(
     after = holders(connection, ids)
     made = [object_id for object_id in ids if target in after.get(object_id, set())]
     news = [object_id for object_id in made if target not in before.get(object_id, set())]
-    _settle(connection, made)
+    forget_made_good(connection, made)
     _count(connection, "moved" if moved else "repaired", len(news))
     if news:
         body = {"node_id": target, "from_node_id": batch.node_id, "object_ids": [one.hex() for one in news]}
@@ -83,8 +83,8 @@ def note_found(connection: Connection, batches: Iterable[ReceiptBatch]) -> None:
             connection.execute(delete(damage).where(damage.c.node_id == batch.node_id, damage.c.object_id.in_(some)))
 
 
-def forget_made_good(connection: Connection) -> None:
-    """Forget the damage of objects that have as many copies as are wished, whoever made them.
+def forget_made_good(connection: Connection, ids: Sequence[bytes] | None = None) -> None:
+    """Forget the damage of those objects (None: of all) that have as many copies as are wished, whoever made them.
 
     Such as the sender of an open transfer, which is told to send again what it has lost. Nobody was promised an
     object that no commit showed: of that there is nothing to make good.
@@ -92,7 +92,9 @@ def forget_made_good(connection: Connection) -> None:
     copies = select(func.count()).where(replica.c.object_id == damage.c.object_id, is_there()).scalar_subquery()
     wished = select(wish.c.replicas).where(wish.c.object_id == damage.c.object_id).scalar_subquery()
     shown = select(object_.c.object_id).where(object_.c.object_id == damage.c.object_id, object_.c.visible.is_(True))
-    connection.execute(delete(damage).where(or_(~shown.exists(), copies >= func.coalesce(wished, 1))))
+    good = delete(damage).where(or_(~shown.exists(), copies >= func.coalesce(wished, 1)))
+    for some in [None] if ids is None else chunks(ids):
+        connection.execute(good if some is None else good.where(damage.c.object_id.in_(some)))
 
 
 def open_damage(connection: Connection, limit: int) -> dict[str, list[bytes]]:
@@ -125,12 +127,6 @@ def read_repairs(connection: Connection) -> dict[str, int]:
         "damaged_objects": connection.execute(number).scalar_one(),
         "lost_objects": connection.execute(number.where(~held.exists())).scalar_one(),
     }
-
-
-def _settle(connection: Connection, ids: Sequence[bytes]) -> None:
-    """Forget the damage of objects that have a copy elsewhere in its place."""
-    for some in chunks(ids):
-        connection.execute(delete(damage).where(damage.c.object_id.in_(some)))
 
 
 def _count(connection: Connection, name: str, number: int) -> None:

@@ -200,6 +200,18 @@ def test_a_copy_made_elsewhere_makes_the_damage_good(write: Write) -> None:
     assert [kind for kind, _ in write(kinds)] == ["object damaged", "object repaired"]
 
 
+def test_damage_is_not_made_good_by_one_copy_where_two_are_gone(write: Write) -> None:
+    write(lambda link: link.execute(update(object_).values(visible=True)).rowcount)
+    write(lambda link: record(link, [batch("node-3", "disk-3", A)]))
+    write(lambda link: wish_each(link, {A: 3}))
+    for node, disk in (("node-1", "disk-1"), ("node-2", "disk-2")):
+        write(lambda link, node=node, disk=disk: note_gone(link, node, disk, [A]))
+    for target, damaged in (("node-4", 1), ("node-5", 0)):
+        copies = batch("node-3", "disk-3", A, others=(target,))
+        write(lambda link, copies=copies, target=target: note_copied(link, copies, target))
+        assert write(read_repairs)["damaged_objects"] == damaged
+
+
 def test_damage_is_made_good_by_whoever_stores_the_object_again(write: Write) -> None:
     """A sender whose commit was refused for it sends to other nodes than the one that lost its copy."""
     write(lambda link: link.execute(update(object_).where(object_.c.object_id.in_([A, B])).values(visible=True)))
