@@ -10,13 +10,13 @@ nodes.
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, delete, func, select, update
+from sqlalchemy import Connection, Select, delete, func, select
 
 from gateway.asides import put_aside
 from gateway.database import insert_new, insert_or_update
 from gateway.merging import END
 from gateway.schema import idle, object_, offered, spare, transfer
-from gateway.transfers import forget_claims
+from gateway.transfers import abandon
 from transfer.pages import Page
 from transfer.receipts import ReceiptBatch
 
@@ -98,9 +98,7 @@ def abandon_idle(connection: Connection, now_s: int, life_s: float) -> list[str]
     old = connection.execute(still.where(transfer.c.state == "open", idle.c.since_s <= now_s - life_s)).all()
     for row in old:
         connection.execute(delete(idle).where(idle.c.transfer_key == row.transfer_key))
-        mine = transfer.c.transfer_key == row.transfer_key
-        connection.execute(update(transfer).where(mine).values(state="abandoned"))
-        forget_claims(connection, row.transfer_key)
+        abandon(connection, row.transfer_key)
     return [row.transfer_id for row in old]
 
 

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from gateway.clock import utc_now
 from gateway.database import insert_new
 from gateway.receiving import mark_durable, record, rows_of, unmark_uncounted
-from gateway.schema import object_, offered, offered_name, transfer
+from gateway.schema import object_, offered, offered_name, spare, transfer
 from transfer.api import Offered, OpenTransfer
 from transfer.errors import ConflictError, NotStoredError, ProtocolError, UnauthorisedError
 from transfer.objects import is_object_id
@@ -199,8 +199,15 @@ def _abandon_oldest(connection: Connection, sender: str, *, keep: int) -> None:
     owned = select(transfer.c.transfer_key).where(transfer.c.sender == sender, transfer.c.state == "open")
     open_keys = list(connection.execute(owned.order_by(transfer.c.transfer_key.desc())).scalars())
     for key in open_keys[keep:]:
-        connection.execute(update(transfer).where(transfer.c.transfer_key == key).values(state="abandoned"))
-        forget_claims(connection, key)
+        abandon(connection, key)
+
+
+def abandon(connection: Connection, transfer_key: int) -> None:
+    """Give a transfer up. What it alone had offered can be an orphan from now on, however long a node lists it."""
+    mine = select(offered.c.object_id).where(offered.c.transfer_key == transfer_key)
+    connection.execute(delete(spare).where(spare.c.reason == "orphan", spare.c.object_id.in_(mine)))
+    connection.execute(update(transfer).where(transfer.c.transfer_key == transfer_key).values(state="abandoned"))
+    forget_claims(connection, transfer_key)
 
 
 def forget_claims(connection: Connection, transfer_key: int) -> None:

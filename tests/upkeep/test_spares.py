@@ -182,6 +182,22 @@ def test_a_transfer_in_which_nothing_happens_is_given_up_and_its_claims_with_it(
     assert write(lambda link: abandon_idle(link, 199, 50)) == ["goes on"]
 
 
+@pytest.mark.parametrize("how", ["idle", "too many"])
+def test_what_a_transfer_has_offered_is_an_orphan_from_its_end_on(write: Write, how: str) -> None:
+    """However long nodes list it; its sender has the whole grace time to come back."""
+    write(lambda link: offer(link, "t", A))
+    write(lambda link: note_orphans(link, page(A, B), [A, B], 100))
+    if how == "idle":
+        write(lambda link: abandon_idle(link, 500, 50))
+        assert write(lambda link: abandon_idle(link, 550, 50)) == ["t"]
+    else:
+        write(lambda link: transfers.open_transfer(link, "u", OpenTransfer(), SENDER, open_max=1))
+    assert write(lambda link: is_orphan(link, [A, B])) == {A, B}
+    assert write(lambda link: old(link, 550)) == [B]
+    write(lambda link: note_orphans(link, page(A, B), [A, B], 600))
+    assert (write(lambda link: old(link, 599)), write(lambda link: old(link, 600))) == ([B], [A, B])
+
+
 def test_a_copy_that_is_named_no_more_is_not_named_by_another_kill(write: Write) -> None:
     """The gateway died between its transaction and the node's answer: the file is in its place, unnamed."""
     write(lambda link: show(link, A))

@@ -101,7 +101,7 @@ def test_too_many_orphans_wait_for_somebody(identities: Identities, tmp_path: Pa
         wait(lambda: repairs(gateway)["orphans_wait"])
         time.sleep(0.5)
         assert nodes["node-1"].aside == {}
-        assert post(gateway.client("op-1"), "/api/v1/trash/orphans", None)["objects"] == 4
+        wait(lambda: post(gateway.client("op-1"), "/api/v1/trash/orphans", None)["objects"] == 4)
 
 
 def test_a_copy_too_many_goes_aside_when_the_others_were_read_again(identities: Identities, tmp_path: Path) -> None:
