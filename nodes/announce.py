@@ -22,6 +22,7 @@ from transfer.log import get_logger
 from transfer.objects import is_object_id
 from transfer.protocol.messages import UNREADABLE, Stored
 
+ANNOUNCEMENTS: Final = "announcements"  # the folder, in that of the store
 RETRY_S: Final = 5.0
 BATCH_MAX: Final = 256
 log = get_logger()

@@ -29,7 +29,7 @@ import msgspec
 import trio
 from msgspec import Meta
 
-from nodes.announce import Announcer
+from nodes.announce import ANNOUNCEMENTS, Announcer
 from nodes.heartbeat import beat
 from nodes.lives import next_life
 from nodes.metrics import serve_metrics
@@ -168,7 +168,7 @@ def _advertised(loaded: NodeSettings, port: int) -> addresses.Address:
 async def _start_paper(loaded: NodeSettings, node: Node, nursery: trio.Nursery) -> ssl.SSLContext:
     """Start the paper's protocol; return the TLS context of its announcements."""
     announcer = Announcer(
-        Path(loaded.data) / "announcements",
+        Path(loaded.data) / ANNOUNCEMENTS,
         gateway=loaded.gateway,
         identity=Path(loaded.identity),
         sign=lambda records: node.sign("", [node.receipt(record) for record in records]),

@@ -4,7 +4,8 @@
                                                    in seconds of the node's running time (`nodes.uptime`)
 
 An object is put aside by one durable rename. It comes back by another, after its bytes were read again. It goes for
-good when its time has passed *and* the gateway says so once more. Everything blocks; thread-safe. Refuses to do:
+good when its time has passed *and* the gateway says so once more. One that waits to be announced (`nodes.announce`) is
+somebody's, though the gateway cannot know: it stays. Everything blocks; thread-safe. Refuses to do:
 deciding what goes (the gateway does, `gateway.discards`).
 """
 
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from threading import Lock
 from typing import Final, NamedTuple, cast
 
+from nodes.announce import ANNOUNCEMENTS
 from nodes.objectfile import HEADER_BYTES, Record
 from nodes.store import Store
 from nodes.uptime import Uptime
@@ -41,6 +43,7 @@ class Trash:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._folder = str(store.folder / "trash")
+        self._announcements = str(store.folder / ANNOUNCEMENTS)
         self._changing = Lock()
         self.uptime = Uptime(store.folder / "uptime")
 
@@ -51,6 +54,7 @@ class Trash:
         with self._changing:
             for object_id in object_ids:
                 try:
+                    self._require_announced(object_id)
                     self._store.set_aside(object_id, self._free_name(f"{object_id}.{reason}.{due_s}"))
                 except FascicleError as error:
                     failed[object_id] = error
@@ -100,6 +104,15 @@ class Trash:
             return max(0, disk.size_of(descriptor) - HEADER_BYTES)
         finally:
             disk.close(descriptor)
+
+    def _require_announced(self, object_id: str) -> None:
+        """Check that nobody was answered for the object of whom the gateway has yet to hear.
+
+        Raises:
+            ConflictError: somebody was.
+        """
+        if disk.exists(f"{self._announcements}/{object_id}"):
+            raise ConflictError(f"{object_id} waits to be announced")
 
     def _restore(self, object_id: str, entries: list[Entry]) -> Record | FascicleError:
         problem: FascicleError = NotStoredError(f"{object_id} is neither in its place nor put aside here")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from nodes.announce import ANNOUNCEMENTS, Announcer
 from nodes.objectfile import Record
 from nodes.pages import read_stretch
 from nodes.store import Store
@@ -14,7 +15,7 @@ from tests.store.objects import fetch, noise, put
 from transfer import receipts
 from transfer.errors import ConflictError, CorruptError, NotStoredError, UnauthorisedError
 from transfer.objects import object_id
-from transfer.protocol.messages import Discard, Done, Purge, Restore
+from transfer.protocol.messages import Discard, Done, Purge, Restore, Stored
 from transfer.protocol.messages import Trash as AskTrash
 
 DATA = [noise(3000, seed=number) for number in range(4)]
@@ -58,6 +59,23 @@ def test_what_is_put_aside_is_not_here_and_comes_back_bit_for_bit(store: Store) 
     assert {name: fetch(store, name) for name in IDS} == before
     assert store.statistics().objects == 4
     assert aside(store) == []
+
+
+async def test_what_waits_to_be_announced_is_not_put_aside(site: Site, node: Running) -> None:
+    """Its client was answered; the gateway, which has not heard of it, takes it for nobody's."""
+    record = put(node.store, DATA[0])
+    assert isinstance(record, Record)
+    put(node.store, DATA[1])
+    folder = node.folder / ANNOUNCEMENTS
+    announcer = Announcer(
+        folder, gateway="https://127.0.0.1:1", identity=site.folder / "node-1", sign=lambda _: Stored(b"", b"")
+    )
+    await announcer.announce(record, "")
+    failed = node.node.trash.discard(IDS[:2], "orphan", 60)
+    assert [(name, type(error)) for name, error in failed.items()] == [(IDS[0], ConflictError)]
+    assert (node.store.contains(IDS[0]), node.store.contains(IDS[1])) == (record, None)
+    (folder / IDS[0]).unlink()
+    assert node.node.trash.discard(IDS[:1], "orphan", 60) == {}
 
 
 def test_it_goes_when_its_time_has_passed_and_not_before(store: Store) -> None:
