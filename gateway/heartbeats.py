@@ -22,7 +22,7 @@ from transfer.log import get_logger
 
 
 class Heartbeats(asyncio.DatagramProtocol):
-    """Takes datagrams into `nodes`; `on_beat` is told of each that counts."""
+    """Takes datagrams into `nodes`; `on_beat` is told of each that counts, `on_replaced` of disks, once written."""
 
     def __init__(
         self,
@@ -31,11 +31,13 @@ class Heartbeats(asyncio.DatagramProtocol):
         database: Database,
         metrics: Metrics,
         on_beat: Callable[[Heartbeat], None] = lambda _: None,
+        *,
+        on_replaced: Callable[[], None] = lambda: None,
     ) -> None:
         self._nodes = nodes
         self._keys = keys
         self._database = database
-        self._on_beat = on_beat
+        self._on_beat, self._on_replaced = on_beat, on_replaced
         self._outcomes = metrics.heartbeats
         self._disks: dict[str, str] = {}
         self._writing: set[asyncio.Task[None]] = set()
@@ -65,7 +67,9 @@ class Heartbeats(asyncio.DatagramProtocol):
 
     async def _note(self, beat: Heartbeat) -> None:
         try:
-            await self._database.write(partial(take_disk, node_id=beat.node_id, incarnation=beat.incarnation))
+            note = partial(take_disk, node_id=beat.node_id, incarnation=beat.incarnation)
+            if await self._database.write(note):
+                self._on_replaced()
         except FascicleError as error:
             self._disks.pop(beat.node_id, None)  # the next heartbeat tries again
             get_logger().warning("disk_not_noted", node_id=beat.node_id, problem=error.code)

@@ -144,10 +144,12 @@ def _unmark(connection: Connection, found: Iterable[Any]) -> None:
         connection.execute(update(transfer).where(transfer.c.transfer_key == key).values(fewer))
 
 
-def take_disk(connection: Connection, node_id: str, incarnation: str) -> None:
-    """Write which disk a node has now; no open transfer commits what was on another one alone."""
-    if note_disk(connection, node_id, incarnation):
+def take_disk(connection: Connection, node_id: str, incarnation: str) -> bool:
+    """Write which disk a node has now; no open transfer commits what was on another one alone. Tell if it had one."""
+    replaced = note_disk(connection, node_id, incarnation)
+    if replaced:
         unmark_durable(connection)
+    return replaced
 
 
 def rows_of(connection: Connection, query: Select[Any], column: Any, ids: Sequence[Any]) -> Iterator[Any]:

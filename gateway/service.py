@@ -175,7 +175,7 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
             audit=audit,
             request_bytes_max=config.request_bytes_max,
         )
-        heartbeats = Heartbeats(nodes, keys, database, metrics, links.keep_open)
+        heartbeats = Heartbeats(nodes, keys, database, metrics, links.keep_open, on_replaced=repairer.look_soon)
         datagrams = await listen_heartbeats(config.heartbeat_listen, heartbeats)
         stack.callback(datagrams.close)
         membership.heartbeat_port = datagrams.get_extra_info("sockname")[1]

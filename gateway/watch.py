@@ -46,6 +46,7 @@ class Watch:
         self.telling = asyncio.Lock()  # held from a question about copies until the answer is in the catalogue
         self._states: dict[str, State] = {}
         self._disks: dict[str, str] = {}
+        self._node_ids = nodes.node_ids
         self._told: dict[str, tuple[str, int]] = {}  # disk and number in quarantine of which everything is known
         self._ask_again_s: dict[str, float] = {}
         self._twins: frozenset[str] = frozenset()
@@ -66,7 +67,9 @@ class Watch:
         self._disks |= disks
         if gone != self.gone:
             log.warning("nodes_gone", node_ids=sorted(gone), back=sorted(self.gone - gone))
-        if gone != self.gone or is_other_disk:
+        is_other_cluster = self._nodes.node_ids != self._node_ids  # who was revoked is neither gone nor counted
+        self._node_ids = self._nodes.node_ids
+        if gone != self.gone or is_other_disk or is_other_cluster:
             self.gone = gone
             self._on_change()
 

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from gateway import heartbeats
 from gateway.settings import NodeEntry
 from gateway.watch import LOOK_S
 from tests.gateway.conftest import identities
@@ -30,6 +31,8 @@ from tests.gateway.kit import (
 )
 from transfer import heartbeat, receipts, tickets
 from transfer.api import OpenTransfer
+from transfer.errors import FullError
+from transfer.membership import Revoke
 from transfer.protocol.frames import encode_control
 from transfer.protocol.messages import Check, Checked, Copied, Copy, Refused
 from transfer.receipts import Receipt, ReceiptBatch
@@ -235,6 +238,34 @@ def test_a_node_whose_list_cannot_be_had_keeps_the_others_from_no_stocktake(gate
     del nodes["node-2"].held[bytes.fromhex(ids[0])]
     wait(lambda: repairs(gateway)["damaged_total"] == 1)
     wait(lambda: len(holders(gateway)[ids[0]]) == 2)
+
+
+def test_what_a_node_held_that_is_revoked_is_short_at_once(gateway: Gateway, nodes: Nodes) -> None:
+    """Not an hour later, when the next pass is due where nothing was short."""
+    ids = store(gateway, nodes, "node-1", "node-2")
+    time.sleep(2)  # the passes that the start began are over
+    post(gateway.client("admin-1"), "/api/v1/revocations", Revoke(name="node-2"))
+    wait(lambda: all("node-3" in held for held in holders(gateway).values()))
+    assert repairs(gateway)["repaired_total"] == len(ids)
+
+
+def test_a_disk_that_could_be_noted_only_late_is_missed_at_once(
+    gateway: Gateway, nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The catalogue had no room when the heartbeat came; the pass that this began found nothing short."""
+    ids = store(gateway, nodes, "node-1", "node-2")
+
+    def fail(*_: Any, **__: Any) -> bool:
+        raise FullError("no room")
+
+    with monkeypatch.context() as full:
+        full.setattr(heartbeats, "take_disk", fail)
+        nodes["node-2"].disk = "disk-2"
+        nodes["node-2"].beat(gateway)
+        time.sleep(3)  # a look, and the pass
+    nodes["node-2"].held.clear()
+    nodes["node-2"].beat(gateway)
+    wait(lambda: repairs(gateway)["repaired_total"] == len(ids))
 
 
 def test_what_no_listing_shows_is_counted_and_left_alone(gateway: Gateway, nodes: Nodes) -> None:
