@@ -60,7 +60,10 @@ class StoredReader:
                 disk.forget_cached(descriptor)
             self._blocks = self._open(descriptor)
         except CorruptError:
-            on_corrupt(descriptor)
+            try:
+                on_corrupt(descriptor)
+            finally:
+                self.close()  # nobody gets this reader, to close it
             raise
         except BaseException:
             self.close()

@@ -362,6 +362,18 @@ def test_a_damaged_object_is_never_read_whole_and_is_quarantined(store, length, 
     assert files_of(store, "quarantine") == [f"{name}.0", f"{name}.1"]
 
 
+@pytest.mark.parametrize("length", [1000, 5 * MIB + 7])
+@pytest.mark.parametrize("offset", [50, HEADER_BYTES])
+def test_a_damaged_object_costs_no_descriptor(store, length, offset):
+    name = put(store, noise(length)).object_id
+    flip(path_of(store, name), offset)
+    assert store.wait_counted(10)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(CorruptError):
+        store.check(name, deep=True)
+    assert os.listdir("/proc/self/fd") == before
+
+
 @pytest.mark.parametrize("change", [-1, 1, -(10 + HEADER_BYTES)])
 def test_a_cut_or_grown_file_is_found_without_reading_it(store, change):
     name = put(store, noise(10)).object_id
