@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final
 
 import msgspec
@@ -141,11 +142,14 @@ class OutFolder:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._claiming = Lock()  # objects of several nodes come at once, each in a thread
         self._taken: dict[Path, str] = {}
 
     def open(self, stored: StoredObject) -> "FileSink":
         """Return where an object's bytes go (blocks)."""
-        return FileSink(self._paths(stored))
+        with self._claiming:
+            paths = self._paths(stored)
+        return FileSink(paths)
 
     def _paths(self, stored: StoredObject) -> list[Path]:
         """Return one path for each of the object's names, at least one."""

@@ -1,9 +1,13 @@
 """Folders with hostile names, on the way in and on the way out."""
 
+import contextlib
 import errno
 import os
+import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,6 +94,23 @@ def test_objects_do_not_take_each_others_place(tmp_path: Path) -> None:
     keep(folder, second)
     keep(folder, third, f"{object_id(second)}.1.dcm", f"{object_id(second)}.dcm")
     assert sorted(tree(tmp_path).values()) == sorted([first, second, third])
+
+
+def test_two_objects_that_come_at_once_do_not_take_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = OutFolder(tmp_path)
+    both = threading.Barrier(2)
+    mkdir = Path.mkdir
+
+    def mkdir_together(path: Path, *args: Any, **how: Any) -> None:
+        mkdir(path, *args, **how)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.2)  # for the other thread, which may be kept from coming here
+
+    monkeypatch.setattr(Path, "mkdir", mkdir_together)
+    datas = [noise(100, 1), noise(100, 2)]
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda data: keep(folder, data, "IM/0001.dcm"), datas))
+    assert sorted(tree(tmp_path).values()) == sorted(datas)
 
 
 def test_abandoned_object_leaves_nothing(tmp_path: Path) -> None:
