@@ -214,10 +214,19 @@ class FileSink:
         try:
             self._file.close()
             for path in self._paths[1:]:
-                shutil.copyfile(self._part, path)
+                self._copy(path)
             self._part.replace(self._paths[0])
         except OSError as error:
             raise _disk_error(self._paths[0], error) from error
+
+    def _copy(self, path: Path) -> None:
+        """Make one more file, which has its name only when it is whole."""
+        part = path.with_name(f"{self._part.stem}.copy.part")
+        try:
+            shutil.copyfile(self._part, part)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
 
     def abandon(self) -> None:
         """See `transfer.reader.Sink`."""

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import shutil
 import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from agent.verify import _Verify
 from tests.flow.kit import CONTEXT, listed, noise, open_cluster
 from transfer import receipts
 from transfer.api import Go, StoredObject
-from transfer.errors import UnusableFileError
+from transfer.errors import FullError, UnusableFileError
 from transfer.inspection import SourceFile
 from transfer.objects import object_id
 from transfer.protocol.messages import Checked
@@ -111,6 +112,34 @@ def test_two_objects_that_come_at_once_do_not_take_one_name(tmp_path: Path, monk
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(lambda data: keep(folder, data, "IM/0001.dcm"), datas))
     assert sorted(tree(tmp_path).values()) == sorted(datas)
+
+
+def test_disk_that_fills_up_leaves_no_half_file_under_a_further_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copy_half(source: Path, target: Path) -> None:
+        Path(target).write_bytes(Path(source).read_bytes()[:50])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shutil, "copyfile", copy_half)
+    sink = OutFolder(tmp_path).open(listed(noise(100), "n1", names=["a.dcm", "b.dcm"]))
+    sink.write(noise(100))
+    with pytest.raises(FullError):
+        sink.finish()
+    sink.abandon()
+    assert tree(tmp_path) == {}
+
+
+def test_further_name_of_an_object_is_never_written_through_a_link(tmp_path: Path) -> None:
+    """A folder that holds an earlier fetch may have links in the place of files."""
+    root, other = tmp_path / "out", tmp_path / "other.dcm"
+    root.mkdir()
+    other.write_bytes(b"somebody's")
+    (root / "b.dcm").symlink_to(other)
+    data = noise(100)
+    keep(OutFolder(root), data, "a.dcm", "b.dcm")
+    assert other.read_bytes() == b"somebody's"
+    assert tree(root) == {"a.dcm": data, "b.dcm": data}
 
 
 def test_abandoned_object_leaves_nothing(tmp_path: Path) -> None:
