@@ -36,6 +36,8 @@ async def answer_get(node: Node, get: Get) -> AsyncGenerator[tuple[bytes | memor
                 flags = LAST if offset + len(block) == record.stored_bytes else 0
                 yield encode_data_header(offset, len(block), flags), block
                 offset += len(block)
+        if not record.stored_bytes:  # such as came by the paper's protocol: no block says that it is the last
+            yield (encode_data_header(0, 0, LAST),)
     node.metrics.served(record)
 
 

@@ -16,7 +16,7 @@ from nodes.incoming import Incoming
 from nodes.node import Node
 from nodes.objectfile import Record
 from nodes.outbox import Outbox
-from transfer.errors import CorruptError, FascicleError, NotStoredError, ProtocolError
+from transfer.errors import CorruptError, FascicleError, NotStoredError
 from transfer.protocol.connection import ServerConnection
 from transfer.protocol.frames import ABANDONED, LAST, Data
 from transfer.protocol.messages import Put, Resume
@@ -65,8 +65,6 @@ class Uploads:
                 if put.resumable:
                     self._finish()
                 return
-            if put.size_bytes == 0:
-                raise ProtocolError("an object has at least one byte")
             self._incoming = await self._begin(put, object_id)
         except FascicleError as error:
             self._refuse(put, error)

@@ -158,3 +158,13 @@ async def test_a_reader_that_never_finds_a_place_says_so(tmp_path, monkeypatch, 
         sinks = await fetch_all(cluster.go("get"), [listed(data, "node-1")])
         assert sinks.whole == {}
         assert isinstance(sinks.done[0][1], BusyError)
+
+
+async def test_empty_object_costs_those_behind_it_nothing(tmp_path):
+    """The paper's protocol takes one (tests/paper)."""
+    async with open_cluster(tmp_path, "n1") as cluster:
+        datas = [noise(1000, 1), b"", *(noise(1000, seed) for seed in range(2, 40))]
+        for data in datas:
+            cluster.nodes["n1"].put(data)
+        sinks = await fetch_all(cluster.go("get"), [listed(data, "n1") for data in datas])
+        assert sinks.whole == {object_id(data): data for data in datas}

@@ -34,9 +34,10 @@ def holds(cluster: Cluster, name: str, data: bytes) -> bool:
         return b"".join(reader) == data
 
 
-async def test_receipt_names_both_nodes_and_both_have_the_bytes(tmp_path):
+@pytest.mark.parametrize("length", [0, 300_000])
+async def test_receipt_names_both_nodes_and_both_have_the_bytes(tmp_path, length):
     async with open_cluster(tmp_path, "n1", "n2") as cluster, cluster.flow("n1", "put", replicas=2) as flow:
-        data = noise(300_000)
+        data = noise(length)
         await send(flow, data, onward=1)
         with trio.fail_after(10):
             stored = await answer(flow)

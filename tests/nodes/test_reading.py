@@ -28,7 +28,7 @@ def flip(running: Running, data: bytes, offset: int) -> None:
         file.write(bytes([byte ^ 16]))
 
 
-@pytest.mark.parametrize("size_bytes", [1, 100_000, 1 << 20, (1 << 20) + 1, LARGE_BYTES])
+@pytest.mark.parametrize("size_bytes", [0, 1, 100_000, 1 << 20, (1 << 20) + 1, LARGE_BYTES])
 async def test_get_gives_the_stored_bytes(site: Site, node: Running, size_bytes: int) -> None:
     data = noise(size_bytes)
     put(node.store, data)
