@@ -174,6 +174,7 @@ class _Reading:
         self._taking = False  # a frame, which may wait for this end's disk
         self._answered = trio.Event()
         self._body: _Body | None = None
+        self._found_wrong = b""  # the object whose rest comes still, to its last byte or the node's refusal
 
     async def run(self, flow: Flow) -> None:
         async with trio.open_nursery() as nursery:
@@ -209,7 +210,10 @@ class _Reading:
             case Data():
                 await self._take_data(frame)
             case Refused():
-                await self._fail(from_code(frame.code, frame.text))
+                if self._found_wrong and frame.object_id == self._found_wrong:
+                    self._found_wrong = b""  # the node says no more than was found here
+                else:
+                    await self._fail(from_code(frame.code, frame.text))
 
     async def _begin(self, announced: Object) -> "_Body":
         if not self.under_way or announced.object_id.hex() != self.under_way[0].stored.object_id:
@@ -222,16 +226,20 @@ class _Reading:
             return _Body(stored.object_id, decoder, await trio.to_thread.run_sync(self._fetch.open_sink, stored))
 
     async def _take_data(self, data: Data) -> None:
+        last = bool(data.flags & LAST)
         if self._body is None:
-            return  # the rest of an object that was found wrong
+            if last:
+                self._found_wrong = b""
+            return
         try:
             blocks = await trio.to_thread.run_sync(self._body.decode, data)
         except (CorruptError, BusyError) as error:
+            self._found_wrong = b"" if last else bytes.fromhex(self.under_way[0].stored.object_id)
             await self._fail(error)
             return
         with self._sink_errors():
-            await trio.to_thread.run_sync(self._body.keep, blocks, bool(data.flags & LAST))
-        if data.flags & LAST:
+            await trio.to_thread.run_sync(self._body.keep, blocks, last)
+        if last:
             self._body = None
             self._fetch.on_done(self._pop().stored, None)
 

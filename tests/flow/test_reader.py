@@ -5,7 +5,9 @@ import trio
 
 from agent.verify import _Verify
 from nodes import server
+from nodes.objectfile import HEADER_BYTES
 from tests.flow.kit import CONTEXT, Breaker, Running, listed, noise, open_cluster
+from tests.store.objects import upload
 from transfer import api, reader
 from transfer.api import StoredObject
 from transfer.errors import BusyError, CorruptError, FascicleError, UnreachableError
@@ -168,3 +170,24 @@ async def test_empty_object_costs_those_behind_it_nothing(tmp_path):
             cluster.nodes["n1"].put(data)
         sinks = await fetch_all(cluster.go("get"), [listed(data, "n1") for data in datas])
         assert sinks.whole == {object_id(data): data for data in datas}
+
+
+async def test_object_that_both_ends_find_damaged_costs_those_behind_it_nothing(tmp_path):
+    """This end cannot decode what it gets, long before the node has read the last block and refuses the object."""
+    async with open_cluster(tmp_path, "n1") as cluster:
+        node = cluster.nodes["n1"]
+        sound = [noise(1000, seed) for seed in range(9)]
+        damaged = [noise(6 << 20, seed) for seed in (20, 21, 22)]
+        for data in sound:
+            node.put(data)
+        for data in damaged:
+            (record,) = node.store.commit([upload(node.store, data, encoding="zstd")])
+            path = stored_path(node, record.object_id)
+            stored = bytearray(path.read_bytes())
+            stored[HEADER_BYTES : HEADER_BYTES + 4] = b"none"
+            path.write_bytes(stored)
+        objects = [*sound[:3], damaged[0], *sound[3:6], damaged[1], damaged[2], *sound[6:]]
+        sinks = await fetch_all(cluster.go("get"), [listed(data, "n1") for data in objects])
+        assert sinks.whole == {object_id(data): data for data in sound}
+        errors = {name: type(error) for name, error in sinks.done if error}
+        assert errors == dict.fromkeys(map(object_id, damaged), CorruptError)
