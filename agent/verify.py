@@ -4,7 +4,7 @@ The nodes do the reading, so no image crosses the link. Refuses to do: repair.
 """
 
 import ssl
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Container, Sequence, Set
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +29,7 @@ CHECK_OBJECTS: Final = 256
 DEEP_OBJECTS: Final = 16  # so that an answer comes within seconds
 UNDER_WAY: Final = 2
 MISSING: Final = "missing"  # a problem: the node does not have what it is to hold
+UNREADABLE: Final = "unreadable"  # its disk gave an error, so that it is not known whether the copy is sound
 
 
 def run(*, credentials: Path, deep: bool = False, as_json: bool = False) -> int:
@@ -109,21 +110,25 @@ class _Verify:
         """Check `left`, taking out of it what has been answered."""
         size = DEEP_OBJECTS if self._deep else CHECK_OBJECTS
         places = trio.Semaphore(UNDER_WAY)
+        under_way: deque[list[str]] = deque()  # answers come in the order asked
 
         async def ask() -> None:
             asked = list(left)
             for start in range(0, len(asked), size):
                 await places.acquire()
-                batch = [bytes.fromhex(object_id) for object_id in asked[start : start + size]]
-                await flow.ask(Check(batch, self._deep))
+                under_way.append(asked[start : start + size])
+                await flow.ask(Check(list(map(bytes.fromhex, under_way[-1])), self._deep))
             await flow.bye()
 
         key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(node.public_key))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask)
             async for frame in flow.frames():
-                if isinstance(frame, Checked):
-                    for object_id in self._take(node.node_id, frame, key, left.keys()):
+                if isinstance(frame, Checked) and under_way:
+                    batch = dict.fromkeys(under_way.popleft())
+                    silent = batch.keys() - self._take(node.node_id, frame, key, batch.keys())
+                    self._note(node.node_id, sorted(silent), UNREADABLE)
+                    for object_id in batch:
                         del left[object_id]
                     places.release()
             nursery.cancel_scope.cancel()  # nothing more is answered, so nothing more may be asked
@@ -131,7 +136,7 @@ class _Verify:
             raise UnreachableError(f"{node.node_id} closed the flow")
 
     def _take(self, node_id: str, checked: Checked, key: Ed25519PublicKey, left: Set[str]) -> set[str]:
-        """Take an answer; what it says of objects that are not `left` to be answered counts for nothing."""
+        """Take an answer; return of which objects it speaks. What it says of others than `left` counts for nothing."""
         sound = {receipt.object_id.hex() for receipt in receipts.verify(checked.sound, key).receipts} & left
         for object_id in sound:
             self._sound[object_id] += 1

@@ -13,11 +13,14 @@ from nodes.node import Node
 from nodes.pages import read_quarantined, read_stretch
 from nodes.streaming import blocks_of
 from transfer import pages
-from transfer.errors import CorruptError, NotStoredError
+from transfer.errors import CorruptError, NotStoredError, StorageError
+from transfer.log import get_logger
 from transfer.pages import PAGE_OBJECTS_MAX, Page
 from transfer.protocol.frames import LAST, encode_control, encode_data_header
 from transfer.protocol.messages import Check, Checked, Get, List, Listed, Object
 from transfer.receipts import Receipt
+
+log = get_logger()
 
 
 async def answer_get(node: Node, get: Get) -> AsyncGenerator[tuple[bytes | memoryview, ...], None]:
@@ -42,7 +45,10 @@ async def answer_get(node: Node, get: Get) -> AsyncGenerator[tuple[bytes | memor
 
 
 async def answer_check(node: Node, check: Check, transfer_id: str) -> Checked:
-    """Return which of the objects are sound, `deep` after re-reading every byte."""
+    """Return which of the objects are sound, `deep` after re-reading every byte.
+
+    Of what the disk will not read nothing is said: it is not known to be wrong, and the others are answered for.
+    """
     sound: list[Receipt] = []
     missing: list[bytes] = []
     corrupt: list[bytes] = []
@@ -54,6 +60,8 @@ async def answer_check(node: Node, check: Check, transfer_id: str) -> Checked:
             missing.append(object_id)
         except CorruptError:
             corrupt.append(object_id)
+        except StorageError as error:
+            log.error("object_unreadable", object_id=object_id.hex(), reason=error.message)
         else:
             sound.append(node.receipt(record))
     return Checked(node.sign(transfer_id, sound), missing, corrupt)

@@ -8,9 +8,9 @@ from nodes import server
 from nodes.objectfile import HEADER_BYTES
 from tests.flow.kit import CONTEXT, Breaker, Running, listed, noise, open_cluster
 from tests.store.objects import upload
-from transfer import api, reader
+from transfer import api, disk, reader
 from transfer.api import StoredObject
-from transfer.errors import BusyError, CorruptError, FascicleError, UnreachableError
+from transfer.errors import BusyError, CorruptError, FascicleError, StorageError, UnreachableError
 from transfer.lobby import Lobby
 from transfer.objects import object_id
 from transfer.places import Places
@@ -191,3 +191,26 @@ async def test_object_that_both_ends_find_damaged_costs_those_behind_it_nothing(
         assert sinks.whole == {object_id(data): data for data in sound}
         errors = {name: type(error) for name, error in sinks.done if error}
         assert errors == dict.fromkeys(map(object_id, damaged), CorruptError)
+
+
+async def test_what_a_disk_will_not_read_is_named_and_the_rest_is_verified(tmp_path, monkeypatch):
+    """The answer of the node's that was to speak of it never came, and all behind it was called the disk's trouble."""
+    async with open_cluster(tmp_path, "n1") as cluster:
+        names = [cluster.nodes["n1"].put(noise(1000, seed)).object_id for seed in range(40)]
+        bad = stored_path(cluster.nodes["n1"], names[5])
+        read_at = disk.read_at
+
+        def read_some(descriptor: int, length: int, offset: int) -> memoryview:
+            if disk.is_open_as(descriptor, str(bad)):
+                raise StorageError("read_at a file: Input/output error")
+            return read_at(descriptor, length, offset)
+
+        monkeypatch.setattr(disk, "read_at", read_some)
+        go = cluster.go("check")
+        for deep in (False, True):
+            verify = _Verify(deep=deep)
+            verify._sound = dict.fromkeys(names, 0)
+            with trio.fail_after(5):
+                await verify._check_node(go.nodes[0], go, names, CONTEXT)
+            assert verify._problems == [{"object": names[5], "node": "n1", "problem": "unreadable"}]
+            assert sum(verify._sound.values()) == 39
