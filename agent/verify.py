@@ -22,6 +22,7 @@ from transfer.errors import FascicleError, UnreachableError
 from transfer.flow import Flow, open_flow
 from transfer.groups import first_error_only
 from transfer.protocol.messages import Check, Checked
+from transfer.silence import serve_watch
 from transfer.tls import client_context
 
 PATIENCE_S: Final = 30.0
@@ -118,11 +119,14 @@ class _Verify:
                 await places.acquire()
                 under_way.append(asked[start : start + size])
                 await flow.ask(Check(list(map(bytes.fromhex, under_way[-1])), self._deep))
+            for _ in range(UNDER_WAY):  # until all is answered: who has said BYE cannot ask for a sign of life
+                await places.acquire()
             await flow.bye()
 
         key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(node.public_key))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask)
+            nursery.start_soon(serve_watch, flow, lambda: bool(under_way))
             async for frame in flow.frames():
                 if isinstance(frame, Checked) and under_way:
                     batch = dict.fromkeys(under_way.popleft())

@@ -257,8 +257,20 @@ class Session:
     async def _answer(self, request: Request) -> None:
         if isinstance(request, Get):
             await self._give(request)
-        else:
-            self._outbox.say(await self._answer_keeper(request))
+            return
+        async with trio.open_nursery() as nursery:
+            answered = trio.Event()
+            nursery.start_soon(self._work_off, request, answered)
+            while not answered.is_set():  # meanwhile a PONG says that this node lives, and receipts need not wait
+                await self._outbox.wait()
+                await self._send_outbox()
+
+    async def _work_off(
+        self, request: Check | List | Copy | Discard | Restore | Purge | Trash, answered: trio.Event
+    ) -> None:
+        answer = await self._answer_keeper(request)
+        answered.set()
+        self._outbox.say(answer)
 
     async def _answer_keeper(
         self, request: Check | List | Copy | Discard | Restore | Purge | Trash

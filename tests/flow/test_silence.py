@@ -6,12 +6,15 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.flow.kit import Breaker, Cluster, listed, noise, open_cluster
+from agent.verify import _Verify
+from nodes.objectfile import Record
+from tests.flow.kit import CONTEXT, Breaker, Cluster, listed, noise, open_cluster
 from tests.flow.test_reader import behind, fetch_all
 from tests.flow.test_sender import MANY, assert_all_sent, send, wait_live, write
 from tests.gateway.kit import Gateway
 from transfer import flow, silence
 from transfer.addresses import Address
+from transfer.api import Go
 from transfer.client import GatewayClient
 from transfer.objects import object_id
 from transfer.stream import listen, port_of
@@ -135,3 +138,41 @@ async def test_a_reader_does_not_wait_for_ever_for_a_node_that_hangs(tmp_path: P
         assert hanging.hung
         assert sinks.whole == {object_id(each): each for each in data}
         nursery.cancel_scope.cancel()
+
+
+async def test_verify_does_not_wait_for_ever_for_a_node_that_hangs(tmp_path: Path, soon: None) -> None:
+    async with open_cluster(tmp_path, "n1") as cluster, trio.open_nursery() as nursery:
+        names = [cluster.nodes["n1"].put(noise(1000, seed)).object_id for seed in range(100)]
+        hanging = Hanging(cluster.nodes["n1"].address)
+        hanging.after_bytes = 6_000
+        address = await nursery.start(hanging.serve)
+        found = await verify(behind(cluster.go("check"), n1=address.port), names)
+        assert hanging.hung
+        assert {problem["problem"] for problem in found._problems} == {"unreachable"}
+        assert len(found._problems) + sum(found._sound.values()) == 100
+        nursery.cancel_scope.cancel()
+
+
+async def test_verify_waits_for_a_node_whose_disk_takes_its_time(
+    tmp_path: Path, soon: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_cluster(tmp_path, "n1") as cluster:
+        store = cluster.nodes["n1"].store
+        names = [cluster.nodes["n1"].put(noise(1000, seed)).object_id for seed in range(3)]
+        check = store.check_durable
+
+        def check_slowly(object_id: str, *, deep: bool) -> Record:
+            time.sleep(0.5)  # the disk, not a synchronisation
+            return check(object_id, deep=deep)
+
+        monkeypatch.setattr(store, "check_durable", check_slowly)
+        found = await verify(cluster.go("check"), names)
+        assert (found._problems, sum(found._sound.values())) == ([], 3)
+
+
+async def verify(go: Go, names: list[str]) -> _Verify:
+    found = _Verify(deep=True)
+    found._sound = dict.fromkeys(names, 0)
+    with trio.fail_after(5):
+        await found._check_node(go.nodes[0], go, names, CONTEXT)
+    return found
