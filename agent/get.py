@@ -11,6 +11,7 @@ import ssl
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final
@@ -113,6 +114,7 @@ class _Get:
                 open_sink=self._folder.open,
                 on_done=self._done,
                 open_decoder=self._open_decoder,
+                renew=partial(client.open_read, ["get"]),
             )
 
     def _done(self, stored: StoredObject, error: FascicleError | None) -> None:

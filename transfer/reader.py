@@ -7,7 +7,7 @@ next replica. Bytes go to a `Sink` as originals. Refuses to do: names, files, re
 import random
 import ssl
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -46,6 +46,7 @@ class Sink(Protocol):
 
 
 OpenSink = Callable[[StoredObject], Sink]
+Renew = Callable[[], Awaitable[Go]]
 OnDone = Callable[[StoredObject, FascicleError | None], None]
 
 
@@ -75,14 +76,41 @@ async def fetch(
     open_sink: OpenSink,
     on_done: OnDone,
     open_decoder: OpenDecoder = open_decoder_here,
+    renew: Renew | None = None,
 ) -> None:
     """Fetch `objects` with the read ticket of `go`; `on_done` is told of each, once, with its error if it
-    could not be had. `open_decoder` gives their decoders.
+    could not be had. `open_decoder` gives their decoders; `renew` a ticket for flows that are opened late, since over a
+    slow link the objects take longer than a ticket lasts.
 
     Raises:
         FascicleError: a sink failed (such as a full disk here).
     """
-    await _Fetch(objects, go, context, open_sink, on_done, open_decoder=open_decoder).run()
+    tickets = _Tickets(go, renew)
+    await _Fetch(objects, go, context, open_sink, on_done, open_decoder=open_decoder, tickets=tickets).run()
+
+
+class _Tickets:
+    """The read ticket, renewed where half of its life is over when a flow is opened."""
+
+    def __init__(self, go: Go, renew: Renew | None) -> None:
+        self._renew = renew
+        self._renewing = trio.Lock()
+        self._take(go)
+
+    def _take(self, go: Go) -> None:
+        self._ticket = go.ticket
+        self._good_until_s = trio.current_time() + go.expires_in_s / 2
+
+    async def ticket(self) -> bytes:
+        """Return one to open a flow with.
+
+        Raises:
+            FascicleError: the gateway gives none.
+        """
+        async with self._renewing:
+            if self._renew is not None and trio.current_time() > self._good_until_s:
+                self._take(await self._renew())
+        return self._ticket
 
 
 class _Fetch:
@@ -95,9 +123,11 @@ class _Fetch:
         on_done: OnDone,
         *,
         open_decoder: OpenDecoder,
+        tickets: _Tickets,
     ) -> None:
         self.open_decoder = open_decoder
-        self.go, self.context, self.open_sink, self.on_done = go, context, open_sink, on_done
+        self.context, self.open_sink, self.on_done = context, open_sink, on_done
+        self._tickets = tickets
         self._nodes = {node.node_id: node for node in go.nodes}
         self._queues: dict[str, deque[_Wanted]] = {node_id: deque() for node_id in self._nodes}
         self._first = [self._wanted(stored) for stored in objects]
@@ -144,8 +174,8 @@ class _Fetch:
         try:
             address = Address(node.host, node.port)
             with first_error_only():
-                context = self.context if node.tls else None
-                async with open_flow(address, context, self.go.ticket, node_id=node.node_id) as flow:
+                context, ticket = self.context if node.tls else None, await self._tickets.ticket()
+                async with open_flow(address, context, ticket, node_id=node.node_id) as flow:
                     await conversation.run(flow)
         except FascicleError as error:
             if conversation.sink_failed:

@@ -1,5 +1,7 @@
 """The reader tells of every object exactly once, whatever becomes of its flows."""
 
+import time
+
 import msgspec
 import trio
 
@@ -14,7 +16,7 @@ from transfer.errors import BusyError, CorruptError, FascicleError, StorageError
 from transfer.lobby import Lobby
 from transfer.objects import object_id
 from transfer.places import Places
-from transfer.reader import fetch
+from transfer.reader import Renew, fetch
 
 
 class Sinks:
@@ -48,10 +50,10 @@ class Sink:
         self._sinks.open -= 1
 
 
-async def fetch_all(go: api.Go, objects: list[StoredObject]) -> Sinks:
+async def fetch_all(go: api.Go, objects: list[StoredObject], renew: Renew | None = None) -> Sinks:
     sinks = Sinks()
     with trio.fail_after(5):
-        await fetch(objects, go, context=CONTEXT, open_sink=sinks, on_done=sinks.on_done)
+        await fetch(objects, go, context=CONTEXT, open_sink=sinks, on_done=sinks.on_done, renew=renew)
     assert sinks.open == 0
     assert sorted(name for name, _ in sinks.done) == sorted(stored.object_id for stored in objects)
     return sinks
@@ -214,3 +216,23 @@ async def test_what_a_disk_will_not_read_is_named_and_the_rest_is_verified(tmp_p
                 await verify._check_node(go.nodes[0], go, names, CONTEXT)
             assert verify._problems == [{"object": names[5], "node": "n1", "problem": "unreadable"}]
             assert sum(verify._sound.values()) == 39
+
+
+async def test_flow_that_breaks_when_the_ticket_has_expired_is_opened_with_a_new_one(tmp_path, monkeypatch):
+    """A page of objects takes longer over a slow link than a ticket lasts."""
+    monkeypatch.setattr(Sink, "write", lambda sink, block: (time.sleep(0.02), sink._blocks.append(bytes(block))))
+    async with open_cluster(tmp_path, "n1") as cluster, trio.open_nursery() as nursery:
+        datas = [noise(1000, seed) for seed in range(60)]
+        for data in datas:
+            cluster.nodes["n1"].put(data)
+        breaker = Breaker(cluster.nodes["n1"].address, [81])
+        address = await nursery.start(breaker.serve)
+        go = behind(msgspec.structs.replace(cluster.go("get", lifetime_s=0.5), expires_in_s=0.5), n1=address.port)
+
+        async def renew() -> api.Go:
+            return cluster.go("get")
+
+        sinks = await fetch_all(go, [listed(data, "n1") for data in datas], renew=renew)
+        assert {error for _, error in sinks.done} == {None}
+        assert breaker.connections == 2
+        nursery.cancel_scope.cancel()
