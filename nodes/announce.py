@@ -5,8 +5,7 @@ taken it: a crash or an absent gateway delays it and loses nothing. Refuses to d
 """
 
 import ssl
-from collections.abc import Callable, Container, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Final, Never
 
@@ -72,17 +71,17 @@ class Announcer:
         Raises:
             FascicleError: the gateway is away, or did not take all.
         """
-        refused: dict[Path, ConflictError] = {}
-        while found := await trio.to_thread.run_sync(partial(_load, self._folder, without=refused)):
-            before = len(refused)
+        left: dict[Path, FascicleError] = {}
+        while found := await trio.to_thread.run_sync(_load, self._folder, left):
+            before = len(left)
             try:
                 await self._announce(client, found)
             except ConflictError as error:
-                refused |= dict.fromkeys(found, error) if len(found) == 1 else await self._announce_each(client, found)
-            if taken := len(found) - len(refused) + before:
+                left |= dict.fromkeys(found, error) if len(found) == 1 else await self._announce_each(client, found)
+            if taken := len(found) - len(left) + before:
                 log.info("objects_announced", objects=taken)
-        if refused:
-            raise next(iter(refused.values()))
+        if left:
+            raise next(iter(left.values()))
 
     async def _announce_each(
         self, client: httpx.AsyncClient, found: Mapping[Path, Waiting]
@@ -116,19 +115,23 @@ class Announcer:
             raise UnreachableError(f"the gateway answered {answer.status_code}: {answer.text[:200]}")
 
 
-def _load(folder: Path, without: Container[Path]) -> dict[Path, Waiting]:
-    """Return the first announcements that wait, `without` those that were tried.
+def _load(folder: Path, left: dict[Path, FascicleError]) -> dict[Path, Waiting]:
+    """Return the first announcements that wait, without those that are `left`; what cannot be read now is left, too.
 
     Raises:
-        StorageError: the disk failed.
+        StorageError: the folder cannot be read.
     """
     found: dict[Path, Waiting] = {}
     try:
-        for path in sorted(path for path in folder.iterdir() if is_object_id(path.name) and path not in without):
-            if len(found) < BATCH_MAX and (waiting := _read(path)) is not None:
-                found[path] = waiting
+        paths = sorted(path for path in folder.iterdir() if is_object_id(path.name) and path not in left)
     except OSError as error:
         raise StorageError(f"{folder}: announcements cannot be read: {error.strerror}") from error
+    for path in paths:
+        try:
+            if len(found) < BATCH_MAX and (waiting := _read(path)) is not None:
+                found[path] = waiting
+        except OSError as error:  # of this one alone: the others are somebody's, too
+            left[path] = StorageError(f"{path}: an announcement cannot be read: {error.strerror}")
     return found
 
 

@@ -1,5 +1,7 @@
 """Announcements: what came by the paper's protocol reaches the gateway, once it is there, and is then forgotten."""
 
+import errno
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -227,3 +229,30 @@ async def test_a_damaged_announcement_is_set_aside_and_stops_nothing(site: Site,
     assert [line["event"] for line in logs] == ["announcement_damaged", "objects_announced"]
     assert gateway.names() == {object_id(b"x"): "x"}
     assert [path.name for path in node.files("announcements")] == [f"{object_id(b'damaged')}.damaged"]
+
+
+async def test_an_announcement_that_the_disk_will_not_read_keeps_no_other_back(
+    site: Site, node: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = Gateway()
+    records = [stored(node, noise(100, seed=number)) for number in range(5)]
+    bad = min(record.object_id for record in records)
+    read_bytes = Path.read_bytes
+
+    def read_some(path: Path) -> bytes:
+        if path.name == bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read_bytes(path)
+
+    async with serving(gateway, site) as port, trio.open_nursery() as nursery:
+        announcer = announcer_of(site, node, port)
+        for record in records:
+            await announcer.announce(record, "")
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "read_bytes", read_some)
+            nursery.start_soon(announcer.serve)
+            await wait_until(lambda: [path.name for path in node.files("announcements")] == [bad])
+        await announcer.announce(stored(node, b"one more"), "")  # wakes it: the disk reads again
+        await wait_until(lambda: not node.files("announcements"))
+        nursery.cancel_scope.cancel()
+    assert {receipt.object_id.hex() for receipt in gateway.receipts(site)} >= {record.object_id for record in records}
