@@ -5,7 +5,7 @@ left out; a damaged header sends its file to quarantine, as every look at it doe
 (`nodes.scrub` does), signing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Final
 
@@ -32,16 +32,30 @@ class Stretch(msgspec.Struct, frozen=True):
     unreadable: list[str]
 
 
-def ids_after(folder: str, after: str = "") -> Iterator[str]:
+def ids_after(
+    folder: str, after: str = "", on_unreadable: Callable[[StorageError], None] | None = None
+) -> Iterator[str]:
     """Yield the ids in a store's folder that are above `after`, in their order; blocks.
 
+    `on_unreadable` is told of a folder below the first that cannot be read, and the next one follows.
+
     Raises:
-        StorageError: a folder cannot be read.
+        StorageError: a folder cannot be read, and nobody is to be told.
     """
+
+    def names_in(path: str) -> list[str]:
+        try:
+            return _names(path)
+        except StorageError as error:
+            if on_unreadable is None:
+                raise
+            on_unreadable(error)
+            return []
+
     root = f"{folder}/objects"
-    for first in _levels(root, after[:2]):
-        for second in _levels(f"{root}/{first}", after[2:4] if first == after[:2] else ""):
-            names = [entry.name for entry in disk.entries(f"{root}/{first}/{second}")]
+    for first in _levels(_names(root), after[:2]):
+        for second in _levels(names_in(f"{root}/{first}"), after[2:4] if first == after[:2] else ""):
+            names = names_in(f"{root}/{first}/{second}")
             yield from (name for name in names if is_object_id(name) and name > after and name[:4] == first + second)
 
 
@@ -84,8 +98,12 @@ def read_quarantined(store: Store, after: str, count: int) -> Stretch:
     return Stretch(ids[-1] if ids else after, complete, [], gone, [])
 
 
-def _levels(path: str, least: str) -> list[str]:
+def _levels(names: Iterable[str], least: str) -> list[str]:
+    return [name for name in names if LEVEL.match(name) and name >= least]
+
+
+def _names(path: str) -> list[str]:
     try:
-        return [entry.name for entry in disk.entries(path) if LEVEL.match(entry.name) and entry.name >= least]
+        return [entry.name for entry in disk.entries(path)]
     except FascicleError as error:
         raise StorageError(f"{path} cannot be listed: {error.message}") from error

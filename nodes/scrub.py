@@ -2,8 +2,9 @@
 
 Each object is read from the disk itself and compared with the digest in its header; what differs goes to quarantine
 (`nodes.store`), which the next heartbeats tell, and the gateway has it repaired from a replica. The place is kept in
-`scrub`, so that a restart goes on from about there. What the disk will not read stays where it is and is logged: it is
-not known to be wrong, and another attempt may get it. Refuses to do: repair, deleting.
+`scrub`, so that a restart goes on from about there. What the disk will not read, object or folder, stays where it is
+and is logged: it is not known to be wrong, and another attempt may get it; the rest is read. Refuses to do: repair,
+deleting.
 """
 
 import contextlib
@@ -27,7 +28,7 @@ from transfer.protocol.messages import UNREADABLE
 
 IDS_AT_ONCE: Final = 1000
 SAVE_S: Final = 30.0
-TROUBLE_S: Final = 60.0  # before the next attempt where a folder or the place cannot be read or written
+TROUBLE_S: Final = 60.0  # before the next attempt where the folder of all objects cannot be read
 log = get_logger()
 
 
@@ -76,7 +77,8 @@ class Scrubber:
         )
 
     def _next_ids(self) -> list[str]:
-        return list(islice(ids_after(str(self._node.store.folder), self.place.after), IDS_AT_ONCE))
+        ids = ids_after(str(self._node.store.folder), self.place.after, _tell_unreadable)
+        return list(islice(ids, IDS_AT_ONCE))
 
     async def _read(self, object_id: str) -> Place:
         """Read one object; return the place after it."""
@@ -104,8 +106,12 @@ class Scrubber:
         await trio.sleep_until(self._due_s)
 
     async def _save(self) -> None:
+        """Keep the place; a disk that takes no more now is read all the same, and asked again later."""
         data = msgspec.json.encode(self.place)
-        await trio.to_thread.run_sync(write_file_durably, self._path, data)
+        try:
+            await trio.to_thread.run_sync(write_file_durably, self._path, data)
+        except FascicleError as error:
+            log.warning("scrub_place_not_kept", code=error.code, reason=error.message)
         self._saved_s = trio.current_time()
 
     def _load(self) -> Place:
@@ -117,3 +123,7 @@ class Scrubber:
         except (OSError, *UNREADABLE) as error:
             log.warning("scrub_begins_anew", reason=str(error))
             return Place()
+
+
+def _tell_unreadable(error: StorageError) -> None:
+    log.error("folder_unreadable", reason=error.message)

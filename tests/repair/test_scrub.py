@@ -82,6 +82,38 @@ async def test_what_the_disk_will_not_read_stays_where_it_is(node: Running, monk
     assert len(node.files("objects")) == 3
 
 
+async def test_a_disk_that_takes_no_more_is_scrubbed_all_the_same(node: Running, monkeypatch: Any) -> None:
+    """Such as one that a failure made read-only: only the place is not kept."""
+    for number in range(5):
+        put(node.store, b"%d" % number)
+
+    def fail(*_: Any) -> None:
+        raise StorageError("create a file: Read-only file system")
+
+    monkeypatch.setattr(scrub, "SAVE_S", 0.0)  # after each object
+    monkeypatch.setattr(scrub, "write_file_durably", fail)
+    scrubber = Scrubber(node.node, bytes_per_s=FAST, every_s=3600)
+    async with trio.open_nursery() as nursery:
+        await run_pass(scrubber, nursery, objects=5)
+
+
+async def test_a_folder_that_cannot_be_listed_keeps_no_other_from_being_read(node: Running, monkeypatch: Any) -> None:
+    for number in range(9):
+        put(node.store, b"%d" % number)
+    bad = sorted(object_id(b"%d" % number) for number in range(9))[3]
+    entries = disk.entries
+
+    def list_some(path: str) -> Any:
+        if path.endswith(f"{bad[:2]}/{bad[2:4]}"):
+            raise StorageError("entries: Input/output error")
+        return entries(path)
+
+    monkeypatch.setattr(disk, "entries", list_some)
+    scrubber = Scrubber(node.node, bytes_per_s=FAST, every_s=3600)
+    async with trio.open_nursery() as nursery:
+        await run_pass(scrubber, nursery, objects=8)
+
+
 async def test_it_reads_from_the_disk_and_not_from_memory(node: Running, monkeypatch: Any) -> None:
     for data in (b"one", b"two"):
         put(node.store, data)
