@@ -170,13 +170,18 @@ class Session:
     async def _watch_silence(self) -> None:
         """End the flow of a client that says nothing for `SILENCE_S` while it is listened to and waits for no answer.
 
-        By a look now and then: a time-out of its own for every reading was a sixteenth of the loop's work.
+        By a look now and then: a time-out of its own for every reading was a sixteenth of the loop's work. While one
+        frame is worked on, such as a PUT of which a large part is here and is read again, the client's PINGs wait
+        behind it: then a PONG says unasked that this node lives.
         """
         silent_s = 0.0
         while silent_s < SILENCE_S:
             turns = self._turns
             await trio.sleep(LOOK_S)
-            silent = self._receiving and self._turns == turns and not self._answering
+            stands = self._turns == turns
+            if stands and not self._receiving:
+                self._outbox.say(Pong(0))
+            silent = stands and self._receiving and not self._answering
             silent_s = silent_s + LOOK_S if silent else 0.0
         raise ProtocolError(f"nothing came for {SILENCE_S:.0f} s")
 

@@ -2,11 +2,14 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 from agent.verify import _Verify
+from nodes import session
+from nodes.incoming import Incoming
 from nodes.objectfile import Record
 from tests.flow.kit import CONTEXT, Breaker, Cluster, listed, noise, open_cluster
 from tests.flow.test_reader import behind, fetch_all
@@ -106,6 +109,28 @@ async def test_a_node_whose_disk_takes_its_time_is_waited_for(
         result = await send(client, files, flows=1)
         assert_all_sent(cluster, result, files)
         assert committed
+        assert breaker.connections == 2  # the gateway's, and the one flow
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_node_that_reads_again_what_it_has_of_a_large_object_is_waited_for(
+    tmp_path: Path, gateway: Gateway, client: GatewayClient, soon: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "LOOK_S", 0.1)
+    async with open_cluster(tmp_path, "node-1", gateway=gateway) as cluster, trio.open_nursery() as nursery:
+        breaker = Breaker(cluster.nodes["node-1"].address, [])
+        cluster.advertise("node-1", await nursery.start(breaker.serve))
+        await wait_live(client, 1)
+        store = cluster.nodes["node-1"].store
+        begin = store.begin
+
+        def begin_slowly(*args: Any, **how: Any) -> Incoming:
+            time.sleep(1.5)  # the disk, not a synchronisation
+            return begin(*args, **how)
+
+        monkeypatch.setattr(store, "begin", begin_slowly)
+        files = write(tmp_path / "in", 1, 9 << 20)  # large enough to be resumable
+        assert_all_sent(cluster, await send(client, files, flows=1), files)
         assert breaker.connections == 2  # the gateway's, and the one flow
         nursery.cancel_scope.cancel()
 
