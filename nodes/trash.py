@@ -19,7 +19,7 @@ from nodes.objectfile import HEADER_BYTES, Record
 from nodes.store import Store
 from nodes.uptime import Uptime
 from transfer import disk
-from transfer.errors import ConflictError, FascicleError, NotStoredError
+from transfer.errors import ConflictError, FascicleError, NotStoredError, StorageError
 from transfer.log import get_logger
 from transfer.protocol.messages import Reason
 
@@ -95,10 +95,10 @@ class Trash:
         return found[:count], count is None or len(found) <= count
 
     def stored_bytes(self, entry: Entry) -> int:
-        """Return the length of what is stored in it; 0 when it has gone."""
+        """Return the length of what is stored in it; 0 when it has gone, or the disk will not open it."""
         try:
             descriptor = disk.open_to_read(entry.path)
-        except NotStoredError:
+        except (NotStoredError, StorageError):
             return 0
         try:
             return max(0, disk.size_of(descriptor) - HEADER_BYTES)

@@ -12,8 +12,8 @@ from nodes.trash import Trash
 from nodes.uptime import Uptime
 from tests.nodes.kit import Running, Site, open_client, raw_id
 from tests.store.objects import fetch, noise, put
-from transfer import receipts
-from transfer.errors import ConflictError, CorruptError, NotStoredError, UnauthorisedError
+from transfer import disk, receipts
+from transfer.errors import ConflictError, CorruptError, NotStoredError, StorageError, UnauthorisedError
 from transfer.objects import object_id
 from transfer.protocol.messages import Discard, Done, Purge, Restore, Stored
 from transfer.protocol.messages import Trash as AskTrash
@@ -42,6 +42,26 @@ def store(tmp_path: Path):
 
 def aside(store: Store) -> list[Path]:
     return sorted((store.folder / "trash").iterdir())
+
+
+async def test_a_file_that_the_disk_will_not_open_keeps_no_other_from_being_listed(
+    site: Site, node: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for data in DATA:
+        put(node.store, data)
+    open_to_read = disk.open_to_read
+
+    def open_some(path: str) -> int:
+        if IDS[0] in path:
+            raise StorageError("open_to_read a file: Input/output error")
+        return open_to_read(path)
+
+    async with open_client(node, site.ticket(node, rights=["repair"])) as client:
+        await client.ask(Discard([bytes.fromhex(name) for name in IDS], "orphan", 0))
+        monkeypatch.setattr(disk, "open_to_read", open_some)
+        trashed = await client.ask(AskTrash(b""))
+        found = {one.object_id.hex(): one.stored_bytes for one in trashed.entries}
+        assert found == dict.fromkeys(IDS, 3000) | {IDS[0]: 0}
 
 
 def test_what_is_put_aside_is_not_here_and_comes_back_bit_for_bit(store: Store) -> None:
