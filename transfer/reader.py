@@ -19,7 +19,15 @@ from transfer.addresses import Address
 from transfer.api import Go, Node, StoredObject
 from transfer.comeback import spread_s
 from transfer.encodings import Decoder, OpenDecoder, open_decoder_here
-from transfer.errors import BusyError, CorruptError, FascicleError, ProtocolError, UnreachableError, from_code
+from transfer.errors import (
+    BusyError,
+    CorruptError,
+    FascicleError,
+    ProtocolError,
+    SettingsError,
+    UnreachableError,
+    from_code,
+)
 from transfer.flow import Flow, open_flow
 from transfer.groups import first_error_only
 from transfer.protocol.frames import LAST, Data
@@ -236,7 +244,7 @@ class _Reading:
     async def _take(self, frame: object) -> None:
         match frame:
             case Object():
-                self._body = await self._begin(frame)
+                await self._begin(frame)
             case Data():
                 await self._take_data(frame)
             case Refused():
@@ -245,15 +253,20 @@ class _Reading:
                 else:
                     await self._fail(from_code(frame.code, frame.text))
 
-    async def _begin(self, announced: Object) -> "_Body":
+    async def _begin(self, announced: Object) -> None:
         if not self.under_way or announced.object_id.hex() != self.under_way[0].stored.object_id:
             raise ProtocolError("the node answers with an object that was not asked for")
         stored = self.under_way[0].stored
         if announced.size_bytes != stored.size_bytes:
             raise ProtocolError("the node's object has another size than the catalogue says")
-        decoder = self._fetch.open_decoder(announced.encoding, announced.size_bytes, stored.object_id)
+        try:
+            decoder = self._fetch.open_decoder(announced.encoding, announced.size_bytes, stored.object_id)
+        except SettingsError as error:  # an encoding of a newer release
+            await self._give_up(error)
+            return
         with self._sink_errors():
-            return _Body(stored.object_id, decoder, await trio.to_thread.run_sync(self._fetch.open_sink, stored))
+            sink = await trio.to_thread.run_sync(self._fetch.open_sink, stored)
+        self._body = _Body(stored.object_id, decoder, sink)
 
     async def _take_data(self, data: Data) -> None:
         last = bool(data.flags & LAST)
@@ -264,14 +277,21 @@ class _Reading:
         try:
             blocks = await trio.to_thread.run_sync(self._body.decode, data)
         except (CorruptError, BusyError) as error:
-            self._found_wrong = b"" if last else bytes.fromhex(self.under_way[0].stored.object_id)
-            await self._fail(error)
+            if last:
+                await self._fail(error)
+            else:
+                await self._give_up(error)
             return
         with self._sink_errors():
             await trio.to_thread.run_sync(self._body.keep, blocks, last)
         if last:
             self._body = None
             self._fetch.on_done(self._pop().stored, None)
+
+    async def _give_up(self, error: FascicleError) -> None:
+        """Take an object as not given whose rest is still to come."""
+        self._found_wrong = bytes.fromhex(self.under_way[0].stored.object_id)
+        await self._fail(error)
 
     async def _fail(self, error: FascicleError) -> None:
         """Take one object as not given: another replica is asked."""

@@ -12,6 +12,7 @@ from tests.flow.kit import CONTEXT, Breaker, Running, listed, noise, open_cluste
 from tests.store.objects import upload
 from transfer import api, disk, reader
 from transfer.api import StoredObject
+from transfer.encodings import Decoder, open_decoder_here
 from transfer.errors import BusyError, CorruptError, FascicleError, StorageError, UnreachableError
 from transfer.lobby import Lobby
 from transfer.objects import object_id
@@ -236,3 +237,23 @@ async def test_flow_that_breaks_when_the_ticket_has_expired_is_opened_with_a_new
         assert {error for _, error in sinks.done} == {None}
         assert breaker.connections == 2
         nursery.cancel_scope.cancel()
+
+
+async def test_encoding_that_this_release_does_not_know_costs_no_other_object(tmp_path):
+    """As when agents and nodes are newer than who reads."""
+
+    def open_some(encoding: str, size_bytes: int, name: str) -> Decoder:
+        return open_decoder_here("of-tomorrow" if encoding == "zstd" else encoding, size_bytes, name)
+
+    async with open_cluster(tmp_path, "n1") as cluster:
+        node = cluster.nodes["n1"]
+        datas = [noise(1000, seed) for seed in range(40)]
+        node.store.commit([upload(node.store, data, encoding="zstd") for data in datas[3:5]])
+        for data in datas:
+            node.put(data)
+        objects, go, sinks = [listed(data, "n1") for data in datas], cluster.go("get"), Sinks()
+        with trio.fail_after(5):
+            await fetch(objects, go, context=CONTEXT, open_sink=sinks, on_done=sinks.on_done, open_decoder=open_some)
+        assert {name for name, error in sinks.done if error} == {object_id(data) for data in datas[3:5]}
+        assert all("of-tomorrow" in error.message for _, error in sinks.done if error)
+        assert len(sinks.whole) == 38
