@@ -115,13 +115,16 @@ class Node:
             if ticket.epoch < self.trusted.epoch or (peer is not None and self.trusted.is_revoked(peer)):
                 scope.cancel()
 
-    def check_room_for_flow(self) -> None:
+    def check_room_for_flow(self, peer: Peer | None) -> None:
         """Check that one more flow that sends has memory.
+
+        Nodes that are full of senders, each of which waits for a replica on another such node, would wait for ever if
+        a link between them needed one of the senders' places.
 
         Raises:
             BusyError: as many flows as there are windows.
         """
-        if self.flows >= credit.FLOWS_MAX:
+        if self.flows >= credit.FLOWS_MAX + credit.KEPT_FLOWS * admission.is_node(peer):
             raise BusyError(f"{self.node_id} has {self.flows} flows that send, as many as it may")
 
     @contextlib.contextmanager

@@ -109,7 +109,7 @@ async def _greet(
         raise ProtocolError("the first frame is not HELLO")
     ticket = node.admit(hello.ticket, stream.peer)
     if "put" in ticket.rights:
-        node.check_room_for_flow()  # nothing waits between this and the count, or more flows could pass
+        node.check_room_for_flow(stream.peer)  # nothing waits between this and the count, or more flows could pass
     admit(ticket)
     return ticket, hello.ticket
 

@@ -2,10 +2,12 @@
 
 import pytest
 
+from nodes import credit
 from nodes.replicate import rank
-from tests.nodes.kit import Running, Site, open_client, open_node, raw_id, wait_until
+from tests.nodes.kit import Running, Site, flow_to, open_client, open_node, raw_id, wait_until
 from tests.store.objects import dicom, fetch, noise, put
 from transfer.encodings import get_encoding
+from transfer.errors import BusyError
 from transfer.objects import object_id
 from transfer.protocol.messages import Ping, Pong
 from transfer.tickets import TicketNode
@@ -35,6 +37,27 @@ async def test_two_peers_get_the_object_and_the_receipt_names_them(site: Site, t
             assert sorted(found[raw_id(data)].node_ids) == ["node-1", "node-2", "node-3"]
             assert found[raw_id(data)].node_ids[0] == "node-1"
             assert all(fetch(node.store, object_id(data)) == data for node in (first, second, third))
+
+
+async def test_a_node_that_is_full_of_senders_takes_replicas_all_the_same(
+    site: Site, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two nodes whose senders wait for a replica on the other one: nobody would ever be done."""
+    monkeypatch.setattr(credit, "FLOWS_MAX", 1)
+    context = site.client("ws-1")
+    async with (
+        open_node(site, tmp_path, "node-1", secure=True) as first,
+        open_node(site, tmp_path, "node-2", secure=True) as second,
+        open_client(first, site.ticket(first, second, replicas=2), context) as to_first,
+        open_client(second, site.ticket(first, second, replicas=2), context) as to_second,
+    ):
+        for number, client in enumerate((to_first, to_second)):
+            await client.put(noise(1000, seed=number), onward=1)
+            (receipt,) = (await client.stored(site, f"node-{number + 1}")).receipts
+            assert sorted(receipt.node_ids) == ["node-1", "node-2"]
+        with pytest.raises(BusyError, match="has 2 flows that send"):  # the sender's, and the other node's
+            async with flow_to(second, site.ticket(second), context):
+                pass
 
 
 async def test_one_of_two_peers_is_chosen_by_rank(site: Site, tmp_path) -> None:
