@@ -1,6 +1,7 @@
 """A store's folder: its lock, where objects are, leftovers of uploads, the disk's incarnation. Everything blocks."""
 
 import fcntl
+import math
 import os
 import re
 import time
@@ -71,10 +72,18 @@ def drop_oldest_partial(folder: Path, writers: Container[str]) -> bool:
     ]
     if not waiting:
         return False
-    oldest = min(waiting, key=lambda entry: entry.stat(follow_symlinks=False).st_mtime)
+    oldest = min(waiting, key=_changed_at_s)
     disk.unlink(oldest.path)
     log.info("partial_upload_dropped", name=oldest.name)
     return True
+
+
+def _changed_at_s(entry: os.DirEntry[str]) -> float:
+    """Return when a file changed last; one that was made an object since the folder was read makes way for nobody."""
+    try:
+        return entry.stat(follow_symlinks=False).st_mtime
+    except FileNotFoundError:
+        return math.inf
 
 
 def read_incarnation(path: Path) -> str:

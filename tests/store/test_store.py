@@ -243,6 +243,24 @@ def test_partial_uploads_that_nobody_sends_make_way_the_oldest_first(store, monk
     writing.abandon()
 
 
+def test_a_partial_upload_that_is_done_just_when_room_is_made_fails_nobody(store, monkeypatch):
+    """Its name was in the folder when that was read, and is gone when its age is asked for."""
+    paths = [store.folder / "incoming" / f"{object_id(noise(9, seed))}.partial" for seed in (1, 2)]
+    for path in paths:
+        path.write_bytes(b"x")
+    entries = disk.entries
+
+    def read_and_go(folder):
+        found = entries(folder)
+        paths[0].unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(disk, "entries", read_and_go)
+    monkeypatch.setattr(disk, "free_bytes", lambda _: 0 if paths[1].exists() else 1 << 30)
+    store.begin(object_id(b"x"), 1, "raw").abandon()
+    assert files_of(store, "incoming") == []
+
+
 def test_real_images_are_stored_with_their_identities(store, real_data):
     images = [path.read_bytes() for path in sorted((real_data / "ct_head").rglob("*"))[:50] if path.is_file()]
     images = [data for data in images if data[128:132] == b"DICM"]
