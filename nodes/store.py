@@ -290,10 +290,7 @@ class Store:
     def check(self, object_id: str, *, deep: bool) -> Record:
         """Return an object's record if its header and length, or `deep` every byte, are right; errors as `read`."""
         if deep:
-            with self.read(object_id) as reader:
-                for _ in reader:
-                    pass
-                return reader.record
+            return self._check_bytes(object_id)
         descriptor = self._open(object_id)
         try:
             return read_header(descriptor, object_id).record
@@ -303,15 +300,23 @@ class Store:
         finally:
             disk.close(descriptor)
 
+    def _check_bytes(self, object_id: str, *, from_disk: bool = False) -> Record:
+        with self.read(object_id, from_disk=from_disk) as reader:
+            for _ in reader:
+                pass
+            return reader.record
+
     def check_durable(self, object_id: str, *, deep: bool) -> Record:
         """As `check`; an object whose name is visible and not durable yet is not here: its receipt could prove false.
+
+        `deep` asks the disk itself: other copies are let go on this answer, and memory says nothing of a disk.
 
         Raises:
             FascicleError: as `read`.
         """
         while True:
             failed_groups = self._failed_groups
-            record = self.check(object_id, deep=deep)
+            record = self._check_bytes(object_id, from_disk=True) if deep else self.check(object_id, deep=False)
             with self._lock:
                 if object_id in self._unsettled:
                     raise NotStoredError(f"{object_id} is not durable here yet")

@@ -10,7 +10,7 @@ import trio
 from nodes import session
 from tests.nodes.kit import Running, Site, open_client, open_node, raw_id
 from tests.store.objects import dicom, noise, put
-from transfer import receipts
+from transfer import disk, receipts
 from transfer.encodings import get_encoding
 from transfer.errors import FullError, ProtocolError
 from transfer.objects import object_id
@@ -106,6 +106,21 @@ async def test_check_tells_sound_missing_and_corrupt_apart(site: Site, node: Run
         batch = receipts.verify(deep.sound, site.public_key("node-1"))
         assert [receipt.object_id for receipt in batch.receipts] == [raw_id(sound)]
     assert len(node.files("quarantine")) == 2
+
+
+async def test_a_deep_check_asks_the_disk_and_not_memory(
+    site: Site, node: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gateway lets copies go where the others prove sound."""
+    put(node.store, b"here")
+    dropped: list[int] = []
+    forget = disk.forget_cached
+    monkeypatch.setattr(disk, "forget_cached", lambda descriptor: (dropped.append(descriptor), forget(descriptor)))
+    async with open_client(node, site.ticket(node)) as client:
+        await client.ask(Check([raw_id(b"here")], False))
+        assert dropped == []
+        await client.ask(Check([raw_id(b"here")], True))
+        assert len(dropped) == 1
 
 
 async def test_check_of_nothing_and_of_many(site: Site, node: Running) -> None:
