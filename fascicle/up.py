@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -59,7 +59,7 @@ class Ready(msgspec.Struct, frozen=True):
 
 
 def run(options: Options) -> None:
-    """Run the cluster until SIGINT, SIGTERM or SIGHUP; nothing of it is left on return.
+    """Run the cluster until SIGINT, SIGTERM or SIGHUP (unless ignored); nothing of it is left on return.
 
     Raises:
         SettingsError: see `layout.prepare`; or another `up` has the folder.
@@ -72,7 +72,7 @@ def run(options: Options) -> None:
 
 
 async def _run(cluster: Cluster, children: list[Child]) -> None:
-    with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
+    with trio.open_signal_receiver(*_heeded(STOP_SIGNALS)) as signals:
         watch = _Watch(cluster)
         async with trio.open_nursery() as nursery:
             await nursery.start(serve_children, children, watch.tell)
@@ -81,6 +81,12 @@ async def _run(cluster: Cluster, children: list[Child]) -> None:
             _say(f"{signal.Signals(number).name}: stopping")
             nursery.cancel_scope.cancel()
     _say("stopped")
+
+
+def _heeded(numbers: Sequence[signal.Signals]) -> list[signal.Signals]:
+    """Return the signals to stop at: not a hang-up that `nohup` had ignored, which comes when its user logs out."""
+    is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [number for number in numbers if not (number is signal.SIGHUP and is_ignored)]
 
 
 class _Watch:

@@ -55,6 +55,22 @@ async def test_a_signal_stops_everything_cleanly(up: subprocess.Popen, tmp_path:
     assert [path.name for path in (tmp_path / "data/run").iterdir()] == ["up.lock"]
 
 
+async def test_a_hang_up_that_is_ignored_ends_nothing(tmp_path: Path) -> None:
+    """As `nohup` has it: whoever started it logs out, and the cluster goes on."""
+    words = ["up", "--data", str(tmp_path / "data"), "--nodes", "2", "--port", "0"]
+    command = ["nohup", sys.executable, "-m", "fascicle", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as up:
+        try:
+            wait_children(up)
+            up.send_signal(signal.SIGHUP)
+            with pytest.raises(subprocess.TimeoutExpired):
+                up.wait(2)
+            up.send_signal(signal.SIGTERM)
+            assert up.wait(30) == 0
+        finally:
+            up.kill()
+
+
 async def test_nothing_runs_on_when_it_is_killed_and_the_folder_can_be_used_again(
     up: subprocess.Popen, tmp_path: Path
 ) -> None:
