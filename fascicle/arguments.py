@@ -120,7 +120,7 @@ def _add_up(commands: Commands) -> None:
     parser.add_argument("--nodes", type=whole(1, UP_NODES_MAX), metavar="N", help="default: as it was, at first 5")
     parser.add_argument("--host", type=host, default="127.0.0.1", help="default: %(default)s")
     parser.add_argument("--port", type=port, default=8443, help="of the gateway; 0: any free; default: %(default)s")
-    parser.add_argument("--replicas", type=whole(1, REPLICAS_MAX), default=1, metavar="R", help="default: %(default)s")
+    parser.add_argument("--replicas", type=whole(1, REPLICAS_MAX), metavar="R", help="default: as it was, at first 1")
     parser.add_argument("--plain", action="store_true", help="data plane without TLS, for measurements")
     parser.add_argument("--paper-port", type=port, metavar="P", help="node 1 takes the paper's protocol at P, 2 at P+1")
 

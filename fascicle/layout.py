@@ -25,18 +25,22 @@ from transfer.durable import write_file_durably
 from transfer.errors import SettingsError, StorageError
 
 NODES_DEFAULT: Final = 5
+REPLICAS_DEFAULT: Final = 1
 LOOPBACK: Final = "127.0.0.1"
 Table = dict[str, Any]
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What `fascicle up` was asked for. `nodes` None: as many as there are, at first 5; `port` 0: any free one."""
+    """What `fascicle up` was asked for. `port` 0: any free one.
+
+    `nodes` None: as many as there are, at first 5; `replicas` None: as it was, at first 1.
+    """
 
     data: Path
     nodes: int | None = None
     host: str = "127.0.0.1"
     port: int = 8443
-    replicas: int = 1
+    replicas: int | None = None
     plain: bool = False
     paper_port: int | None = None
 
@@ -90,7 +94,7 @@ def prepare(options: Options) -> Cluster:
         "listen": join(options.host, gateway_port),
         "heartbeat_listen": heartbeat,
         "plain": options.plain,
-        "default_replicas": options.replicas,
+        "default_replicas": options.replicas or gateway_before.get("default_replicas", REPLICAS_DEFAULT),
         "node": [_gateway_entry(place, gateway_before) for place in places],
     }
     _write_text(data / "gateway/gateway.toml", to_toml(gateway))
@@ -134,7 +138,7 @@ def _node_count(data: Path, options: Options) -> int:
             f"{data} has {present} nodes, which may hold the only copy of something: "
             f"ask for --nodes {present} or more, or use another folder"
         )
-    if options.replicas > count:
+    if options.replicas and options.replicas > count:
         raise SettingsError(f"--replicas {options.replicas} needs as many nodes, and there are {count}")
     return count
 

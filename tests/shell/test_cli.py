@@ -25,7 +25,7 @@ OBJECT = "ab" * 32
         (f"get --object {OBJECT} out --to c", {"object": OBJECT}),
         ("verify --to c --deep", {"deep": True, "json": False}),
         ("status --to c --watch", {"watch": True}),
-        ("up --data d", {"nodes": None, "host": "127.0.0.1", "port": 8443, "replicas": 1, "plain": False}),
+        ("up --data d", {"nodes": None, "host": "127.0.0.1", "port": 8443, "replicas": None, "plain": False}),
         ("up --data d --port 0 --plain --paper-port 0", {"port": 0, "plain": True, "paper_port": 0}),
         ("node serve --config f", {"action": "serve", "config": Path("f")}),
         ("gateway serve --config f", {"action": "serve"}),

@@ -87,6 +87,14 @@ def test_nodes_are_added_and_never_dropped(tmp_path: Path) -> None:
     assert len(prepare(Options(data=tmp_path, port=0)).places) == 3
 
 
+def test_a_later_run_wishes_as_many_replicas_as_before(tmp_path: Path) -> None:
+    prepare(Options(data=tmp_path, nodes=2, port=0, replicas=2))
+    prepare(Options(data=tmp_path, port=0))
+    assert read(tmp_path / "gateway/gateway.toml")["default_replicas"] == 2
+    prepare(Options(data=tmp_path, port=0, replicas=1))
+    assert read(tmp_path / "gateway/gateway.toml")["default_replicas"] == 1
+
+
 def files(folder: Path) -> dict[Path, bytes]:
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
