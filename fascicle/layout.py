@@ -70,10 +70,11 @@ def prepare(options: Options) -> Cluster:
     """Bring the folder to what `options` ask for.
 
     Raises:
-        SettingsError: fewer nodes than there are, more replicas than nodes, a port in use, a folder that cannot be
-            written.
+        SettingsError: fewer nodes than there are, more replicas than nodes, a port in use, an authority that is gone,
+            a folder that cannot be written.
     """
     data = _absolute(options.data)
+    _refuse_another_authority(data)
     count = _node_count(data, options)
     ports = Ports(options.host)
     ports_inside = ports if options.host == LOOPBACK else Ports(LOOPBACK)  # metrics are plain text: never outside
@@ -129,8 +130,18 @@ def _absolute(path: Path) -> Path:
     return data
 
 
+def _refuse_another_authority(data: Path) -> None:
+    """A new one would end every certificate that was given, and put other keys over those that have signed."""
+    if (data / "gateway/identity/certificate.pem").exists() and not (data / "pki/ca.pem").exists():
+        raise SettingsError(
+            f"{data}/pki/ca.pem is gone, by which the gateway of this folder and its nodes know each other: "
+            "put the folder pki back, or use another --data"
+        )
+
+
 def _node_count(data: Path, options: Options) -> int:
-    known = (re.fullmatch(r"node-([1-9][0-9]{0,3})", path.name) for path in data.glob("pki/node-*"))
+    paths = [*data.glob("pki/node-*"), *data.glob("nodes/node-*")]  # what either has lost counts all the same
+    known = (re.fullmatch(r"node-([1-9][0-9]{0,3})", path.name) for path in paths)
     present = max((int(match[1]) for match in known if match), default=0)
     count = options.nodes or present or NODES_DEFAULT
     if count < present:

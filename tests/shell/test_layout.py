@@ -95,6 +95,26 @@ def test_a_later_run_wishes_as_many_replicas_as_before(tmp_path: Path) -> None:
     assert read(tmp_path / "gateway/gateway.toml")["default_replicas"] == 1
 
 
+def test_without_its_authority_a_folder_is_not_begun_anew(tmp_path: Path) -> None:
+    """Taken offline, or lost: the keys that nodes and gateway have signed with must stay."""
+    prepare(Options(data=tmp_path, nodes=6, port=0))
+    (tmp_path / "pki").rename(tmp_path / "offline")
+    before = files(tmp_path)
+    with pytest.raises(SettingsError, match=r"pki/ca\.pem is gone.*put"):
+        prepare(Options(data=tmp_path, port=0))
+    assert files(tmp_path) == before
+    (tmp_path / "offline").rename(tmp_path / "pki")
+    assert len(prepare(Options(data=tmp_path, port=0)).places) == 6
+
+
+def test_a_node_counts_whose_identity_an_old_backup_does_not_know(tmp_path: Path) -> None:
+    prepare(Options(data=tmp_path, nodes=2, port=0))
+    shutil.rmtree(tmp_path / "pki/node-2")
+    with pytest.raises(SettingsError, match="has 2 nodes"):
+        prepare(Options(data=tmp_path, nodes=1, port=0))
+    assert len(prepare(Options(data=tmp_path, port=0)).places) == 2
+
+
 def files(folder: Path) -> dict[Path, bytes]:
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
