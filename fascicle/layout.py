@@ -7,19 +7,22 @@
 
 Made on the first run and brought up to date on later ones: identities are renewed when they run out, ports are kept
 while they are free, keys that a person added to a configuration are kept too. Identities are made in DIR/pki and copied
-to their roles, so that a node whose folder is lost comes back as itself. Refuses to do: starting anything, removing
-nodes (what they hold may be the only copy).
+to their roles, so that a node whose folder is lost comes back as itself. A node that was revoked is left where it is
+and not started; a revoked workstation or administrator gets a new key. Refuses to do: starting anything, removing nodes
+(what they hold may be the only copy).
 """
 
 import json
 import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from fascicle.ports import Ports, join, port_of
+from gateway.register import Record, Register
 from transfer import credentials, pki
 from transfer.durable import write_file_durably
 from transfer.errors import SettingsError, StorageError
@@ -81,11 +84,12 @@ def prepare(options: Options) -> Cluster:
     gateway_before = _read_config(data / "gateway/gateway.toml")
     gateway_port = _gateway_port(ports, options.port, gateway_before)
     heartbeat = join(options.host, ports.keep_or_choose(port_of(gateway_before.get("heartbeat_listen"))))
-    _issue_identities(data, count, options.host)
+    record = Register(data / "gateway/register.json").record
+    numbers = [number for number in range(1, count + 1) if f"node-{number}" not in record.revoked]
+    _issue_identities(data, numbers, options.host, record)
     url = f"https://{join(options.host, gateway_port)}"
     places = tuple(
-        _prepare_node(data, index, options, ports, ports_inside, url=url, heartbeat=heartbeat)
-        for index in range(1, count + 1)
+        _prepare_node(data, index, options, ports, ports_inside, url=url, heartbeat=heartbeat) for index in numbers
     )
     gateway = gateway_before | {
         "gateway_id": "gateway",
@@ -158,21 +162,27 @@ def _gateway_port(ports: Ports, wanted: int, before: Table) -> int:
     return ports.claim(wanted) if wanted else ports.keep_or_choose(port_of(before.get("listen")))
 
 
-def _issue_identities(data: Path, count: int, host: str) -> None:
+def _issue_identities(data: Path, numbers: Sequence[int], host: str, record: Record) -> None:
     authority = pki.create_authority(data / "pki")
     hosts = {*pki.LOCAL_HOSTS, host}
 
     def ensure(name: str, role: pki.Role, names: set[str]) -> Path:
         folder = data / "pki" / name
-        if not pki.is_current(folder, hosts=names):
+        if not pki.is_current(folder, hosts=names) or _is_revoked(folder, record):
             pki.issue(authority, folder, name=name, role=role, hosts=sorted(names))
         return folder
 
     ensure("workstation", "workstation", set())
     ensure("administrator", "administrator", set())
     pki.install(ensure("gateway", "gateway", hosts), data / "gateway/identity")
-    for index in range(1, count + 1):
+    for index in numbers:
         pki.install(ensure(f"node-{index}", "node", hosts), data / f"nodes/node-{index}/identity")
+
+
+def _is_revoked(identity: Path, record: Record) -> bool:
+    """Tell whether the certificate was revoked: then this folder's party gets another, and who has the old one none."""
+    certificate = pki.load_certificate(identity / "certificate.pem")
+    return record.is_revoked(identity.name, int(certificate.not_valid_before_utc.timestamp()))
 
 
 def _prepare_node(

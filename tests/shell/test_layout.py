@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+import time
 import tomllib
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from fascicle import layout, ports
 from fascicle.layout import Cluster, Options, to_toml
 from fascicle.ports import Ports
+from gateway.register import Record
 from transfer import credentials, pki
 from transfer.errors import SettingsError
 
@@ -93,6 +95,22 @@ def test_a_later_run_wishes_as_many_replicas_as_before(tmp_path: Path) -> None:
     assert read(tmp_path / "gateway/gateway.toml")["default_replicas"] == 2
     prepare(Options(data=tmp_path, port=0, replicas=1))
     assert read(tmp_path / "gateway/gateway.toml")["default_replicas"] == 1
+
+
+def test_a_revoked_node_is_left_alone_and_a_revoked_workstation_gets_another_key(tmp_path: Path) -> None:
+    first = prepare(Options(data=tmp_path, nodes=2, port=0, replicas=2))
+    before, node = credentials.load(first.credentials), files(tmp_path / "nodes/node-2")
+    now_s = int(time.time()) - int(pki.CLOCK_SKEW.total_seconds())
+    record = Record(revoked={"node-2": now_s, "workstation": now_s - 60})
+    (tmp_path / "gateway/register.json").write_bytes(msgspec.json.encode(record))
+    again = prepare(Options(data=tmp_path, port=0, host="127.0.0.2"))
+    assert [place.node_id for place in again.places] == ["node-1"]
+    assert [entry["node_id"] for entry in read(tmp_path / "gateway/gateway.toml")["node"]] == ["node-1"]
+    assert files(tmp_path / "nodes/node-2") == node
+    assert credentials.load(again.credentials).key == before.key  # made after what was revoked
+    record = Record(revoked={"node-2": now_s, "workstation": now_s + 60})
+    (tmp_path / "gateway/register.json").write_bytes(msgspec.json.encode(record))
+    assert credentials.load(prepare(Options(data=tmp_path, port=0)).credentials).key != before.key
 
 
 def test_without_its_authority_a_folder_is_not_begun_anew(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """`fascicle up` as a process: how it stops and what it leaves. Whole clusters are in tests/cluster."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -82,6 +84,33 @@ async def test_nothing_runs_on_when_it_is_killed_and_the_folder_can_be_used_agai
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 2
     assert "has 2 nodes" in again.stderr  # refused for its own reason, not for a lock that nobody holds
+
+
+def test_a_cluster_starts_again_of_which_parties_were_revoked(tmp_path: Path) -> None:
+    """A workstation that was stolen, and a node that was taken away: neither keeps the others from coming up."""
+    data = tmp_path / "data"
+    words = ["up", "--data", str(data), "--nodes", "2", "--port", "0"]
+    command = [sys.executable, "-m", "fascicle"]
+    stolen = tmp_path / "stolen.json"
+    for expected in (["node-1", "node-2"], ["node-1"]):
+        with subprocess.Popen([*command, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as up:
+            try:
+                ready = up.stdout.readline()
+                assert ready, up.stderr.read()
+                assert [node["node_id"] for node in json.loads(ready)["nodes"]] == expected
+                if not stolen.exists():
+                    shutil.copy(data / "credentials.json", stolen)
+                    for name in ("workstation", "node-2"):
+                        revoke = [*command, "revoke", name, "--to", str(data / "administrator.json")]
+                        subprocess.run(revoke, check=True, capture_output=True)
+                else:
+                    asked = [subprocess.run([*command, "status", "--to", str(path)], capture_output=True, check=False)
+                             for path in (stolen, data / "credentials.json")]  # fmt: skip
+                    assert [each.returncode for each in asked] == [2, 0]
+                up.terminate()
+                assert up.wait(30) == 0
+            finally:
+                up.kill()
 
 
 def test_a_second_one_on_the_folder_says_who_has_it(up: subprocess.Popen, tmp_path: Path) -> None:
