@@ -1,7 +1,8 @@
 """The gateway's own certificate is renewed while it runs, where it holds the authority.
 
-The key stays; one file changes in one step, and the TLS contexts take it for their next handshake. Refuses to do:
-anything where the authority is elsewhere: its operator renews it, and starts the gateway anew.
+The key stays; one file changes in one step, and the TLS contexts take it for their next handshake. Where the authority
+is elsewhere its operator renews it, and starts the gateway anew: the log says every hour that it is due. Refuses to do:
+anything more there.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from gateway.settings import GatewaySettings
 from transfer import enrolment, pki, tls
 from transfer.durable import write_file_durably
-from transfer.errors import FascicleError
+from transfer.errors import FascicleError, SettingsError
 from transfer.log import get_logger
 from transfer.tls import Peer
 
@@ -36,11 +37,16 @@ def renew(config: GatewaySettings, contexts: Sequence[ssl.SSLContext]) -> None:
     """Renew the certificate now (blocks for a flush).
 
     Raises:
-        FascicleError: authority, identity or disk cannot be used; the old certificate stays.
+        FascicleError: authority, identity or disk cannot be used, or no authority is here; the old certificate stays.
     """
     identity = Path(config.identity)
     peer = own_peer(config)
     certificate = pki.load_certificate(identity / "certificate.pem")
+    if not config.authority:
+        raise SettingsError(
+            f"the gateway's certificate ends at {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC, and no authority "
+            "is here to renew it: put it back for a while (`authority`), and start the gateway anew"
+        )
     fresh = enrolment.renew(pki.load_authority(Path(config.authority)), certificate, name=peer.name, role="gateway")
     write_file_durably(identity / "certificate.pem", fresh.public_bytes(Encoding.PEM), pki.PUBLIC)
     for context in contexts:

@@ -188,7 +188,8 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
         running = Running(server, listener, datagrams.get_extra_info("sockname"), audit.failure)
         audit.failure.add_done_callback(lambda _: running.stop())  # a flag, from the trail's thread
         serving = asyncio.create_task(server.serve(sockets=[listener]))
-        renewing = _start_renewal(config, [context, *([outgoing] if outgoing else [])], tickets)
+        contexts = [context, *([outgoing] if outgoing else [])]
+        renewing = asyncio.create_task(renewal.keep_certificate(config, contexts, tickets.renewed))
         repairing = asyncio.gather(repairer.serve(), upkeep.serve())
         try:
             yield running, serving
@@ -217,12 +218,6 @@ def repair_links(
 
 def _context(config: GatewaySettings) -> ssl.SSLContext | None:
     return None if config.plain else tls.client_context(Path(config.identity))
-
-
-def _start_renewal(config: GatewaySettings, contexts: list[ssl.SSLContext], tickets: Tickets) -> asyncio.Future[Any]:
-    if not config.authority:
-        return asyncio.get_running_loop().create_future()  # another has the authority, and renews
-    return asyncio.create_task(renewal.keep_certificate(config, contexts, tickets.renewed))
 
 
 def _links(config: GatewaySettings, tickets: Tickets, context: ssl.SSLContext | None) -> NodeLinks:

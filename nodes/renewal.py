@@ -13,7 +13,7 @@ import trio
 
 from transfer import credentials, enrolment, pki, tls
 from transfer.durable import write_file_durably
-from transfer.errors import FascicleError
+from transfer.errors import FascicleError, SettingsError
 from transfer.joining import JoiningClient
 from transfer.log import get_logger
 
@@ -22,7 +22,7 @@ log = get_logger()
 
 
 async def keep_certificate(gateway: str, identity: Path, contexts: Sequence[ssl.SSLContext]) -> Never:
-    """Look every hour, for ever; a gateway that is away is asked again an hour later."""
+    """Look every hour, for ever; a gateway that is away is asked again an hour later. `gateway` "": none is known."""
     while True:
         try:
             if enrolment.is_due(await trio.to_thread.run_sync(pki.load_certificate, identity / "certificate.pem")):
@@ -36,8 +36,10 @@ async def renew(gateway: str, identity: Path, contexts: Sequence[ssl.SSLContext]
     """Renew the certificate of an identity folder now.
 
     Raises:
-        FascicleError: no answer, a refusal, or a disk that failed; the old certificate stays.
+        FascicleError: no gateway, no answer, a refusal, or a disk that failed; the old certificate stays.
     """
+    if not gateway:
+        raise SettingsError("the node's certificate is to be renewed, and `gateway` does not say where")
     async with JoiningClient(credentials.from_identity(gateway, identity), patience_s=0) as client:
         renewed = await client.renew_certificate()
     path = identity / "certificate.pem"

@@ -8,7 +8,8 @@
      |   +- one session a flow   nodes.session
      +- replica links            nodes.replicate
      +- heartbeat                nodes.heartbeat
-     +- trust, certificate       nodes.trust, nodes.renewal   (when the gateway's URL is configured)
+     +- trust                    nodes.trust      (when the gateway's URL is configured)
+     +- certificate              nodes.renewal
      +- scrubber                 nodes.scrub      (unless switched off)
      +- running time             nodes.uptime
      +- paper listener           nodes.paper      (when configured)
@@ -148,7 +149,7 @@ async def _start(loaded: NodeSettings, store: Store, nursery: trio.Nursery) -> N
         asking = tls.client_context(identity)
         renewed.append(asking)
         nursery.start_soon(keep_trust, node.trusted, loaded.gateway, identity, asking, node.end_revoked)
-        nursery.start_soon(keep_certificate, loaded.gateway, identity, renewed)
+    nursery.start_soon(keep_certificate, loaded.gateway, identity, renewed)
     if loaded.scrub_bytes_per_s:
         scrubber = Scrubber(node, bytes_per_s=loaded.scrub_bytes_per_s, every_s=loaded.scrub_every_s)
         nursery.start_soon(scrubber.serve)

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trio
 from cryptography.hazmat.primitives.serialization import Encoding
+from structlog.testing import capture_logs
 
 from gateway import renewal
-from nodes.renewal import renew
+from nodes.renewal import keep_certificate, renew
 from tests.gateway.kit import Gateway, Identities, settings
 from tests.shell.test_tls import shake
 from transfer import enrolment, pki, tls
@@ -76,6 +78,33 @@ def test_the_gateway_s(identities: Identities, tmp_path: Path) -> None:
     assert (after.name, after.role) == (before.name, before.role) == ("gateway-1", "gateway")
     assert after.fingerprint != before.fingerprint
     assert shown(listener, identities) == after.fingerprint
+
+
+def old(authority: Path, folder: Path, name: str, role: pki.Role) -> Path:
+    """Make an identity whose certificate is due from its first moment on: it is written an hour back."""
+    life = datetime.timedelta(minutes=20)
+    pki.issue(pki.load_authority(authority), folder, name=name, role=role, hosts=pki.LOCAL_HOSTS, life=life)
+    return folder
+
+
+async def test_a_gateway_without_the_authority_tells_that_its_certificate_ends(
+    identities: Identities, tmp_path: Path
+) -> None:
+    identity = old(identities.folder / "ca", tmp_path / "identity", "gateway-1", "gateway")
+    with capture_logs() as logs:
+        Gateway(identities, settings(identities, tmp_path / "data", identity=str(identity))).stop()
+    told = [log for log in logs if log["event"] == "certificate_not_renewed"]
+    assert [(log["log_level"], log["code"]) for log in told] == [("warning", "settings")]
+    assert "no authority is here" in told[0]["reason"]
+
+
+async def test_a_node_that_knows_no_gateway_tells_that_its_certificate_ends(
+    identities: Identities, tmp_path: Path
+) -> None:
+    identity = old(identities.folder / "ca", tmp_path / "identity", "node-1", "node")
+    with capture_logs() as logs, trio.move_on_after(0.2):
+        await keep_certificate("", identity, [])
+    assert [(log["event"], log["code"]) for log in logs] == [("certificate_not_renewed", "settings")]
 
 
 @pytest.mark.parametrize(("days", "due"), [(0, False), (500, False), (560, True), (824, True)])
