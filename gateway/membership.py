@@ -117,11 +117,13 @@ class Membership:
         """Use an invitation up, and answer the certificate.
 
         Raises:
-            UnauthorisedError: no such invitation, or it was used or has ended; a node without proof of its key.
+            UnauthorisedError: no such invitation, or it was used or has ended; a node without proof of its key; a name
+                that is revoked meanwhile.
             ProtocolError: a request that is none; the invitation is used up all the same.
+            ConflictError: the clock stands before the name's revocation.
         """
         authority = self._require_authority()
-        invited = await self._register.change(lambda record: _take(record, wish.secret, time.time()))
+        invited, revoked_s = await self._register.change(lambda record: _take(record, wish.secret, time.time()))
         is_node = invited.role == "node"
         if is_node:
             enrolment.check_proof(wish.request, wish.public_key, wish.proof)
@@ -136,11 +138,15 @@ class Membership:
             enrolled_at_s=int(time.time()),
             not_before_s=int(certificate.not_valid_before_utc.timestamp()),
         )
-        await self._register.change(
-            lambda record: (replace(record, parties=record.parties | {invited.name: party}), None)
-        )
+
+        def edit(record: Record) -> tuple[Record, None]:
+            if record.revoked.get(invited.name) != revoked_s:
+                raise UnauthorisedError(f"`{invited.name}` was revoked while it enrolled; ask for a new invitation")
+            return replace(record, parties=record.parties | {invited.name: party}), None
+
+        await self._register.change(edit)
         await self._audit.note("party_enrolled", invited.name, role=invited.role, **_named(certificate))
-        if is_node:
+        if is_node and not self._register.record.is_revoked(invited.name, party.not_before_s):  # since
             self._admit(invited.name, party)
         return Enrolled(
             name=invited.name,
@@ -225,17 +231,25 @@ class Membership:
             raise ProtocolError("a name is of a-z, 0-9, dots and hyphens")
 
     async def _wait_past_revocation(self, name: str) -> None:
-        """Certificates begin at whole seconds: one that is made in the second of the revocation would be revoked."""
+        """Certificates begin at whole seconds: one that is made in the second of the revocation would be revoked.
+
+        Raises:
+            ConflictError: so would one that is made a second later: the clock was put back.
+        """
         if self._register.record.is_revoked(name, int(time.time()) - _BACKDATED_S):
             await asyncio.sleep(1.0)
+        if self._register.record.is_revoked(name, int(time.time()) - _BACKDATED_S):
+            raise ConflictError(f"`{name}` was revoked at a later time than it is here; set the gateway's clock (NTP)")
 
 
-def _take(record: Record, secret: str, now_s: float) -> tuple[Record, Invited]:
+def _take(record: Record, secret: str, now_s: float) -> tuple[Record, tuple[Invited, int | None]]:
+    """Return the record without the invitation; and the invitation, and what is revoked of its name."""
     key = _digest(secret)
     invited = record.invited.get(key)
     if invited is None or invited.expires_at_s <= now_s:
         raise UnauthorisedError("the invitation is unknown, used or has ended; ask an administrator for a new one")
-    return replace(record, invited={each: value for each, value in record.invited.items() if each != key}), invited
+    left = {each: value for each, value in record.invited.items() if each != key}
+    return replace(record, invited=left), (invited, record.revoked.get(invited.name))
 
 
 def _digest(secret: str) -> str:

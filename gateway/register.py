@@ -112,12 +112,17 @@ class Register:
             return answer
 
     async def revoke(self, name: str, not_before_s: int) -> None:
-        """Revoke the certificates of `name` that begin at `not_before_s` or earlier, and its invitations."""
+        """Revoke the certificates of `name` that begin at `not_before_s` or earlier, and its invitations.
+
+        A clock that was put back does not let in again who was revoked, nor keep who was enrolled by the later time.
+        """
 
         def edit(record: Record) -> tuple[Record, None]:
+            party = record.parties.get(name)
+            last_s = max(not_before_s, record.revoked.get(name, -1), party.not_before_s if party else -1)
             invited = {key: invited for key, invited in record.invited.items() if invited.name != name}
             draining = [each for each in record.draining if each != name]
-            revoked = record.revoked | {name: not_before_s}
+            revoked = record.revoked | {name: last_s}
             domains = {key: domain for key, domain in record.domains.items() if key != name}
             return replace(record, revoked=revoked, invited=invited, draining=draining, domains=domains), None
 

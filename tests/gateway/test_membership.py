@@ -4,6 +4,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,17 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
+from msgspec.structs import replace
 
-from gateway.register import Register
+from gateway.liveness import Nodes
+from gateway.membership import Membership
+from gateway.register import Party, Register
+from gateway.signatures import NodeKeys
 from gateway.signing import OVERLAP_S, SigningKeys
 from tests.gateway.kit import TRANSFERS, Gateway, Identities, Node, get, post, settings
 from transfer import enrolment, heartbeat, keyfiles, pki, tickets, tls
 from transfer.api import OpenTransfer
+from transfer.errors import ConflictError, UnauthorisedError
 from transfer.membership import Enrol, Invite, Revoke, RotateKeys, TellDomain
 
 API = "/api/v1"
@@ -262,6 +268,93 @@ def test_a_revoked_node_of_the_configuration_counts_no_more(
         assert state(again, "node-1") == "none"
     finally:
         again.stop()
+
+
+class Alone:
+    """Membership without a gateway around it; `at` is called when the step of its name has been taken."""
+
+    def __init__(self, identities: Identities, data: Path) -> None:
+        data.mkdir()
+        self.register = Register(data / "register.json")
+        self.config = with_authority(identities, data)
+        self.keys, self.nodes, self.at = NodeKeys(()), Nodes((), 10.0), dict[str, Any]()
+        change = self.register.change
+
+        async def changed(edit: Any) -> Any:
+            answer = await change(edit)
+            await self.note("changed")
+            return answer
+
+        self.register.change = changed  # type: ignore[method-assign]
+        signing = SigningKeys(identities["gateway-1"], data / "keys", self.register)
+        self.membership = Membership(
+            self.config, register=self.register, signing=signing, keys=self.keys, nodes=self.nodes, audit=self
+        )
+
+    async def note(self, event: str, *_: object, **__: object) -> None:
+        if then := self.at.pop(event, None):
+            await then()
+
+
+BY = tls.Peer("admin-1", "administrator", "")
+
+
+@pytest.mark.parametrize(("moment", "refused"), [("changed", True), ("party_enrolled", False)])
+def test_a_node_that_is_revoked_while_it_enrols_is_not_let_in(
+    identities: Identities, tmp_path: Path, moment: str, refused: bool
+) -> None:
+    alone, folder = Alone(identities, tmp_path / "data"), tmp_path / "node-9"
+
+    async def revoke_now() -> None:
+        await alone.membership.revoke("node-9", BY)
+
+    async def scenario() -> None:
+        invitation = await alone.membership.invite(Invite(name="node-9", role="node"), BY)
+        alone.at[moment] = revoke_now
+        with pytest.raises(UnauthorisedError, match="revoked while it enrolled") if refused else nullcontext():
+            await alone.membership.enrol(wish_of_node(folder, invitation.secret))
+
+    asyncio.run(scenario())
+    assert "node-9" not in alone.keys
+    assert "node-9" not in alone.nodes.node_ids
+    assert "node-9" not in Register(tmp_path / "data/register.json").record.nodes()
+
+
+def wish_of_node(folder: Path, secret: str) -> Enrol:
+    pki.ensure_signing_key(folder)
+    key = pki.load_signing_key(folder)
+    request = enrolment.make_request(folder)
+    public_key = key.public_key().public_bytes_raw().hex()
+    return Enrol(secret=secret, request=request, public_key=public_key, proof=enrolment.prove(request, key))
+
+
+def test_a_clock_that_is_put_back_keeps_revoked_who_was_and_revokes_who_enrolled_before(tmp_path: Path) -> None:
+    register = Register(tmp_path / "register.json")
+    party = Party(role="workstation", hosts=[], public_key="", enrolled_at_s=5000, not_before_s=5000)
+
+    async def scenario() -> None:
+        await register.change(lambda record: (replace(record, parties={"ct-1": party}), None))
+        await register.revoke("ct-1", 1000)
+        assert register.record.is_revoked("ct-1", 5000)
+        await register.revoke("ct-1", 900)
+        assert register.record.is_revoked("ct-1", 5000)
+
+    asyncio.run(scenario())
+
+
+def test_nobody_is_enrolled_by_a_clock_that_stands_before_the_revocation(
+    identities: Identities, tmp_path: Path
+) -> None:
+    alone = Alone(identities, tmp_path / "data")
+
+    async def scenario() -> None:
+        await alone.register.revoke("ct-1", int(time.time()) + 3600)
+        invitation = await alone.membership.invite(Invite(name="ct-1", role="workstation"), BY)
+        wish = Enrol(secret=invitation.secret, request=enrolment.make_request(tmp_path / "me"))
+        with pytest.raises(ConflictError, match="set the gateway's clock"):
+            await alone.membership.enrol(wish)
+
+    asyncio.run(scenario())
 
 
 def test_the_gateway_does_not_revoke_itself(gateway: Gateway) -> None:
