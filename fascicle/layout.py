@@ -100,7 +100,7 @@ def prepare(options: Options) -> Cluster:
         "heartbeat_listen": heartbeat,
         "plain": options.plain,
         "default_replicas": options.replicas or gateway_before.get("default_replicas", REPLICAS_DEFAULT),
-        "node": [_gateway_entry(place, gateway_before) for place in places],
+        "node": [*(_gateway_entry(place, gateway_before) for place in places), *_others(gateway_before, count)],
     }
     _write_text(data / "gateway/gateway.toml", to_toml(gateway))
     for role, name in (("workstation", "credentials.json"), ("administrator", "administrator.json")):
@@ -233,6 +233,12 @@ def _gateway_entry(place: Place, before: Table) -> Table:
     """Return the gateway's entry of a node, with what a person added to it."""
     known: Table = next((entry for entry in before.get("node", []) if entry.get("node_id") == place.node_id), {})
     return known | {"node_id": place.node_id, "public_key": _signing_public_key(place.identity)}
+
+
+def _others(before: Table, count: int) -> list[Table]:
+    """Return the gateway's entries of nodes that are not this folder's: a person added them."""
+    ours = {f"node-{number}" for number in range(1, count + 1)}
+    return [entry for entry in before.get("node", []) if entry.get("node_id") not in ours]
 
 
 def _signing_public_key(identity: Path) -> str:

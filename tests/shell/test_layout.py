@@ -70,6 +70,18 @@ def test_a_later_run_keeps_ports_keys_and_what_a_person_added(tmp_path: Path) ->
     assert [entry.get("draining", False) for entry in read(gateway)["node"]] == [False, True]
 
 
+def test_a_node_of_another_machine_that_a_person_added_stays(tmp_path: Path) -> None:
+    prepare(Options(data=tmp_path, nodes=1, port=0))
+    gateway = tmp_path / "gateway/gateway.toml"
+    other = {"node_id": "far-1", "public_key": "ab" * 32, "draining": True}
+    gateway.write_text(gateway.read_text() + to_toml({"node": [other]}))
+    again = prepare(Options(data=tmp_path, nodes=2, port=0))
+    assert [place.node_id for place in again.places] == ["node-1", "node-2"]
+    entries = read(gateway)["node"]
+    assert [entry["node_id"] for entry in entries] == ["node-1", "node-2", "far-1"]
+    assert entries[2] == other
+
+
 def test_a_port_that_was_taken_meanwhile_is_chosen_anew(tmp_path: Path) -> None:
     first = prepare(Options(data=tmp_path, nodes=2, port=0))
     taken = ports.port_of(first.places[0].address)
