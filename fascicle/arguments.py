@@ -105,7 +105,7 @@ def make_parser() -> Parser:
     _add_serving(commands, "node", "serve", "a storage node")
     _add_experiment(commands)
     add_pools(_add(commands, "xen", "make and keep the machines of storage nodes at a XenServer pool"), whole=whole)
-    add_members(lambda name, text: _add(commands, name, text), host=host, port=whole(0, 65_535), whole=whole)
+    add_members(lambda name, text: _add(commands, name, text), host=host, whole=whole)
     return parser
 
 

@@ -11,11 +11,9 @@ NAME: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
 Reader = Callable[[str], Any]
 
 
-def add_members(
-    add: Callable[[str, str], Any], *, host: Reader, port: Reader, whole: Callable[[int, int], Reader]
-) -> None:
+def add_members(add: Callable[[str, str], Any], *, host: Reader, whole: Callable[[int, int], Reader]) -> None:
     """Add the commands; `add` makes the parser of one, the others read a value."""
-    _add_init(add("init", "make authority, gateway and administrator of several machines"), host, port, whole)
+    _add_init(add("init", "make authority, gateway and administrator of several machines"), host, whole)
     _add_invite(add("invite", "make a token by which one party may enroll, once"), host, whole)
     _add_enroll(add("enroll", "join a cluster with a token; keys are made here"))
     revoke = add("revoke", "end every certificate of a party")
@@ -35,7 +33,8 @@ def add_members(
         _add_json(parser)
 
 
-def _add_init(parser: Any, host: Reader, port: Reader, whole: Callable[[int, int], Reader]) -> None:
+def _add_init(parser: Any, host: Reader, whole: Callable[[int, int], Reader]) -> None:
+    port = whole(1, 65_535)  # all others are told it once
     parser.add_argument("data", type=Path, metavar="DIR", help="an empty folder of the gateway's machine")
     parser.add_argument("--host", type=host, required=True, help="how all others reach the gateway")
     parser.add_argument("--port", type=port, default=8443, help="default: %(default)s")

@@ -56,6 +56,8 @@ def test_what_is_understood(words: str, expected: dict[str, object]) -> None:
         "send a --to c --replicas 17",
         "send a --to c --replicas auto",
         "send a --to c --congestion reno",
+        "init d --host h --port 0",
+        "init d --host h --heartbeat-port 0",
         "send a --to c --fl 3",
         "send a --to c --encoding jpeg",
         "get out --to c",
