@@ -51,7 +51,7 @@ class Node:
         self.trash = Trash(store)
         self.signing_key = signing_key
         self.committer = Committer(store)
-        self.replicator = Replicator(store, node_id, client_context, nursery)
+        self.replicator = Replicator(store, node_id, client_context, nursery, trusted.is_revoked)
         self.buffers = Buffers(PAYLOAD_BYTES_MAX, HEADER_BYTES)
         self.checks = trio.CapacityLimiter(CHECKS_AT_ONCE)
         self.flows = 0
@@ -110,7 +110,8 @@ class Node:
             raise UnauthorisedError("the ticket was revoked; renew it at the gateway")
 
     def end_revoked(self) -> None:
-        """End the flows whose certificate or ticket is not good any more."""
+        """End the flows whose certificate or ticket is not good any more, and the links to peers that are not."""
+        self.replicator.end_revoked()
         for scope, (ticket, peer) in self._open.items():
             if ticket.epoch < self.trusted.epoch or (peer is not None and self.trusted.is_revoked(peer)):
                 scope.cancel()

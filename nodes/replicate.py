@@ -28,6 +28,7 @@ from transfer.log import get_logger
 from transfer.protocol.messages import Put, Refused, Stored
 from transfer.silence import serve_watch
 from transfer.tickets import Ticket, TicketNode
+from transfer.tls import Peer
 
 log = get_logger()
 IDLE_S: Final = 5.0
@@ -49,10 +50,17 @@ def rank(object_id: str, nodes: Sequence[TicketNode], own: TicketNode) -> list[T
 
 
 class Replicator:
-    """Makes replicas for all flows of this node."""
+    """Makes replicas for all flows of this node; none at a peer whose certificate `is_revoked`."""
 
-    def __init__(self, store: Store, node_id: str, context: ssl.SSLContext | None, nursery: trio.Nursery) -> None:
-        self._store = store
+    def __init__(
+        self,
+        store: Store,
+        node_id: str,
+        context: ssl.SSLContext | None,
+        nursery: trio.Nursery,
+        is_revoked: Callable[[Peer], bool],
+    ) -> None:
+        self._store, self._is_revoked = store, is_revoked
         self._node_id = node_id
         self._context = context
         self._nursery = nursery
@@ -61,6 +69,11 @@ class Replicator:
     def submit(self, record: Record, onward: int, ticket: Ticket, signed: bytes, on_done: OnReplicated) -> None:
         """Make `onward` replicas; `on_done` gets the ids of the nodes that hold one, or why that failed."""
         self._nursery.start_soon(self._replicate, record, onward, ticket, signed, on_done)
+
+    def end_revoked(self) -> None:
+        """End the links to peers that are revoked by now; what waits for them goes to others."""
+        for link in self._links.values():
+            link.end_if_revoked()
 
     async def _replicate(
         self, record: Record, onward: int, ticket: Ticket, signed: bytes, on_done: OnReplicated
@@ -86,7 +99,7 @@ class Replicator:
     def _link(self, node: TicketNode, signed: bytes) -> "_Link":
         link = self._links.get(node.node_id)
         if link is None or link.ended:
-            link = self._links[node.node_id] = _Link(self._store, node, signed, self._context)
+            link = self._links[node.node_id] = _Link(self._store, node, signed, self._context, self._is_revoked)
             self._nursery.start_soon(self._run_link, node.node_id, link)
         return link
 
@@ -127,9 +140,19 @@ class _Waiter:
 class _Link:
     """One flow to one peer."""
 
-    def __init__(self, store: Store, node: TicketNode, signed: bytes, context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        node: TicketNode,
+        signed: bytes,
+        context: ssl.SSLContext | None,
+        is_revoked: Callable[[Peer], bool],
+    ) -> None:
         self.ended = False
         self._store, self._node, self._signed, self._context = store, node, signed, context
+        self._is_revoked = is_revoked
+        self._peer: Peer | None = None
+        self._scope = trio.CancelScope()
         # As many as there are objects on credit and not acknowledged; each waits here as a name only.
         self._send, self._receive = trio.open_memory_channel[_Waiter](math.inf)
         self._waiting: dict[str, _Waiter] = {}
@@ -149,11 +172,17 @@ class _Link:
         if waiter.error is not None:
             raise waiter.error
 
+    def end_if_revoked(self) -> None:
+        """End the link to a peer that is not good any more."""
+        if self._peer is not None and self._is_revoked(self._peer):
+            self.ended = True
+            self._scope.cancel()
+
     async def run(self) -> None:
         """Serve until idle or broken; whoever still waits then is told."""
         reason: FascicleError = UnreachableError(f"{self._node.node_id} does not answer")
         try:
-            with first_error_only():
+            with first_error_only(), self._scope:
                 await self._converse()
         except FascicleError as error:
             reason = error
@@ -169,6 +198,8 @@ class _Link:
         address = Address(self._node.host, self._node.port)
         opening = open_flow(address, self._context, self._signed, node_id=self._node.node_id)
         async with opening as flow, trio.open_nursery() as nursery:
+            self._peer = flow.peer
+            self.end_if_revoked()
             nursery.start_soon(self._write, flow)
             nursery.start_soon(serve_watch, flow, lambda: bool(self._waiting))
             await self._read(flow)

@@ -22,6 +22,7 @@ from transfer.protocol.connection import ClientConnection, State
 from transfer.protocol.frames import ABANDONED, LAST, PAYLOAD_BYTES_MAX, Frame, encode_control
 from transfer.protocol.messages import Control, Credit, Ping, Pong, Put, Refused, Resume, Welcome
 from transfer.stream import Stream, connect
+from transfer.tls import Peer
 
 GREETING_S: Final = 10.0
 LEAST_PAYLOAD_BYTES: Final = 64 << 10  # less credit than this is worth waiting for more
@@ -53,6 +54,11 @@ class Flow:
         self._token = 0  # of the last PING whose PONG tells the round trip
         self._asked_s: float | None = None  # when that was sent; None where its PONG has come
         self._rtt_s = 0.0
+
+    @property
+    def peer(self) -> Peer | None:
+        """Who the node's certificate names; None on a plain data plane."""
+        return self._stream.peer
 
     async def wait_credit(self, wanted_bytes: int = 1) -> None:
         """Wait until a payload of `wanted_bytes` may be sent, or a good part of it.

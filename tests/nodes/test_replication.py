@@ -1,5 +1,6 @@
 """Replicas: an object is acknowledged when all of them are durable, and not before."""
 
+import msgspec
 import pytest
 
 from nodes import credit
@@ -186,3 +187,27 @@ def test_rank_spreads_and_stays_when_a_node_leaves() -> None:
     for name in ids:
         left = rank(name, nodes[:5], nodes[0])[0].node_id
         assert left == first[name] or first[name] == "node-5"
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+async def test_a_revoked_peer_gets_no_replicas_also_by_a_link_that_is_open(site: Site, tmp_path, is_open: bool) -> None:
+    """Whoever was revoked may be in other hands: images go to it no more, however long the sender's flow lasts."""
+    async with (
+        open_node(site, tmp_path, "node-1", secure=True) as first,
+        open_node(site, tmp_path, "node-2", secure=True) as revoked,
+        open_node(site, tmp_path, "node-3", secure=True) as third,
+        open_client(first, site.ticket(first, revoked, third), site.client("ws-1")) as client,
+    ):
+        if is_open:
+            for number in range(8):
+                await client.put(noise(1000, seed=number), onward=1)
+                await client.stored(site)
+            assert "node-2" in first.node.replicator._links
+        now = first.node.trusted.trust
+        assert first.node.trusted.take(msgspec.structs.replace(now, revoked={"node-2": 1 << 40}))
+        first.node.end_revoked()
+        for number in range(8):
+            data = noise(1000, seed=100 + number)
+            await client.put(data, onward=1)
+            assert (await client.stored(site)).receipts[0].node_ids == ["node-1", "node-3"]
+            assert held_by(data, first, revoked, third) == [True, False, True]
