@@ -53,7 +53,7 @@ class Announcer:
 
     async def serve(self) -> Never:
         """Pass announcements on for ever; an absent gateway is asked again."""
-        async with httpx.AsyncClient(verify=self.context, base_url=self._gateway) as client:
+        async with httpx.AsyncClient(verify=self.context, base_url=self._gateway, trust_env=False) as client:
             while True:
                 self._wake = trio.Event()
                 try:

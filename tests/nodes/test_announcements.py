@@ -120,6 +120,24 @@ async def test_an_announcement_is_signed_named_and_then_forgotten(site: Site, no
     assert (first.identity.sop_instance_uid, second.identity.any_file) == ("1.2.3", True)
 
 
+async def test_a_proxy_of_the_environment_is_not_asked(
+    site: Site, node: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As hospitals set one for everything: what is of the cluster is reached directly, as by all its other parts."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    gateway = Gateway()
+    async with serving(gateway, site) as port, trio.open_nursery() as nursery:
+        announcer = announcer_of(site, node, port)
+        await announcer.announce(stored(node, b"x"), "x")
+        nursery.start_soon(announcer.serve)
+        with trio.fail_after(5):
+            await wait_until(lambda: not node.files("announcements"))
+        nursery.cancel_scope.cancel()
+    assert gateway.names() == {object_id(b"x"): "x"}
+
+
 async def test_a_gateway_that_is_away_or_fails_is_asked_again(site: Site, node: Running, mock_clock) -> None:
     gateway = Gateway(answers=[b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"] * 2)
     async with serving(gateway, site) as port:
