@@ -57,13 +57,18 @@ async def _list(client: JoiningClient, arguments: argparse.Namespace) -> tuple[A
 
 async def _change(client: JoiningClient, arguments: argparse.Namespace) -> tuple[Any, str, int]:
     asked = done = 0
-    for node_id, entries in (await _held(client, arguments)).items():
+    held = await _held(client, arguments)
+    missing = sorted(set(arguments.object) - {entry.object_id for entries in held.values() for entry in entries})
+    for node_id, entries in held.items():
         for some in _pieces([entry.object_id for entry in entries]):
             asked += len(some)
             done += await client.change_trash(arguments.task, SomeTrash(node_id=node_id, object_ids=some))
     what = "put back" if arguments.task == "undo" else "deleted"
     rest = "" if done == asked else "; the others stay: they are needed, cannot be read, or their nodes hold them not"
-    return {"asked": asked, "objects": done}, f"{done} of {asked} copies are {what}{rest}", int(done < asked)
+    lines = [f"{done} of {asked} copies are {what}{rest}"]
+    lines += [f"{object_id} is in the trash of no node that is heard" for object_id in missing]
+    answer = {"asked": asked, "objects": done, "missing": missing}
+    return answer, "\n".join(lines), int(done < asked or bool(missing))
 
 
 async def _orphans(client: JoiningClient, _: argparse.Namespace) -> tuple[Any, str, int]:

@@ -39,10 +39,17 @@ def test_orphans_go_aside_are_listed_come_back_and_are_deleted(
         assert lines[0].startswith("1 copies are put aside")
         assert lines[1].startswith(f"node-3  {ids[0]}  orphan")
         assert "kept 1.0 days more" in lines[1]
-        assert fascicle("trash", "undo", "--object", ids[0], "--object", ids[1]) == {"asked": 2, "objects": 2}
+        strange = "0" * 64
+        undone = fascicle("trash", "undo", "--object", ids[0], "--object", ids[1], "--object", strange, code=1)
+        assert undone == {"asked": 2, "objects": 2, "missing": [strange]}
+        assert main(["trash", "undo", "--to", str(own), "--object", strange]) == 1
+        assert (
+            capsys.readouterr().out
+            == f"0 of 0 copies are put back\n{strange} is in the trash of no node that is heard\n"
+        )
         assert fascicle("trash", "list", "--node", "node-3")["objects"] == 3
         nodes["node-3"].aside.pop(bytes.fromhex(ids[4]))  # gone between the listing and the deletion
-        assert fascicle("trash", "purge", "--all") == {"asked": 2, "objects": 2}
+        assert fascicle("trash", "purge", "--all") == {"asked": 2, "objects": 2, "missing": []}
         assert fascicle("trash", "list") == {"objects": 0, "bytes": 0, "nodes": {}}
         assert fascicle("trash", "list", "--node", "node-9", code=1)["error"]["code"] == "not_stored"
         (drain,) = fascicle("drain", "node-1")["drains"]
