@@ -120,7 +120,7 @@ class Membership:
             UnauthorisedError: no such invitation, or it was used or has ended; a node without proof of its key; a name
                 that is revoked meanwhile.
             ProtocolError: a request that is none; the invitation is used up all the same.
-            ConflictError: the clock stands before the name's revocation.
+            ConflictError: the clock stands before the name's revocation, or the name has another role by now.
         """
         authority = self._require_authority()
         invited, revoked_s = await self._register.change(lambda record: _take(record, wish.secret, time.time()))
@@ -142,6 +142,7 @@ class Membership:
         def edit(record: Record) -> tuple[Record, None]:
             if record.revoked.get(invited.name) != revoked_s:
                 raise UnauthorisedError(f"`{invited.name}` was revoked while it enrolled; ask for a new invitation")
+            self._check_name(record, invited)  # it may have enrolled since, by another invitation
             return replace(record, parties=record.parties | {invited.name: party}), None
 
         await self._register.change(edit)
@@ -221,7 +222,7 @@ class Membership:
             raise ConflictError("this gateway holds no authority (`authority` in its configuration), so enrols nobody")
         return self._authority
 
-    def _check_name(self, record: Record, wish: Invite) -> None:
+    def _check_name(self, record: Record, wish: Invite | Invited) -> None:
         known = record.parties.get(wish.name)
         if wish.name == self._config.gateway_id or (known is not None and known.role != wish.role):
             raise ConflictError(f"`{wish.name}` is the name of a {known.role if known else 'gateway'}; choose another")

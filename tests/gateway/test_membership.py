@@ -328,6 +328,25 @@ def wish_of_node(folder: Path, secret: str) -> Enrol:
     return Enrol(secret=secret, request=request, public_key=public_key, proof=enrolment.prove(request, key))
 
 
+def test_of_two_invitations_for_one_name_the_other_role_ends_with_the_first_enrolment(
+    identities: Identities, tmp_path: Path
+) -> None:
+    """The role was mistyped and invited once more: a node must not be forgotten at the next start for it."""
+    alone = Alone(identities, tmp_path / "data")
+
+    async def scenario() -> None:
+        as_node, as_workstation = [
+            await alone.membership.invite(Invite(name="n-9", role=role), BY) for role in ("node", "workstation")
+        ]
+        await alone.membership.enrol(wish_of_node(tmp_path / "n-9", as_node.secret))
+        wish = Enrol(secret=as_workstation.secret, request=enrolment.make_request(tmp_path / "me"))
+        with pytest.raises(ConflictError, match="`n-9` is the name of a node"):
+            await alone.membership.enrol(wish)
+
+    asyncio.run(scenario())
+    assert Register(tmp_path / "data/register.json").record.nodes().keys() == {"n-9"}
+
+
 def test_a_clock_that_is_put_back_keeps_revoked_who_was_and_revokes_who_enrolled_before(tmp_path: Path) -> None:
     register = Register(tmp_path / "register.json")
     party = Party(role="workstation", hosts=[], public_key="", enrolled_at_s=5000, not_before_s=5000)
