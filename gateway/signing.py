@@ -56,9 +56,13 @@ class SigningKeys:
     async def rotate(self, *, revoke_tickets: bool) -> Trust:
         """Make a new key, durably; return what nodes are to trust from now on.
 
+        Asked again before that key signs, it is the same rotation: a third key would push out the one that signs now.
+
         Raises:
             SettingsError, StorageError, FullError: key or register cannot be written; nothing changes here.
         """
+        if not revoke_tickets and self._listed()[0].active_from_s > self._clock():
+            return self.trust()
         fresh = Ed25519PrivateKey.generate()
         keyfiles.write_private_key(self._path(_hex(fresh)), fresh)
         self._private[_hex(fresh)] = fresh

@@ -406,6 +406,20 @@ def test_without_the_authority_nobody_is_enrolled(identities: Identities, tmp_pa
         running.stop()
 
 
+def test_a_rotation_that_is_asked_for_again_while_it_goes_on_is_the_same(
+    tmp_path: Path, identities: Identities
+) -> None:
+    """Tickets are signed with no key that nodes may not know yet, and the key of those that are out stays good."""
+    now = [1000.0]
+    keys = SigningKeys(identities["gateway-1"], tmp_path / "keys", Register(tmp_path / "r.json"), clock=lambda: now[0])
+    signs = keys.current()[0].public_key().public_bytes_raw().hex()
+    trust = asyncio.run(keys.rotate(revoke_tickets=False))
+    now[0] += OVERLAP_S / 2
+    assert asyncio.run(keys.rotate(revoke_tickets=False)) == trust
+    assert keys.current()[0].public_key().public_bytes_raw().hex() == signs == trust.keys[1]
+    assert len(asyncio.run(keys.rotate(revoke_tickets=True)).keys) == 1
+
+
 def test_keys_of_tickets_overlap_and_an_epoch_revokes(tmp_path: Path, identities: Identities) -> None:
     now = [1000.0]
     keys = SigningKeys(identities["gateway-1"], tmp_path / "keys", Register(tmp_path / "r.json"), clock=lambda: now[0])
