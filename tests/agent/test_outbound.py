@@ -1,18 +1,23 @@
 """What a transfer says of its files is said of the items that they were given for."""
 
+import datetime
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
+import trio
+from structlog.testing import capture_logs
 
 from agent.delivery import Sent, outcome
 from agent.items import File, Item, NewItem, Outcome, Priority
-from agent.outbound import _Outbound, sent
+from agent.outbound import _Outbound, deliveries, sent
 from agent.queue import Queue, open_queue
-from agent.settings import DestinationSettings
+from agent.settings import AgentSettings, DestinationSettings
+from transfer import credentials, pki
 from transfer.api import CommitReceipt
-from transfer.errors import StorageError, TruncatedError
+from transfer.errors import SettingsError, StorageError, TruncatedError
 from transfer.inspection import SourceFile
 from transfer.outcomes import Outcome as FileOutcome
 from transfer.outcomes import SendResult
@@ -60,3 +65,47 @@ def test_without_a_receipt_nothing_is_done() -> None:
     assert (found.item_id, found.object_id, type(found.error)) == (7, "", StorageError)
     assert sent(SendResult([FileOutcome(source, "id")], RECEIPT), [(source, 7)]) == [Sent(7, "id")]
     assert outcome(found, 0, 0.0, 0.0) == Outcome(7, "waiting", reason="storage")
+
+
+def credentials_file(folder: Path, life: datetime.timedelta) -> Path:
+    """Make credentials that end so long from now; they begin an hour back."""
+    authority = pki.create_authority(folder / "pki")
+    pki.issue(authority, folder / "ws", name="ct-1", role="workstation", life=life)
+    credentials.save(credentials.from_identity("https://127.0.0.1:1", folder / "ws"), folder / "credentials.json")
+    return folder / "credentials.json"
+
+
+def settings_of(file: Path) -> AgentSettings:
+    return AgentSettings(destination=[DestinationSettings(name="cloud", credentials=str(file))])
+
+
+async def nothing() -> AsyncIterator[Item]:
+    for item in ():
+        yield item
+
+
+async def test_a_certificate_that_has_ended_keeps_no_scanner_out(tmp_path: Path) -> None:
+    """The agent starts, takes in what comes, and fails at this destination until the file is renewed."""
+    file = credentials_file(tmp_path, -datetime.timedelta(minutes=1))
+    deliver = deliveries(settings_of(file))["cloud"]
+    with pytest.raises(SettingsError, match="expired at"):
+        await deliver(nothing(), Priority.NORMAL)
+
+
+def test_credentials_that_never_were_any_are_refused_at_the_start(tmp_path: Path) -> None:
+    file = credentials_file(tmp_path, -datetime.timedelta(minutes=1))
+    loaded = credentials.load(file)
+    credentials.save(msgspec.structs.replace(loaded, certificate="nonsense"), file)
+    with pytest.raises(SettingsError, match="cannot be used"):
+        deliveries(settings_of(file))
+
+
+@pytest.mark.parametrize(("minutes", "told"), [(60, 0), (20, 1)])
+async def test_a_certificate_that_ends_soon_is_told_once_a_day(tmp_path: Path, minutes: int, told: int) -> None:
+    deliver = deliveries(settings_of(credentials_file(tmp_path, datetime.timedelta(minutes=minutes))))["cloud"]
+    with capture_logs() as logs:
+        for _ in range(2):
+            with trio.move_on_after(0.1):
+                await deliver(nothing(), Priority.NORMAL)
+    lines = [line for line in logs if line["event"] == "certificate_to_be_renewed"]
+    assert [(line["log_level"], line["destination"]) for line in lines] == [("warning", "cloud")] * told
