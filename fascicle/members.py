@@ -72,8 +72,19 @@ def _enroll(arguments: argparse.Namespace) -> tuple[Any, str]:
 
 
 def _revoke(arguments: argparse.Namespace) -> tuple[Any, str]:
-    done = _ask(arguments.to, lambda client: client.revoke(arguments.name))
-    return done, f"{arguments.name} is revoked: at the gateway now, at nodes within 10 seconds"
+    name = arguments.name
+
+    async def revoke(client: JoiningClient) -> tuple[Done, bool]:
+        enrolled = {each.name for each in (await client.parties()).parties if each.role}
+        return await client.revoke(name), name in enrolled
+
+    done, known = _ask(arguments.to, revoke)
+    doubt = (
+        ""
+        if known
+        else "\nnobody of that name was enrolled here: is it the right one? see `fascicle parties` and `status`"
+    )
+    return done, f"{name} is revoked: at the gateway now, at nodes within 10 seconds{doubt}"
 
 
 def _renew(arguments: argparse.Namespace) -> tuple[Any, str]:

@@ -16,13 +16,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from msgspec.structs import replace
 
+from fascicle.cli import main
 from gateway.liveness import Nodes
 from gateway.membership import Membership
 from gateway.register import Party, Register
 from gateway.signatures import NodeKeys
 from gateway.signing import OVERLAP_S, SigningKeys
 from tests.gateway.kit import TRANSFERS, Gateway, Identities, Node, get, post, settings
-from transfer import enrolment, heartbeat, keyfiles, pki, tickets, tls
+from transfer import credentials, enrolment, heartbeat, keyfiles, pki, tickets, tls
 from transfer.api import OpenTransfer
 from transfer.errors import ConflictError, UnauthorisedError
 from transfer.membership import Enrol, Invite, Revoke, RotateKeys, TellDomain
@@ -268,6 +269,20 @@ def test_a_revoked_node_of_the_configuration_counts_no_more(
         assert state(again, "node-1") == "none"
     finally:
         again.stop()
+
+
+def test_the_command_says_when_nobody_of_that_name_was_enrolled(
+    gateway: Gateway, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A letter too few, and who was to be kept out is still in: the certificate may also be one made by hand."""
+    enrol(gateway, tmp_path / "a", invite(gateway, "ct-1"))
+    own = tmp_path / "administrator.json"
+    credentials.save(gateway.identities.credentials("admin-1", gateway.port), own)
+    for name, known in (("ct-l", False), ("ct-1", True), ("ct-1", True)):
+        assert main(["revoke", name, "--to", str(own)]) == 0
+        said = capsys.readouterr().out
+        assert said.startswith(f"{name} is revoked: at the gateway now")
+        assert ("nobody of that name" not in said) == known, said
 
 
 class Alone:
