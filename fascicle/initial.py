@@ -52,6 +52,10 @@ def prepare(options: Options) -> Initialised:
     config = data / "gateway/gateway.toml"
     if config.exists():
         raise SettingsError(f"{data} has a gateway already; start it, or choose another folder")
+    try:
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)  # what it will hold is nobody else's business
+    except OSError as error:
+        raise SettingsError(f"{data}: cannot be made: {error.strerror}") from error
     authority = pki.create_authority(data / "pki")
     hosts = sorted({*pki.LOCAL_HOSTS, options.host})
     pki.issue(authority, data / "pki/gateway", name="gateway", role="gateway", hosts=hosts)

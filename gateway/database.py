@@ -55,6 +55,7 @@ class Database:
         self._writer, self._readers = _engine(path, read_only=False), _engine(path, read_only=True)
         try:
             make_folder_durably(path.parent)
+            disk.close(disk.open_or_create(str(path)))  # SQLite's own way lets everybody read the names of patients
             _settle_log(self._writer)
             _create(self._writer, path)
             _require_log(self._writer, path)

@@ -1,6 +1,7 @@
 """The writer: units together in one transaction, none takes another along, answers after the commit."""
 
 import asyncio
+import os
 import sqlite3
 import threading
 from contextlib import closing
@@ -73,6 +74,17 @@ def test_what_was_answered_is_there_after_a_reopen(path: Path) -> None:
     database = Database(path)
     assert asyncio.run(database.read(keys)) == {"a", "b", "c"}
     database.close()
+
+
+def test_what_it_says_of_patients_is_not_for_everybody(path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        with closing(Database(path)) as database:
+            asyncio.run(database.write(put("x")))
+            modes = {each.name: each.stat().st_mode & 0o007 for each in path.parent.iterdir()}
+    finally:
+        os.umask(before)
+    assert modes == {"catalogue.db": 0, "catalogue.db-wal": 0, "catalogue.db-shm": 0}
 
 
 def test_durability_is_set(path: Path) -> None:

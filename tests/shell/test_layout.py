@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fascicle import layout, ports
+from fascicle import initial, layout, ports
 from fascicle.layout import Cluster, Options, to_toml
 from fascicle.ports import Ports
 from gateway.register import Record
@@ -26,6 +26,14 @@ def read(path: Path) -> dict:
 def prepare(options: Options) -> Cluster:
     """Prepare a cluster whose process ends at once: its ports are let go."""
     return msgspec.structs.replace(layout.prepare(options), ports=())
+
+
+def test_init_makes_a_folder_that_only_its_owner_may_enter(tmp_path: Path) -> None:
+    data = tmp_path / "made"
+    initial.prepare(
+        initial.Options(data=data, host="127.0.0.1", port=1, heartbeat_port=2, listen="127.0.0.1", replicas=1)
+    )
+    assert data.stat().st_mode & 0o777 == 0o700
 
 
 def test_the_first_run_makes_everything(tmp_path: Path) -> None:
