@@ -117,14 +117,16 @@ def install(source: Path, target: Path) -> None:
 
 
 def is_current(folder: Path, *, hosts: Iterable[str] = (), now: datetime.datetime | None = None) -> bool:
-    """Tell whether the folder holds a certificate that names all `hosts` and need not be renewed yet.
+    """Tell whether the folder holds a certificate of its key that names all `hosts` and need not be renewed yet.
 
     Raises:
-        SettingsError: the certificate is there and cannot be read.
+        SettingsError: certificate or key is there and cannot be read.
     """
-    if not (folder / "certificate.pem").exists():
+    if not ((folder / "certificate.pem").exists() and (folder / "key.pem").exists()):
         return False
     certificate = load_certificate(folder / "certificate.pem")
+    if keyfiles.load_certificate_key(folder / "key.pem").public_key() != certificate.public_key():
+        return False  # killed in between: the key is written first
     moment = now or datetime.datetime.now(datetime.UTC)
     return certificate.not_valid_after_utc - RENEW_BEFORE > moment and set(hosts) <= hosts_of(certificate)
 

@@ -15,7 +15,7 @@ from fascicle import initial, layout, ports
 from fascicle.layout import Cluster, Options, to_toml
 from fascicle.ports import Ports
 from gateway.register import Record
-from transfer import credentials, pki
+from transfer import credentials, pki, tls
 from transfer.errors import SettingsError
 
 
@@ -192,6 +192,18 @@ def test_another_host_gets_new_certificates(tmp_path: Path) -> None:
     prepare(Options(data=tmp_path, host="127.0.0.2", port=0))
     for identity in (tmp_path / "gateway/identity", tmp_path / "nodes/node-1/identity"):
         assert pki.is_current(identity, hosts=["127.0.0.2", "127.0.0.1", "localhost"])
+
+
+def test_an_identity_that_was_half_made_for_another_host_is_made_anew(tmp_path: Path) -> None:
+    """Killed, or without room, between key and certificate; and then the host is the old one again."""
+    prepare(Options(data=tmp_path, nodes=1, port=0))
+    pki.issue(pki.load_authority(tmp_path / "pki"), tmp_path / "other", name="gateway", role="gateway")
+    shutil.copy(tmp_path / "other/key.pem", tmp_path / "pki/gateway/key.pem")
+    prepare(Options(data=tmp_path, port=0))
+    tls.server_context(tmp_path / "gateway/identity", require_client=False)
+    (tmp_path / "pki/gateway/key.pem").unlink()
+    prepare(Options(data=tmp_path, port=0))
+    tls.server_context(tmp_path / "gateway/identity", require_client=False)
 
 
 def test_the_papers_protocol_is_at_consecutive_ports(tmp_path: Path) -> None:
