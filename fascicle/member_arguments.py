@@ -54,7 +54,7 @@ def _add_invite(parser: Any, host: Reader, whole: Callable[[int, int], Reader]) 
 
 
 def _add_enroll(parser: Any) -> None:
-    parser.add_argument("--token", required=True, help="what `fascicle invite` printed")
+    parser.add_argument("--token", required=True, help="what `fascicle invite` printed; -: read it")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="where keys and configuration are kept")
     parser.add_argument("--listen", metavar="HOST:PORT", help="of a node")
     parser.add_argument("--advertise", metavar="HOST:PORT", help="of a node, where others reach it differently")

@@ -5,6 +5,7 @@ Each prints one line for people or, with `--json`, one object. Refuses to do: wh
 """
 
 import argparse
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -61,7 +62,7 @@ def _invite(arguments: argparse.Namespace) -> tuple[Any, str]:
 
 def _enroll(arguments: argparse.Namespace) -> tuple[Any, str]:
     options = enrolling.Options(
-        token=arguments.token,
+        token=sys.stdin.readline() if arguments.token == "-" else arguments.token,  # noqa: S105  # no secret: where one is
         data=arguments.data,
         listen=arguments.listen or "",
         advertise=arguments.advertise or "",

@@ -1,12 +1,16 @@
 """`fascicle enroll` at a node's folder: what it keeps of what stood there, and what it asks for first."""
 
+import io
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
+from fascicle.cli import main
 from fascicle.enrolling import Options, join_cluster
 from tests.gateway.kit import Gateway, Identities, settings
 from transfer.errors import SettingsError
@@ -78,3 +82,13 @@ async def test_a_configuration_that_cannot_be_read_does_not_use_the_token_up(gat
     (folder / "node.toml").write_text("reserve_bytes = 5\n")
     await join_cluster(Options(token=text, data=folder, listen="127.0.0.1:9001"))
     assert read(folder)["reserve_bytes"] == 5
+
+
+def test_a_token_can_be_given_where_the_list_of_processes_does_not_show_it(
+    gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = trio.run(token, gateway, "n-1")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{text}\n"))
+    words = ["enroll", "--token", "-", "--data", str(tmp_path / "node"), "--listen", "127.0.0.1:9001"]
+    assert main(words) == 0
+    assert read(tmp_path / "node")["node_id"] == "n-1"
