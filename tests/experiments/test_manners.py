@@ -83,9 +83,9 @@ def test_the_background_yields_and_comes_back(place: Place) -> None:
     timeline = background["timeline"]
     alone = rate_bit_s(timeline, 3.5, came_s)
     yielding = rate_bit_s(timeline, came_s + YIELDED_S, went_s)
-    again = rate_bit_s(timeline, went_s + BACK_S, background["seconds"] - 1)
+    left_bytes = timeline[-1]["wire_bytes"] - max(each["wire_bytes"] for each in timeline if each["t_s"] <= went_s)
     assert background["bound_by"] == "rate"
     assert alone > 0.4 * RATE_BIT_S
     assert yielding < 0.1 * RATE_BIT_S
-    assert again > 0.4 * RATE_BIT_S
+    assert background["seconds"] - went_s < BACK_S + 8 * left_bytes / (0.4 * RATE_BIT_S)
     assert beside["seconds"] < 1.35 * floor_s
