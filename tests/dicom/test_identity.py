@@ -238,6 +238,17 @@ def test_rows_without_pixel_data_are_a_cut():
     assert check_complete(file(data_set, "1.2.840.10008.1.2.4.94")).modality == "CT"  # JPIP: pixels lie elsewhere
 
 
+def test_spectroscopy_has_rows_and_no_pixel_data():
+    spectroscopy = "1.2.840.10008.5.1.4.1.1.4.2"
+    head = element(0x00080016, "UI", uid(spectroscopy)) + b"".join(element(*each) for each in FIELDS[2:])
+    head += element(0x00280010, "US", b"\1\0") + element(0x00280011, "US", b"\1\0")
+    data = file(head + element(0x56000020, "OF", bytes(64)), sop_class=spectroscopy)
+    assert check_complete(data).sop_class_uid == spectroscopy
+    for data_set in (head, head + element(0x52009229, "SQ", b"")):
+        with pytest.raises(TruncatedError, match="without its"):
+            check_complete(file(data_set, sop_class=spectroscopy))
+
+
 def test_first_occurrence_counts():
     twice = element(0x00080060, "CS", b"MR") + explicit_image()
     assert check_complete(file(twice)).modality == "MR"

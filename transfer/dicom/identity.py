@@ -4,8 +4,8 @@ An identity is what the catalogue needs (`transfer.objects.Identity`); see `_FIE
 has no SOP class or instance UID (a DICOMDIR), those of the file meta information stand in.
 
 A file is whole when the walk over its elements ends exactly at its end, or in zeros. A cut between two elements leaves
-such a file too; it shows in what is missing: an image's Rows without pixel data behind, or a composite instance
-without anything behind its identity. Refuses to do: judging values, reading pixel data.
+such a file too; it shows in what is missing: an image's Rows without pixel or spectroscopy data behind, or a composite
+instance without anything behind its identity. Refuses to do: judging values, reading pixel data.
 """
 
 from typing import Any, Final
@@ -25,6 +25,8 @@ _CHARACTER_SET: Final = 0x00080005
 _SOP_CLASS: Final = 0x00080016
 _ROWS: Final = 0x00280010
 _PIXEL_DATA_GROUP: Final = 0x7FE0
+_SPECTROSCOPY_DATA_GROUP: Final = 0x5600  # in place of pixel data (PS3.3 C.8.14.4)
+_SPECTROSCOPY: Final = "1.2.840.10008.5.1.4.1.1.4.2"
 _COMPOSITE: Final = "1.2.840.10008.5.1.4.1.1."
 _NOT_COMPOSITE: Final = (f"{_COMPOSITE}200.", f"{_COMPOSITE}201.")  # protocols and inventories may end early
 _FIELDS: Final = {
@@ -120,7 +122,8 @@ class DataSetCheck:
         self._feeder.finish()
         values, group = self._walk.values, self._walk.last_group
         sop_class_uid = clean_text(values.get(_SOP_CLASS, b"")) or sop_class_uid
-        if _ROWS in values and group < _PIXEL_DATA_GROUP and self._syntax not in syntaxes.REFERENCED:
+        content_group = _SPECTROSCOPY_DATA_GROUP if sop_class_uid == _SPECTROSCOPY else _PIXEL_DATA_GROUP
+        if _ROWS in values and group < content_group and self._syntax not in syntaxes.REFERENCED:
             raise TruncatedError("truncated: an image without its pixel data")
         composite = sop_class_uid.startswith(_COMPOSITE) and not sop_class_uid.startswith(_NOT_COMPOSITE)
         if composite and group <= 0x0020:
