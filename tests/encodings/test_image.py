@@ -219,6 +219,24 @@ def test_what_does_not_become_smaller_is_not_suitable():
         encode_checked(get_encoding("zstd"), np.random.default_rng(1).bytes(5000))
 
 
+NOISE = """
+import numpy as np
+from transfer.encodings.codecs import Form, load_codec
+codec, random = load_codec("jxl-1"), np.random.default_rng(1)
+for bits, components in ((14, 1), (15, 1), (16, 1), (16, 3)) * 3:
+    strip = random.integers(0, 1 << bits, (256, 256, components)).astype("<u2")
+    assert codec.decode(codec.encode(strip), Form(*strip.shape, 2)).tobytes() == strip.tobytes()
+"""
+
+
+def test_noise_of_all_bits_does_not_end_the_process():
+    import subprocess
+    import sys
+
+    done = subprocess.run([sys.executable, "-c", NOISE], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_importing_the_encodings_imports_no_numpy():
     import subprocess
     import sys

@@ -3,7 +3,9 @@
     the lowered strip's three bytes (`transfer.encodings.lowered`), then a bare codestream
 
 libjxl wraps codestreams of more than 12 bits in a file; the file's boxes are taken off, since they say nothing more.
-Refuses to do: codestreams other than `transfer.encodings.jxlheader` lets through, also its own (patches at effort 7).
+Effort 1 of libjxl 0.11 has 22 bits of room for a sample of more than 14, and writes behind it where such samples are
+noise, which ends the process: such a strip gets effort 2. Refuses to do: codestreams other than
+`transfer.encodings.jxlheader` lets through, also its own (patches at effort 7).
 """
 
 import struct
@@ -21,6 +23,8 @@ from transfer.errors import CorruptError, NotSuitableError
 
 _BOX: Final = struct.Struct(">L4s")
 _BARE: Final = b"\xff\x0a"
+_FAST_BITS_MAX: Final = 14
+_EFFORT_BEYOND: Final = 2
 
 
 class JpegXl:
@@ -33,9 +37,10 @@ class JpegXl:
         """Return the codestream."""
         head, lowered, bits = lower(strip)
         samples = lowered if strip.shape[2] > 1 else lowered[:, :, 0]
+        effort = self._effort if bits <= _FAST_BITS_MAX else max(self._effort, _EFFORT_BEYOND)
         try:
             file = imagecodecs.jpegxl_encode(
-                samples, effort=self._effort, lossless=True, bitspersample=bits, usecontainer=False, numthreads=1
+                samples, effort=effort, lossless=True, bitspersample=bits, usecontainer=False, numthreads=1
             )
             codestream = _bare(memoryview(file))
             check_header(codestream, Form(strip.shape[0], strip.shape[1], strip.shape[2], strip.itemsize), bits)
