@@ -1,20 +1,22 @@
 """The check of an object as its stored bytes come by: their digest, and that of the original they decode to.
 
-Keeps the first bytes of the original, from which the identity is read, and nothing else. Refuses to do: I/O.
+Keeps the first bytes of the original, from which the identity is read, and nothing else: a header that is longer than
+these is walked over as it comes by. Refuses to do: I/O.
 """
 
+import contextlib
 from typing import Final
 
 from blake3 import blake3
 from typing_extensions import Buffer
 
 from nodes.objectfile import RAW
-from transfer.dicom import read_identity
+from transfer.dicom import IdentityReader
 from transfer.encodings import OpenDecoder, open_decoder_here
 from transfer.errors import CorruptError, NotDicomError, TruncatedError
 from transfer.objects import Identity
 
-HEAD_BYTES: Final = 1 << 20  # identities stand before the pixel data, far within this
+HEAD_BYTES: Final = 1 << 20  # nearly all identities end far within this; long lists of references may stand before one
 
 
 class Digests:
@@ -33,6 +35,7 @@ class Digests:
         self._original_bytes = 0
         self._head: list[memoryview] = []
         self._head_bytes = 0
+        self._reader: IdentityReader | None = None  # once the head is whole, unless it is not DICOM
 
     def feed(self, payload: memoryview) -> None:
         """Take the next stored bytes; the buffer may be kept until `identity` is asked for.
@@ -64,10 +67,10 @@ class Digests:
 
     def identity(self) -> Identity:
         """Return what the original's first bytes say it is; what is not DICOM is any file. Once: they are let go."""
-        head = self._head[0] if len(self._head) == 1 else memoryview(b"".join(self._head))
-        self._head = []  # parts of decoded strips, which would stay whole while the object waits for its flush
+        if self._head_bytes < HEAD_BYTES:
+            self._read_head()
         try:
-            return read_identity(head)
+            return self._reader.finish() if self._reader else Identity(any_file=True)
         except (NotDicomError, TruncatedError):
             return Identity(any_file=True)
 
@@ -79,3 +82,21 @@ class Digests:
         if self._head_bytes < HEAD_BYTES:
             self._head.append(view[: HEAD_BYTES - self._head_bytes])
             self._head_bytes += self._head[-1].nbytes
+            if self._head_bytes < HEAD_BYTES:
+                return
+            view = view[self._head[-1].nbytes :]
+            self._read_head()
+        self._read_on(view)
+
+    def _read_head(self) -> None:
+        head = self._head[0] if len(self._head) == 1 else memoryview(b"".join(self._head))
+        self._head = []  # parts of decoded strips, which would stay whole while the object waits for its flush
+        with contextlib.suppress(NotDicomError, TruncatedError):
+            self._reader = IdentityReader(head)
+
+    def _read_on(self, view: memoryview) -> None:
+        try:
+            if self._reader is not None:
+                self._reader.feed(view)
+        except NotDicomError:
+            self._reader = None

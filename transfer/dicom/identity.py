@@ -58,12 +58,7 @@ def read_identity(data: Buffer) -> Identity:
         TruncatedError: the bytes end before all wanted elements are passed, inside an element; give more of them.
     """
     with memoryview(data) as raw, raw.cast("B") as view:
-        meta = read_file_meta(view)
-        check = DataSetCheck(meta.transfer_syntax_uid)
-        check.feed(view, meta.data_set_offset, until_passed=True)
-        if not check.passed:
-            check.finish(meta.sop_class_uid)
-    return check.identity(meta)
+        return IdentityReader(view).finish()
 
 
 def check_complete(data: Buffer) -> Identity:
@@ -93,6 +88,26 @@ def _whole(data: Buffer) -> tuple["DataSetCheck", FileMeta, str]:
         check = DataSetCheck(meta.transfer_syntax_uid)
         check.feed(view, meta.data_set_offset)
         return check, meta, check.finish(meta.sop_class_uid)
+
+
+class IdentityReader:
+    """`read_identity` for a file that comes in blocks, the file meta information in the first; errors alike."""
+
+    def __init__(self, head: memoryview) -> None:
+        self._meta = read_file_meta(head)
+        self._check = DataSetCheck(self._meta.transfer_syntax_uid)
+        self._check.feed(head, self._meta.data_set_offset, until_passed=True)
+
+    def feed(self, block: memoryview) -> None:
+        """Look into the next bytes, if all that is wanted has not been seen yet."""
+        if not self._check.passed:
+            self._check.feed(block, until_passed=True)
+
+    def finish(self) -> Identity:
+        """Return the identity, now that no more comes."""
+        if not self._check.passed:
+            self._check.finish(self._meta.sop_class_uid)
+        return self._check.identity(self._meta)
 
 
 class DataSetCheck:
