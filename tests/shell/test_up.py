@@ -19,9 +19,15 @@ pytestmark = pytest.mark.cluster
 def up(tmp_path: Path) -> Iterator[subprocess.Popen]:
     words = ["up", "--data", str(tmp_path / "data"), "--nodes", "2", "--port", "0"]
     command = [sys.executable, "-m", "fascicle", *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, text=True, preexec_fn=_heed_hang_up) as process:
         yield process
         process.kill()
+
+
+def _heed_hang_up() -> None:
+    """Whatever runs the tests may have it ignored, and `up` goes by that."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def wait_children(up: subprocess.Popen) -> dict[str, int]:
