@@ -59,9 +59,8 @@ def record(
 def _write_replicas(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write the rows; one of a disk that was replaced does not take the place of what is there now."""
     gone = gone_disks(connection)
-    late = [row for row in rows if (row["node_id"], row["incarnation"]) in gone] if gone else []
-    insert_or_update(connection, replica, [row for row in rows if row not in late] if late else rows)
-    insert_new(connection, replica, late)
+    insert_or_update(connection, replica, [row for row in rows if (row["node_id"], row["incarnation"]) not in gone])
+    insert_new(connection, replica, [row for row in rows if (row["node_id"], row["incarnation"]) in gone])
 
 
 def mark_durable(
@@ -99,11 +98,7 @@ def unmark_durable(connection: Connection, object_ids: Sequence[bytes] | None = 
 
     None: from whatever is offered, which takes a while.
     """
-    short = _marked_short(_copies(None))
-    if object_ids is None:
-        _unmark(connection, [*connection.execute(short)])
-    else:
-        _unmark(connection, [*rows_of(connection, short, offered.c.object_id, object_ids)])
+    _unmark(connection, _marked_short(_copies(None)), object_ids)
 
 
 def unmark_uncounted(
@@ -113,11 +108,7 @@ def unmark_uncounted(
     known = set(connection.execute(select(schema.disk.c.node_id).distinct()).scalars())
     if known <= counted:  # as mostly, and nothing is to be looked at
         return
-    short = _marked_short(_copies(counted)).where(offered.c.transfer_key == transfer_key)
-    if object_ids is None:
-        _unmark(connection, [*connection.execute(short)])
-    else:
-        _unmark(connection, [*rows_of(connection, short, offered.c.object_id, object_ids)])
+    _unmark(connection, _marked_short(_copies(counted)).where(offered.c.transfer_key == transfer_key), object_ids)
 
 
 def _copies(counted: AbstractSet[str] | None) -> ScalarSelect[int]:
@@ -135,8 +126,13 @@ def _marked_short(copies: ScalarSelect[int]) -> Select[tuple[int, bytes]]:
     return query.where(offered.c.durable.is_(True), copies < transfer.c.replicas)
 
 
-def _unmark(connection: Connection, found: Iterable[Any]) -> None:
+def _unmark(connection: Connection, short: Select[tuple[int, bytes]], object_ids: Sequence[bytes] | None) -> None:
+    """Take the mark from what `short` finds, among these objects (None: all)."""
     transfer = schema.transfer
+    if object_ids is None:
+        found = [*connection.execute(short)]
+    else:
+        found = [*rows_of(connection, short, offered.c.object_id, object_ids)]
     for key, object_id in found:
         mine = (offered.c.transfer_key == key, offered.c.object_id == object_id)
         connection.execute(update(offered).where(*mine).values(durable=False))

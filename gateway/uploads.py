@@ -222,8 +222,8 @@ class Uploads:
         if doubts:
             await self._recall(doubts)
         live = self._nodes.live(time.monotonic()) if younger else []
-        for node in live:
-            batches += await self._check([node], younger.get(node.node_id, []))
+        for node in (node for node in live if node.node_id in younger):
+            batches += await self._check([node], younger[node.node_id])
         return batches
 
     async def _ask_nodes(self, mine: Transfer, uncertain: list[bytes]) -> set[bytes]:

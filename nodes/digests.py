@@ -91,7 +91,7 @@ class Digests:
     def _read_head(self) -> None:
         head = self._head[0] if len(self._head) == 1 else memoryview(b"".join(self._head))
         self._head = []  # parts of decoded strips, which would stay whole while the object waits for its flush
-        with contextlib.suppress(NotDicomError, TruncatedError):
+        with contextlib.suppress(NotDicomError, TruncatedError):  # any file, then, which its identity says
             self._reader = IdentityReader(head)
 
     def _read_on(self, view: memoryview) -> None:

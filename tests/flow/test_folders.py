@@ -104,7 +104,7 @@ def test_two_objects_that_come_at_once_do_not_take_one_name(tmp_path: Path, monk
 
     def mkdir_together(path: Path, *args: Any, **how: Any) -> None:
         mkdir(path, *args, **how)
-        with contextlib.suppress(threading.BrokenBarrierError):
+        with contextlib.suppress(threading.BrokenBarrierError):  # the other does not come: it waits for the lock
             both.wait(0.2)  # for the other thread, which may be kept from coming here
 
     monkeypatch.setattr(Path, "mkdir", mkdir_together)
@@ -188,7 +188,7 @@ async def test_a_copy_that_moved_since_it_was_listed_is_looked_for_where_it_is_n
         first = [listed(stays, "n1"), listed(moved, "n1"), listed(lost, "n1")]
         second = [listed(stays, "n1"), listed(moved, "n2"), listed(lost, "n1")]
         verify = _Verify(deep=True)
-        found = await verify.check(_Listing(cluster.go("check"), first, second), CONTEXT)  # type: ignore[arg-type]
+        found = await verify.check(_Listing(cluster.go("check"), first, second), CONTEXT)  # type: ignore[arg-type]  # a stand-in
         assert (found["replicas"], found["sound_replicas"]) == (3, 2)
         assert found["lost_objects"] == [object_id(lost)]
         assert found["problems"] == [{"object": object_id(lost), "node": "n1", "problem": "missing"}]

@@ -300,7 +300,7 @@ class Alone:
             await self.note("changed")
             return answer
 
-        self.register.change = changed  # type: ignore[method-assign]
+        self.register.change = changed  # type: ignore[method-assign]  # a moment between two steps
         signing = SigningKeys(identities["gateway-1"], data / "keys", self.register)
         self.membership = Membership(
             self.config, register=self.register, signing=signing, keys=self.keys, nodes=self.nodes, audit=self
