@@ -16,7 +16,7 @@ from transfer.refusals import Fate, judge
 from transfer.work import Budget, Encoded, Item, Work
 
 BODIES_BYTES_MAX: Final = 64 << 20
-FIRST_BYTES_MAX: Final = 8 << 20  # until an offer is answered: more would take processors from the handshakes before
+FIRST_BYTES_MAX: Final = 8 << 20  # until the transfer is open: more would take processors from the handshakes before
 BUSY_PATIENCE: Final = 10.0  # times as long, for nodes that say when to come back
 
 

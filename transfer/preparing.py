@@ -15,7 +15,7 @@ from transfer.ledger import Ledger
 from transfer.work import Item
 
 BATCH_FILES: Final = 32
-BATCH_BYTES: Final = 8 << 20
+BATCH_BYTES: Final = 2 << 20  # larger ones come so late that flows run dry at the start of a transfer on a fast link
 INSPECTORS: Final = 2
 
 Batch = list[SourceFile]

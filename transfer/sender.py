@@ -107,6 +107,7 @@ class _Transfer:
             go = await self._client.open_transfer(wish)
             self._transfer_id = go.transfer_id
             self._path.link.hint(self._client.rtt_s)
+            self._ledger.budget.widen()
             nursery.start_soon(self._offer_all, receive_item)
             nursery.start_soon(self._post_receipts)
             nursery.start_soon(self._serve_flows, go)
@@ -147,7 +148,6 @@ class _Transfer:
         ]
         answer = await self._client.offer(self._transfer_id, offered)
         self._ledger.moved()
-        self._ledger.budget.widen()
         stored = set(answer.stored)
         for item in batch:
             self._ledger.take_answer(item, stored=item.object_id in stored)
@@ -221,14 +221,14 @@ class _Transfer:
     async def _post_receipts(self) -> None:
         """Hand receipts on, as many at once as have gathered; the last go with the commit.
 
-        When the last objects are on their way those before them are handed on, so that the commit has few.
+        Before the last objects those that are there are handed on, so that the commit has few and waits for none.
         """
         work = self._ledger.work
         settled, pause_s = work.settled, RECEIPTS_PAUSE_S
         while not settled.is_set():
             if not self._receipts_full():
                 with trio.move_on_after(pause_s) as self._receipts_pause:
-                    await (settled.wait() if work.is_exhausted else work.wait_exhausted())
+                    await (settled.wait() if work.is_ending else work.wait_ending())
             if self._receipts and not settled.is_set():
                 few = len(self._receipts) < RECEIPT_BATCHES_FEW
                 pause_s = min(2 * pause_s, RECEIPTS_PAUSE_S_MAX) if few else RECEIPTS_PAUSE_S

@@ -10,6 +10,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 import trio
 from typing_extensions import Buffer
@@ -17,6 +18,8 @@ from typing_extensions import Buffer
 from transfer.dicom.pixels import Kind
 from transfer.errors import FascicleError
 from transfer.inspection import SourceFile
+
+LAST_COUNT: Final = 16  # objects that still wait when a transfer is nearly at its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,11 @@ class Work:
     def ready_bytes(self) -> int:
         """How much could go at once, as it would go."""
         return sum(item.wire_bytes for item in self._ready)
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether few objects wait and no more come."""
+        return self._complete and len(self._ready) + len(self._plain) <= LAST_COUNT
 
     def no_more(self) -> None:
         """Say that nothing more is added."""
@@ -225,9 +233,9 @@ class Work:
         """Wait until less than `size_bytes`, or fewer than `count` objects, could go at once."""
         await self._wait_until(lambda: len(self._ready) < count or self.ready_bytes < size_bytes())
 
-    async def wait_exhausted(self) -> None:
-        """Wait until nothing waits and nothing more comes."""
-        await self._wait_until(lambda: self.is_exhausted)
+    async def wait_ending(self) -> None:
+        """Wait until few objects wait and no more come."""
+        await self._wait_until(lambda: self.is_ending)
 
     async def _wait_until(self, holds: Callable[[], bool]) -> None:
         while not holds():

@@ -24,7 +24,7 @@ async def each(folder: Path, count: int) -> AsyncIterator[SourceFile]:
 
 
 @pytest.mark.parametrize("unusable", [0, 30])
-async def test_only_the_first_files_are_read_before_an_offer_is_answered(unusable: int, tmp_path: Path) -> None:
+async def test_only_the_first_files_are_read_before_the_transfer_is_open(unusable: int, tmp_path: Path) -> None:
     assert FIRST_BYTES_MAX >= BATCH_BYTES  # else a batch that is half full would wait for itself
     ledger = Ledger(Counters(), patience_s=1.0)
     send, receive = trio.open_memory_channel[Item](100)

@@ -6,7 +6,7 @@ import trio
 import trio.testing
 
 from transfer.errors import FullError
-from transfer.work import Budget, Item, Work
+from transfer.work import LAST_COUNT, Budget, Item, Work
 
 
 def item(number: int) -> Item:
@@ -214,23 +214,42 @@ async def test_a_budget_is_small_until_it_is_widened(nursery) -> None:
     budget.give_back(1)
 
 
-async def test_work_is_exhausted_when_the_last_object_was_taken_and_no_more_comes(nursery) -> None:
+async def test_work_is_ending_when_few_objects_wait_and_no_more_come(nursery) -> None:
     work = Work()
-    work.add(item(1))
+    for number in range(LAST_COUNT + 1):
+        work.add(item(number))
     exhausted: list[bool] = []
 
     async def wait() -> None:
-        await work.wait_exhausted()
+        await work.wait_ending()
         exhausted.append(work.is_exhausted)
 
     nursery.start_soon(wait)
-    await trio.testing.wait_all_tasks_blocked()
-    assert work.take_nowait("a") is not None
-    await trio.testing.wait_all_tasks_blocked()
-    assert exhausted == []  # more may come
     work.no_more()
     await trio.testing.wait_all_tasks_blocked()
-    assert exhausted == [True]
+    assert exhausted == []  # more wait than are few
+    assert work.take_nowait("a") is not None
+    await trio.testing.wait_all_tasks_blocked()
+    assert exhausted == [False]
+
+
+async def test_work_is_not_ending_while_more_may_come(nursery) -> None:
+    work = Work()
+    work.add(item(1))
+    ended = trio.Event()
+
+    async def wait() -> None:
+        await work.wait_ending()
+        ended.set()
+
+    nursery.start_soon(wait)
+    assert work.take_nowait("a") is not None
+    await trio.testing.wait_all_tasks_blocked()
+    assert not ended.is_set()
+    assert not work.is_exhausted
+    work.no_more()
+    await ended.wait()
+    assert work.is_exhausted
 
 
 async def test_what_must_move_on_takes_without_waiting(nursery) -> None:
