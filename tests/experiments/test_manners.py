@@ -18,6 +18,7 @@ pytestmark = [needs_namespaces, pytest.mark.cluster]
 RATE_BIT_S = 40e6
 IMAGES = Workload("generated", side=640)  # 820 KB each
 RAW = ("--encoding", "raw")
+DAY_S, TO_NOON_S = 86_400, 6.0
 YIELDED_S, BACK_S = 2.5, 14.0  # from when another comes; from when it has gone
 
 
@@ -64,6 +65,26 @@ def test_a_cap_is_kept_and_named(place: Place) -> None:
     assert sent["bound_by"] == "rate"
     assert 8 * sent["bytes"] / sent["seconds"] == pytest.approx(8e6, rel=0.12)
     assert rate_bit_s(sent["timeline"], 1.0, sent["seconds"] / 2) == pytest.approx(8e6, rel=0.2)
+
+
+def test_a_timetable_turns_in_the_middle_of_a_transfer(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, _ = write(place, "timetable", 24)
+    noon_s = round(time.time() + TO_NOON_S)
+    monkeypatch.setenv("TZ", zone_where_it_is_noon(noon_s))
+    sent = place.run_command("send", folder, *RAW, "--rate", "00:00-12:00 8Mbit/s, else 24Mbit/s")
+    turned_s = noon_s - (time.time() - sent["seconds"])
+    assert 2.0 < turned_s < sent["seconds"] - 2.0
+    assert rate_bit_s(sent["timeline"], 1.0, turned_s - 0.5) == pytest.approx(8e6, rel=0.2)
+    assert rate_bit_s(sent["timeline"], turned_s + 0.7, sent["seconds"] - 0.3) == pytest.approx(24e6, rel=0.2)
+    assert sent["bound_by"] == "rate"
+
+
+def zone_where_it_is_noon(moment_s: int) -> str:
+    """Return a time zone (POSIX's `TZ`, which counts seconds to the west) in which it is 12:00:00 at `moment_s`."""
+    west_s = (moment_s - DAY_S // 2) % DAY_S
+    sign = "-" if west_s > DAY_S // 2 else ""
+    west_s = DAY_S - west_s if sign else west_s
+    return f"HERE{sign}{west_s // 3600}:{west_s // 60 % 60:02}:{west_s % 60:02}"
 
 
 def test_the_background_yields_and_comes_back(place: Place) -> None:
