@@ -2,17 +2,21 @@
 
 The file is `part10_header` and then the data set, byte for byte. Status 0000 is given only after the spool says
 durable, and only to a data set that parses to its end and is the instance that the command names (else C000, A900):
-what is acknowledged is what `check_complete` takes later, so nothing acknowledged gets stuck. After a failure the rest
-of the data set is let pass, and the failure is the answer. Refuses to do: PDUs, decoding, a second copy in memory.
+what is acknowledged is what `check_complete` takes later, so nothing acknowledged gets stuck. A data set that begins
+with group 0002, whose use is a file's alone (PS3.5 7.1), is refused too: nobody could tell in the file where it begins.
+After a failure the rest of the data set is let pass, and the failure is the answer. Refuses to do: PDUs, decoding, a
+second copy in memory.
 """
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from typing_extensions import Buffer
 
 from transfer.dicom import DataSetCheck, part10_header
 from transfer.dimse.commands import Request, Status
-from transfer.errors import FascicleError, MismatchError
+from transfer.errors import FascicleError, MismatchError, NotDicomError
+
+META_GROUP: Final = b"\x02\0"  # as `read_file_meta` reads it, whatever the data set's transfer syntax
 
 
 class IncomingFile(Protocol):
@@ -44,6 +48,7 @@ class Reception:
         self._syntax = transfer_syntax_uid
         self._calling = calling_ae_title
         self._check = DataSetCheck(transfer_syntax_uid)
+        self._first_bytes = bytearray()
         self._file: IncomingFile | None = None
         self._failure: FascicleError | None = None
 
@@ -63,7 +68,10 @@ class Reception:
         self.size_bytes += len(fragment)
         if self._file is None:
             return
+        self._first_bytes += fragment[: len(META_GROUP) - len(self._first_bytes)]
         try:
+            if self._first_bytes == META_GROUP:
+                raise NotDicomError("a data set that begins with file meta information")
             self._check.feed(fragment)
             await self._file.write(fragment)
         except FascicleError as error:

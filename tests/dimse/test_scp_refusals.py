@@ -9,7 +9,17 @@ from structlog.testing import capture_logs
 
 from agent.admission import ScpSettings, judge
 from agent.scp import Conversation, Server, serve_scp
-from tests.dicom.build import CT, IMPLICIT, element, explicit_image, implicit, implicit_image, uid
+from tests.dicom.build import (
+    CT,
+    IMPLICIT,
+    SEQUENCE_END,
+    UNDEFINED,
+    element,
+    explicit_image,
+    implicit,
+    implicit_image,
+    uid,
+)
 from tests.dimse.peer import (
     ABORT,
     RELEASE,
@@ -62,8 +72,11 @@ async def test_store_byte_by_byte_then_echo_then_release(tmp_path):
         (explicit_image() + b"x", store_request(), 0xC000),
         (b"\xff" * 300, store_request(), 0xC000),
         (b"", store_request(), 0xC000),
-        # in the spool it would read as the end of the meta information before it, and be parked for ever
+        # in the spool they would read as the end of the meta information before them, and mostly be parked for ever
         (implicit(0x00020010, uid(IMPLICIT)) + implicit_image(), store_request(), 0xC000),
+        (element(0x00020010, "UI", uid(IMPLICIT)) + explicit_image(), store_request(), 0xC000),
+        (element(0x00020010, "SQ", length=UNDEFINED) + SEQUENCE_END + explicit_image(), store_request(), 0xC000),
+        (element(0x00020010, "XX", bytes(4), length=0) + explicit_image(), store_request(), 0xC000),
         (explicit_image(), store_request("1.2.4"), 0xA900),
         (explicit_image().replace(CT.encode() + b"\0", CT[:-1].encode() + b"4\0"), store_request(), 0xA900),
         (explicit_image(), store_request(""), 0xC000),

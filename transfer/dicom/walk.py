@@ -26,7 +26,6 @@ MAX_ELEMENTS: Final = 10_000_000
 UNDEFINED: Final = 0xFFFFFFFF
 
 _SHORT: Final = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
-_META_GROUP: Final = b"\x02\0"
 _ITEM_GROUP: Final = 0xFFFE
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xE000, 0xE00D, 0xE0DD
 _ZEROS: Final = bytes(65536)
@@ -104,7 +103,7 @@ class Walk:
     def _walk(self, view: memoryview, offset: int, until_passed: bool) -> int:
         """Return where the first header or wanted value starts that is not whole in `view`, or beyond its end."""
         if self._first and len(view) - offset >= 8:
-            self._look_at_first(bytes(view[offset : offset + 6]))
+            self._look_at_first(bytes(view[offset + 4 : offset + 6]))
         while not self._in_zeros:
             if not self._in_sequence:
                 offset = self._elements(view, offset, until_passed)
@@ -116,20 +115,13 @@ class Walk:
             offset = after
         return _check_zeros(view, offset)
 
-    def _look_at_first(self, header: bytes) -> None:
-        """Some writers name one syntax and write the other; the first element's VR, or its absence, shows it.
-
-        File meta information is always explicit: as part of an implicit data set it could not be told, in a file, from
-        what stands before that, nor be read as such (PS3.10 7.1).
-        """
+    def _look_at_first(self, code: bytes) -> None:
+        """Some writers name one syntax and write the other; the first element's VR, or its absence, shows it."""
         self._first = False
-        code = header[4:]
         if self.layout.implicit and is_vr(code):
             self.layout = EXPLICIT_LITTLE
         elif self.layout is EXPLICIT_LITTLE and not is_vr(code):
             self.layout = IMPLICIT_LITTLE
-        if self.layout.implicit and header.startswith(_META_GROUP):
-            raise NotDicomError("a data set that begins with file meta information")
 
     def _elements(self, view: memoryview, offset: int, until_passed: bool) -> int:  # noqa: PLR0912  # calls are dear here
         """The hot loop: step over elements of defined length; return where it met anything else."""
