@@ -31,6 +31,7 @@ from agent.report import Reporter, serve_reports, status_path
 from agent.scp import serve_scp
 from agent.settings import AgentSettings, WatchSettings, destinations_of, priority_of
 from agent.spool import Spool, open_spool
+from agent.spoolplace import remember, require_same_or_empty
 from agent.supervise import supervise, supervise_started
 from agent.watch import Watcher
 from transfer.log import get_logger
@@ -78,12 +79,14 @@ async def serve_agent(
     task_status: trio.TaskStatus[Agent] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve with the given ways to deliver, one for each destination; started when it takes images."""
-    state = Path(settings.state)
+    state, place = Path(settings.state), Path(settings.state) / "spool_folder"
     async with AsyncExitStack() as stack:
         stack.enter_context(open_lock(state))
         queue = await stack.enter_async_context(open_queue(state / "queue.db"))
         spool_folder, reserve_bytes = Path(settings.spool.folder), settings.spool.reserve_bytes
+        await trio.to_thread.run_sync(require_same_or_empty, place, spool_folder)
         spool = await stack.enter_async_context(open_spool(spool_folder, reserve_bytes=reserve_bytes))
+        await trio.to_thread.run_sync(remember, place, spool_folder)
         await queue.hurry()
         if (tried_again := await queue.unpark()) > 0:
             log.info("unparked", objects=tried_again)
