@@ -9,7 +9,7 @@ from typing import Final
 import trio
 
 from transfer import inspection
-from transfer.errors import CorruptError, FascicleError
+from transfer.errors import CorruptError, FascicleError, UnusableFileError
 from transfer.inspection import SourceFile
 from transfer.outcomes import Counters, Outcome
 from transfer.refusals import Fate, judge
@@ -84,9 +84,13 @@ class Ledger:
         self.counters.bytes += item.size_bytes
         self._settle(item, None)
 
-    def failed(self, item: Item, error: FascicleError) -> None:
-        """Settle an object that cannot be sent."""
-        self._settle(item, error)
+    def unusable(self, item: Item, error: UnusableFileError) -> None:
+        """Note that the file which an object was read from is no longer it; the next one that is goes in its place."""
+        if len(item.sources) > 1:
+            self.fail_source(item.sources.pop(0), error)
+            self.work.give_back(item)
+        else:
+            self._settle(item, error)
 
     def refused(self, item: Item, node_id: str, error: FascicleError) -> Fate:
         """Decide about an object that a node refused, and carry it out but for a pause."""

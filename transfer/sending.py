@@ -171,7 +171,7 @@ class _Conversation:
                 await self._send_small(item)
         except UnusableFileError as error:
             if self._under_way.pop(bytes.fromhex(item.object_id), None) is not None:
-                self._ledger.failed(item, error)
+                self._ledger.unusable(item, error)
         except NotSuitableError:  # found out in the middle of a large object, which has been abandoned
             item.raw_only = True
             if self._under_way.pop(bytes.fromhex(item.object_id), None) is not None:

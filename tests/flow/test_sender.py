@@ -222,7 +222,7 @@ async def test_what_failed_and_is_stored_by_then_is_part_of_the_claim() -> None:
     sources = [SourceFile(Path(name), name, 1) for name in ("first", "second")]
     first, second = (Item("ab" * 32, 1, [source], None) for source in sources)
     books.take_answer(first, stored=False)
-    books.failed(first, UnusableFileError("gone"))
+    books.unusable(first, UnusableFileError("gone"))
     books.take_answer(second, stored=True)
     assert books.durable_ids() == [second.object_id]
     assert [(outcome.source, outcome.error is None) for outcome in books.outcomes] == [

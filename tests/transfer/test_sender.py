@@ -2,6 +2,7 @@
 
 import os
 import ssl
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -20,9 +21,11 @@ from transfer.addresses import Address
 from transfer.client import GatewayClient
 from transfer.encodings import get_encoding
 from transfer.inspection import BODY_BYTES_MAX, SourceFile
+from transfer.ledger import Ledger
 from transfer.objects import object_id
-from transfer.outcomes import Counters, SendOptions, SendResult
+from transfer.outcomes import Counters, Outcome, SendOptions, SendResult
 from transfer.sender import send_files
+from transfer.work import Item
 
 LARGE = dicom("1.2.3.4.5", pixels=BODY_BYTES_MAX + 1000)
 
@@ -214,3 +217,36 @@ async def test_a_large_file_that_is_cut_while_it_goes_fails_alone(gateway: Gatew
         assert again.receipt is not None
         assert again.receipt.objects == 2
         assert cluster.counters.wire_bytes < len(LARGE) - (3 << 20) + 100_000
+
+
+async def test_a_large_file_that_goes_away_is_replaced_by_another_with_its_bytes(
+    gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = write(tmp_path / "in", one=LARGE, two=LARGE)
+    offered, both_offered = [], threading.Event()
+    take_answer, blocks = Ledger.take_answer, inspection.blocks
+
+    def noted_answer(ledger: Ledger, item: Item, *, stored: bool) -> None:
+        take_answer(ledger, item, stored=stored)
+        offered.append(item)
+        if len(offered) == 2:
+            both_offered.set()
+
+    def blocks_of_the_second(path: Path, size_bytes: int) -> Iterator[bytes]:
+        assert both_offered.wait(10)
+        if all(path.exists() for path in paths):
+            path.unlink()
+        yield from blocks(path, size_bytes)
+
+    monkeypatch.setattr(Ledger, "take_answer", noted_answer)
+    monkeypatch.setattr(inspection, "blocks", blocks_of_the_second)
+    async with open_cluster(gateway, tmp_path, ("node-1",)) as cluster:
+        result = await cluster.send(*paths, encoding="raw")
+        gone, good = sorted(result.outcomes, key=lambda outcome: outcome.source.path.exists())
+        assert gone.error is not None
+        assert gone.error.code == "unusable_file"
+        assert good == Outcome(good.source, object_id(LARGE))
+        assert result.receipt is not None
+        assert result.receipt.objects == 1
+        assert (cluster.counters.objects, cluster.counters.skipped, cluster.counters.failed) == (1, 0, 1)
+        assert cluster.stored() == {object_id(LARGE)}
