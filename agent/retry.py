@@ -31,11 +31,15 @@ def unusable_s(attempts: int, draw: float) -> float:
 
 
 def is_retryable(error: Exception) -> bool:
-    """Tell whether the same step may succeed soon; what is not ours is a defect, and treated as passing once.
-
-    A transfer that the gateway does not know any more, as after a rebuild, or does not agree about, is over; the next
-    attempt opens another.
-    """
-    if isinstance(error, NotStoredError | ConflictError):
+    """Tell whether the same step may succeed soon; what is not ours is a defect, and treated as passing once."""
+    if is_over(error):
         return True
     return error.retryable if isinstance(error, FascicleError) else True
+
+
+def is_over(error: Exception) -> bool:
+    """Tell whether a transfer is over that the next attempt makes anew, and what is stored is not sent twice.
+
+    The gateway does not know it any more, as after a rebuild, or does not agree about it, as when a receipt is missing.
+    """
+    return isinstance(error, NotStoredError | ConflictError)

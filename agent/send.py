@@ -1,19 +1,23 @@
 """`fascicle send`: lists the files, streams them as one transfer, shows how it goes, and says what became of each.
 
-Refuses to do: the sending itself (`transfer.sender`).
+A transfer that the gateway does not commit is made anew, at most `AGAIN_MAX` times. Refuses to do: the sending itself
+(`transfer.sender`).
 """
 
 import os
+import random
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 import trio
 
+from agent.attempts import Attempt, add_up
 from agent.progress import Progress, Snapshot, open_progress, size_text
+from agent.retry import back_off_s, is_over
 from agent.sources import list_sources
 from transfer import credentials as credentials_file
 from transfer import memory
@@ -26,13 +30,14 @@ from transfer.control.presence import default_folder, serve_presence
 from transfer.control.priority import Priority
 from transfer.errors import FascicleError, SettingsError, UnusableFileError
 from transfer.inspection import SourceFile
-from transfer.outcomes import Counters, SendOptions, SendResult
+from transfer.outcomes import SendOptions, SendResult
 from transfer.sender import send_files
 from transfer.tls import client_context
 
 PROGRESS_S: Final = 0.25
 RATE_S: Final = 1.0
 AUTO: Final = "auto"
+AGAIN_MAX: Final = 2  # what is still refused then is no matter of moments
 NAMED_MAX: Final = 1000  # of what went wrong, in the summary; the rest is counted
 
 
@@ -82,7 +87,7 @@ class _Send:
     def __init__(self, options: SendOptions, *, as_json: bool) -> None:
         self._options = options
         self._as_json = as_json
-        self._counters = Counters()
+        self._attempts = [Attempt()]
         self._gate = Gate()
         self._unlisted: list[UnusableFileError] = []
 
@@ -100,18 +105,35 @@ class _Send:
                 started_s, processor_s = time.monotonic(), time.process_time()  # right before the first read
                 nursery.start_soon(self._show, progress, totals, started_s)
                 nursery.start_soon(serve_presence, self._gate, folder, loaded.gateway, self._options.priority)
-                result = await send_files(
-                    client,
-                    _each(sources),
-                    self._options,
-                    context=context,
-                    counters=self._counters,
-                    totals=totals,
-                    gate=self._gate,
+                result = await self._until_committed(
+                    lambda attempt: send_files(
+                        client,
+                        _each(sources),
+                        self._options,
+                        context=context,
+                        counters=attempt.counters,
+                        outcomes=attempt.outcomes,
+                        totals=totals,
+                        gate=self._gate,
+                    )
                 )
                 seconds = time.monotonic() - started_s
                 nursery.cancel_scope.cancel()
         return self._summary(result, seconds, (time.process_time() - processor_s) / max(seconds, 1e-9))
+
+    async def _until_committed(self, send: Callable[[Attempt], Awaitable[SendResult]]) -> SendResult:
+        """Send, and again where the gateway does not commit what was sent; it says itself that this is what to do."""
+        while True:
+            try:
+                return await send(self._attempts[-1])
+            except FascicleError as error:
+                number = len(self._attempts)
+                if not is_over(error) or number > AGAIN_MAX:
+                    raise
+                reason = " ".join(error.message.split())
+                print(f"fascicle: sending again ({number} of {AGAIN_MAX}): {reason}", file=sys.stderr)
+            self._attempts.append(Attempt())
+            await trio.sleep(back_off_s(number, random.random()))  # noqa: S311 - no secret
 
     def _list(self, paths: list[Path]) -> list[SourceFile]:
         sources = []
@@ -126,12 +148,13 @@ class _Send:
         return sources
 
     async def _show(self, progress: Progress, totals: tuple[int, int], started_s: float) -> None:
-        counters = self._counters
         samples = [(started_s, 0)]
         while True:
+            counters = self._attempts[-1].counters
+            done_bytes = sum(attempt.counters.bytes for attempt in self._attempts)
             now_s = time.monotonic()
             samples = [sample for sample in samples if now_s - sample[0] <= RATE_S] or samples[-1:]
-            samples.append((now_s, counters.bytes))
+            samples.append((now_s, done_bytes))
             span_s = max(now_s - samples[0][0], 1e-3)
             progress.update(
                 Snapshot(
@@ -140,9 +163,9 @@ class _Send:
                     objects_total=totals[0],
                     objects_skipped=counters.skipped,
                     objects_failed=counters.failed,
-                    bytes_done=counters.bytes,
+                    bytes_done=done_bytes,
                     bytes_total=totals[1],
-                    rate_now_bytes_s=(counters.bytes - samples[0][1]) / span_s,
+                    rate_now_bytes_s=(done_bytes - samples[0][1]) / span_s,
                     node_bytes=dict(counters.node_bytes),
                     bound_by=bound_by(counters.evidence(processor_ratio=0.0)),
                 )
@@ -156,7 +179,7 @@ class _Send:
             *(_failure(str(o.source.path), o.error) for o in failed if o.error),
             *(_failure("", error) for error in self._unlisted),
         ]
-        counters = self._counters
+        counters = add_up(self._attempts)
         return {
             "objects": counters.objects,
             "bytes": counters.bytes,

@@ -21,13 +21,16 @@ BUSY_PATIENCE: Final = 10.0  # times as long, for nodes that say when to come ba
 
 
 class Ledger:
-    """What one transfer has to do and has done. `patience_s`: how long nothing at all may move."""
+    """What one transfer has to do and has done.
 
-    def __init__(self, counters: Counters, patience_s: float) -> None:
+    `patience_s`: how long nothing at all may move; `outcomes`: where it is noted what became of every file.
+    """
+
+    def __init__(self, counters: Counters, patience_s: float, outcomes: list[Outcome] | None = None) -> None:
         self.counters = counters
         self.work = Work()
         self.budget = Budget(BODIES_BYTES_MAX, first_bytes=FIRST_BYTES_MAX)
-        self.outcomes: list[Outcome] = []
+        self.outcomes: list[Outcome] = [] if outcomes is None else outcomes
         self.nodes: set[str] = set()  # where objects can go
         self.encodes = False  # whether objects wait for an encoder before they may go
         self.total_bytes: int | None = None  # of all files, when known beforehand

@@ -96,6 +96,19 @@ class Counters:
         self.waits_s["rate"] += took_s
         self.waits_s["link"] -= took_s
 
+    def add_cost(self, other: "Counters") -> None:
+        """Add what another transfer took: all but the objects and files that it is about."""
+        self.wire_bytes += other.wire_bytes
+        self.flows = max(self.flows, other.flows)
+        for node_id, size_bytes in other.node_bytes.items():
+            self.node_bytes[node_id] = self.node_bytes.get(node_id, 0) + size_bytes
+        for encoding, count in other.encodings.items():
+            self.encodings[encoding] = self.encodings.get(encoding, 0) + count
+        for what, seconds in other.waits_s.items():
+            self.waits_s[what] += seconds
+        for name in Kernel.__slots__:
+            setattr(self.kernel, name, getattr(self.kernel, name) + getattr(other.kernel, name))
+
     def evidence(self, processor_ratio: float) -> Evidence:
         """Return what tells what bound the transfer; `processor_ratio`: processor time per elapsed time."""
         kernel = self.kernel

@@ -29,7 +29,7 @@ from transfer.fleet import Fleet, Place
 from transfer.groups import first_error_only
 from transfer.inspection import SourceFile
 from transfer.ledger import Ledger
-from transfer.outcomes import Counters, SendOptions, SendResult
+from transfer.outcomes import Counters, Outcome, SendOptions, SendResult
 from transfer.pacing import Pacer
 from transfer.paths import KnownPath
 from transfer.preparing import prepare
@@ -56,13 +56,15 @@ async def send_files(
     *,
     context: ssl.SSLContext,
     counters: Counters | None = None,
+    outcomes: list[Outcome] | None = None,
     totals: tuple[int, int] | None = None,
     gate: Gate | None = None,
 ) -> SendResult:
     """Send `files` as one transfer and commit it.
 
-    `context` is the sender's TLS identity for the nodes; `totals` are objects and bytes when known beforehand; more
-    urgent transfers at the same `gate` go first. Files that cannot be sent are outcomes, not errors.
+    `context` is the sender's TLS identity for the nodes; `counters` and `outcomes` are filled while it goes, and stand
+    when it fails; `totals` are objects and bytes when known beforehand; more urgent transfers at the same `gate` go
+    first. Files that cannot be sent are outcomes, not errors.
 
     Raises:
         UnreachableError: the gateway, or every node, stayed away for `options.patience_s`.
@@ -70,7 +72,7 @@ async def send_files(
     """
     objects, size_bytes = totals or (None, None)
     wish = OpenTransfer(objects=objects, bytes=size_bytes, replicas=options.replicas, nodes=options.nodes)
-    ledger = Ledger(counters or Counters(), options.patience_s)
+    ledger = Ledger(counters or Counters(), options.patience_s, outcomes)
     ledger.total_bytes = size_bytes
     transfer = _Transfer(client, options, context, ledger)
     with first_error_only(), (gate or Gate()).enter(options.priority, ledger.work):
