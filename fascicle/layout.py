@@ -7,7 +7,8 @@
 
 Made on the first run and brought up to date on later ones: identities are renewed when they run out, ports are kept
 while they are free, keys that a person added to a configuration are kept too. Identities are made in DIR/pki and copied
-to their roles, so that a node whose folder is lost comes back as itself. A node that was revoked is left where it is
+to their roles, so that a node whose folder is lost comes back as itself; a certificate that a running party has renewed
+is taken over into DIR/pki first, so that none goes back to an older one. A node that was revoked is left where it is
 and not started; a revoked workstation or administrator gets a new key. Refuses to do: starting anything, removing nodes
 (what they hold may be the only copy).
 """
@@ -23,7 +24,7 @@ import msgspec
 
 from fascicle.ports import Ports, join, port_of
 from gateway.register import Record, Register
-from transfer import credentials, pki
+from transfer import credentials, keyfiles, pki
 from transfer.durable import write_file_durably
 from transfer.errors import SettingsError, StorageError
 
@@ -120,7 +121,9 @@ def restore(place: Place) -> None:
     Raises:
         SettingsError: they cannot be written.
     """
-    pki.install(place.identity, place.config.parent / "identity")
+    identity = place.config.parent / "identity"
+    pki.take_newer(place.identity, _certificate_in(identity))
+    pki.install(place.identity, identity)
     if not place.config.exists():
         _write_text(place.config, place.settings)
 
@@ -166,17 +169,35 @@ def _issue_identities(data: Path, numbers: Sequence[int], host: str, record: Rec
     authority = pki.create_authority(data / "pki")
     hosts = {*pki.LOCAL_HOSTS, host}
 
-    def ensure(name: str, role: pki.Role, names: set[str]) -> Path:
+    def ensure(name: str, role: pki.Role, names: set[str], in_use: bytes) -> Path:
         folder = data / "pki" / name
+        pki.take_newer(folder, in_use)
         if not pki.is_current(folder, hosts=names) or _is_revoked(folder, record):
             pki.issue(authority, folder, name=name, role=role, hosts=sorted(names))
         return folder
 
-    ensure("workstation", "workstation", set())
-    ensure("administrator", "administrator", set())
-    pki.install(ensure("gateway", "gateway", hosts), data / "gateway/identity")
+    def install(name: str, role: pki.Role, identity: Path) -> None:
+        pki.install(ensure(name, role, hosts, _certificate_in(identity)), identity)
+
+    ensure("workstation", "workstation", set(), _certificate_of(data / "credentials.json"))
+    ensure("administrator", "administrator", set(), _certificate_of(data / "administrator.json"))
+    install("gateway", "gateway", data / "gateway/identity")
     for index in numbers:
-        pki.install(ensure(f"node-{index}", "node", hosts), data / f"nodes/node-{index}/identity")
+        install(f"node-{index}", "node", data / f"nodes/node-{index}/identity")
+
+
+def _certificate_in(identity: Path) -> bytes:
+    """Return the certificate that a role uses, b"" if it has none."""
+    path = identity / "certificate.pem"
+    return keyfiles.read_file(path) if path.exists() else b""
+
+
+def _certificate_of(path: Path) -> bytes:
+    """Return the certificate in a credentials file, b"" where there is none: the file is written anew."""
+    try:
+        return credentials.load(path).certificate.encode()
+    except SettingsError:
+        return b""
 
 
 def _is_revoked(identity: Path, record: Record) -> bool:

@@ -14,6 +14,7 @@ from typing import Final, Literal, get_args
 
 import msgspec
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -114,6 +115,28 @@ def install(source: Path, target: Path) -> None:
             data = keyfiles.read_file(source / name)
             if not (target / name).exists() or keyfiles.read_file(target / name) != data:
                 keyfiles.write_file(target / name, data, mode)
+
+
+def take_newer(folder: Path, pem: bytes) -> None:
+    """Put a certificate in an identity folder, in place of an older one of the same key and authority.
+
+    Whatever else `pem` is (of another key, not valid now, damaged, empty) changes nothing.
+
+    Raises:
+        SettingsError: what the folder holds cannot be read, or not be written.
+    """
+    if not ((folder / "certificate.pem").exists() and (folder / "ca.pem").exists()):
+        return
+    own, authority = load_certificate(folder / "certificate.pem"), load_certificate(folder / "ca.pem")
+    try:
+        other = x509.load_pem_x509_certificate(pem)
+        other.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return
+    is_valid = other.not_valid_before_utc <= datetime.datetime.now(datetime.UTC) < other.not_valid_after_utc
+    is_newer = other.not_valid_before_utc > own.not_valid_before_utc
+    if is_valid and is_newer and other.public_key() == own.public_key():
+        keyfiles.write_file(folder / "certificate.pem", pem, PUBLIC)
 
 
 def is_current(folder: Path, *, hosts: Iterable[str] = (), now: datetime.datetime | None = None) -> bool:

@@ -1,5 +1,6 @@
 """What `up` prepares: a folder that any later `up` finds again, and clear refusals."""
 
+import datetime
 import shutil
 import socket
 import time
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +17,7 @@ from fascicle import initial, layout, ports
 from fascicle.layout import Cluster, Options, to_toml
 from fascicle.ports import Ports
 from gateway.register import Record
-from transfer import credentials, pki, tls
+from transfer import credentials, enrolment, pki, tls
 from transfer.errors import SettingsError
 
 
@@ -168,6 +170,61 @@ def test_a_node_whose_folder_is_lost_comes_back_as_itself(tmp_path: Path) -> Non
     assert len(prepare(Options(data=tmp_path, port=0)).places) == 2
     assert files(folder / "identity") == files(tmp_path / "pki/node-2")
     assert files(folder).keys() == before.keys()
+
+
+def renewed(data: Path, name: str, role: pki.Role) -> bytes:
+    """Return what the gateway gives a party that asks for a newer certificate."""
+    authority, own = pki.load_authority(data / "pki"), pki.load_certificate(data / "pki" / name / "certificate.pem")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pki, "CLOCK_SKEW", pki.CLOCK_SKEW - datetime.timedelta(seconds=1))
+        made = enrolment.renew(authority, own, name=name, role=role)
+    assert made.not_valid_before_utc > own.not_valid_before_utc
+    return made.public_bytes(Encoding.PEM)
+
+
+def test_what_was_renewed_meanwhile_stays(tmp_path: Path) -> None:
+    first = prepare(Options(data=tmp_path, nodes=2, port=0))
+    parties: list[tuple[str, pki.Role]] = [("gateway", "gateway"), ("node-1", "node"), ("workstation", "workstation")]
+    newer = {name: renewed(tmp_path, name, role) for name, role in parties}
+    node = tmp_path / "nodes/node-1/identity/certificate.pem"
+    (tmp_path / "gateway/identity/certificate.pem").write_bytes(newer["gateway"])
+    node.write_bytes(newer["node-1"])
+    held = msgspec.structs.replace(credentials.load(first.credentials), certificate=newer["workstation"].decode())
+    credentials.save(held, first.credentials)
+    layout.restore(first.places[0])  # the node's process ended, and is started again
+    assert node.read_bytes() == newer["node-1"]
+    prepare(Options(data=tmp_path, port=0))
+    assert node.read_bytes() == newer["node-1"]
+    assert (tmp_path / "gateway/identity/certificate.pem").read_bytes() == newer["gateway"]
+    assert credentials.load(first.credentials) == held
+    shutil.rmtree(tmp_path / "nodes/node-1")  # and the original has it, too
+    prepare(Options(data=tmp_path, port=0))
+    assert node.read_bytes() == newer["node-1"]
+
+
+def test_a_certificate_that_was_revoked_after_its_renewal_is_not_taken_over(tmp_path: Path) -> None:
+    first = prepare(Options(data=tmp_path, nodes=1, port=0))
+    before = credentials.load(first.credentials)
+    newer = renewed(tmp_path, "workstation", "workstation")
+    credentials.save(msgspec.structs.replace(before, certificate=newer.decode()), first.credentials)
+    record = Record(revoked={"workstation": int(time.time()) + 60})
+    (tmp_path / "gateway/register.json").write_bytes(msgspec.json.encode(record))
+    assert credentials.load(prepare(Options(data=tmp_path, port=0)).credentials).key != before.key
+
+
+def test_only_a_newer_certificate_of_the_same_key_and_authority_is_taken_over(tmp_path: Path) -> None:
+    prepare(Options(data=tmp_path, nodes=2, port=0))
+    original = tmp_path / "pki/node-1/certificate.pem"
+    kept, older = original.read_bytes(), original.read_bytes()
+    newer = renewed(tmp_path, "node-1", "node")
+    pki.create_authority(tmp_path / "other/pki")
+    shutil.copytree(tmp_path / "pki/node-1", tmp_path / "other/pki/node-1")
+    of_another_authority = renewed(tmp_path / "other", "node-1", "node")
+    of_another_key = renewed(tmp_path, "node-2", "node")
+    for wrong in (b"", b"damaged", newer[:-60], older, of_another_authority, of_another_key):
+        (tmp_path / "nodes/node-1/identity/certificate.pem").write_bytes(wrong)
+        prepare(Options(data=tmp_path, port=0))
+        assert original.read_bytes() == (tmp_path / "nodes/node-1/identity/certificate.pem").read_bytes() == kept
 
 
 def test_more_replicas_than_nodes_are_refused(tmp_path: Path) -> None:
