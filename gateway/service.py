@@ -19,7 +19,7 @@ from typing import Any, Final
 import uvicorn
 import uvloop
 
-from gateway import catalogue_age, renewal
+from gateway import catalogue_age, catalogue_mode, renewal
 from gateway.audit import Audit, log_path
 from gateway.database import Database
 from gateway.draining import Draining
@@ -123,6 +123,7 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
         )
         commits = catalogue_age.last_commits(log_path(Path(config.data)))
         catalogue_age.refuse_lost(config.database, commits)
+        catalogue_mode.close_to_others(config.database)
         database = stack.enter_context(contextlib.closing(Database(config.database)))
         await catalogue_age.refuse_old(database, config.database, commits)
         await rehearse(database, pki.load_signing_key(Path(config.identity)))

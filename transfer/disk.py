@@ -12,6 +12,7 @@ import functools
 import mmap
 import os
 import re
+import stat
 import sys
 from collections.abc import Callable, Sequence
 from typing import Final, ParamSpec, TypeVar
@@ -244,6 +245,18 @@ def unlink(path: str) -> None:
         os.unlink(path)
     except FileNotFoundError:
         return
+
+
+@_wrapped
+def close_to_others(path: str) -> bool:
+    """Take a file from all but its owner and group; tells whether that was news. One that is not there is fine."""
+    try:
+        mode = stat.S_IMODE(os.stat(path).st_mode)
+    except FileNotFoundError:
+        return False
+    if mode & stat.S_IRWXO:
+        os.chmod(path, mode & ~stat.S_IRWXO)
+    return bool(mode & stat.S_IRWXO)
 
 
 @_wrapped

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import insert, select, text
+from structlog.testing import capture_logs
 
 from gateway import database as databases
 from gateway.database import Database, connect
 from gateway.rehearsal import rehearse
 from gateway.schema import meta, metadata
+from tests.gateway.kit import Gateway, Identities, settings
 from transfer.errors import ConflictError, SettingsError, StorageError
 
 
@@ -85,6 +87,28 @@ def test_what_it_says_of_patients_is_not_for_everybody(path: Path) -> None:
     finally:
         os.umask(before)
     assert modes == {"catalogue.db": 0, "catalogue.db-wal": 0, "catalogue.db-shm": 0}
+
+
+def test_one_that_everybody_could_read_is_closed_to_others_at_the_next_start(
+    identities: Identities, tmp_path: Path
+) -> None:
+    """As SQLite made it for earlier versions, and a gateway that was killed left its log."""
+    config = settings(identities, tmp_path / "gateway")
+    Gateway(identities, config).stop()
+    files = [config.database.with_name(f"catalogue.db{suffix}") for suffix in ("", "-wal", "-shm")]
+
+    def start() -> list[list[str]]:
+        with capture_logs() as logs:
+            Gateway(identities, config).stop()
+        return [log["files"] for log in logs if log["event"] == "catalogue_was_open_to_others"]
+
+    with closing(connect(config.database, read_only=False)) as held:
+        held.execute("INSERT INTO meta VALUES ('x', 'y')")
+        for each in files:
+            each.chmod(0o644)
+        assert start() == [[each.name for each in files]]
+        assert [each.stat().st_mode & 0o777 for each in files] == [0o640] * 3
+        assert start() == []
 
 
 def test_durability_is_set(path: Path) -> None:
