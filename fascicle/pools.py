@@ -115,8 +115,9 @@ async def _apply(at: At) -> int:
 
 
 async def _scale(at: At) -> int:
-    """Change the file only when the number is known to fit."""
+    """Change the file only when the number is known to fit, and to count from then on."""
     change = await trio.to_thread.run_sync(countline.look, at.arguments.pool, at.arguments.count)
+    countline.check_in_force(change, at.arguments.count)
     view = await at.look()
     make_plan(at.wanted, view.pool, view.nodes)
     await trio.to_thread.run_sync(countline.write, change)

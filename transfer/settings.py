@@ -32,7 +32,7 @@ def load(kind: type[T], path: Path, environment: Mapping[str, str] = os.environ)
         raise SettingsError(f"{path}: cannot read the configuration: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: not valid TOML: {error}") from error
-    _override(raw, environment)
+    override(raw, environment)
     return parse(kind, raw, source=str(path))
 
 
@@ -45,7 +45,12 @@ def parse(kind: type[T], raw: dict[str, Any], *, source: str) -> T:
         raise SettingsError(f"{source}: {error}") from error
 
 
-def _override(raw: dict[str, Any], environment: Mapping[str, str]) -> None:
+def override(raw: dict[str, Any], environment: Mapping[str, str]) -> None:
+    """Put what the environment says in place of what a file said.
+
+    Raises:
+        SettingsError: a variable names a section that is none.
+    """
     for name, text in environment.items():
         if not name.startswith(ENVIRONMENT_PREFIX) or "__" not in name:
             continue

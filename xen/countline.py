@@ -1,19 +1,22 @@
 """The one number in a pool file that commands change: `count` in `[nodes]`. Every other byte stays as it is.
 
-    look -> the text as it is, and as it shall be -> (the caller makes sure that it fits) -> write
+    look -> the text as it is, and as it shall be -> (the caller makes sure that it fits, and will count) -> write
 
 It is written in the durable order, in place of the file, so that readers, also after a kill, find the old one or the
 new one whole. What somebody else has changed since the look is not overwritten. Refuses to do: choosing the number, and
 any other key.
 """
 
+import os
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from transfer import settings
 from transfer.durable import write_file_durably
 from transfer.errors import ConflictError, SettingsError
 
@@ -53,6 +56,22 @@ def count_in(text: str, path: Path) -> int | None:
         raise SettingsError(f"{path}: not valid TOML: {error}") from error
     count = nodes.get("count") if isinstance(nodes, dict) else None
     return count if isinstance(count, int) else None
+
+
+def check_in_force(change: Change, count: int, environment: Mapping[str, str] = os.environ) -> None:
+    """Check that the file, when it is written, is what counts.
+
+    Raises:
+        SettingsError: this process's environment says another number, by which the next `apply` would go.
+    """
+    read = tomllib.loads(change.after)
+    settings.override(read, environment)
+    said = read["nodes"]["count"]
+    if said != count:
+        raise SettingsError(
+            f"the environment says {said} nodes (FASCICLE_NODES__COUNT), which counts more than {change.path}: "
+            f"unset it, here and where the reconciler runs, or set it to {count}. Nothing was done"
+        )
 
 
 def write(change: Change) -> None:

@@ -127,6 +127,19 @@ def test_scale_writes_the_number_and_nothing_else(site: Site, command: Command) 
     site.assert_exactly(3)
 
 
+@pytest.mark.parametrize("said", ["2", "3"])  # another number than the file's 3, and the same
+def test_scale_is_refused_where_the_environment_says_another_number(
+    site: Site, command: Command, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    before = (site.folder / "pool.toml").read_text()
+    monkeypatch.setenv("FASCICLE_NODES__COUNT", said)
+    code, lines, errors = command("scale", 4)
+    assert (code, lines) == (2, [])
+    assert f"the environment says {said} nodes (FASCICLE_NODES__COUNT)" in errors and "set it to 4" in errors
+    assert (site.folder / "pool.toml").read_text() == before
+    site.assert_exactly(3)
+
+
 def test_a_number_that_does_not_fit_is_refused_by_how_much_and_not_written(command: Command, site: Site) -> None:
     code, _, errors = command("scale", 90)
     assert code == 1
