@@ -32,6 +32,7 @@ from transfer.durable import write_file_durably
 from transfer.errors import BusyError, FascicleError, FullError, SettingsError, StorageError
 from transfer.log import get_logger
 from transfer.protocol.messages import UNREADABLE
+from transfer.tally import Tally
 
 GROUP_MAX: Final = 256
 WAITING_MAX: Final = 4096
@@ -78,7 +79,7 @@ class Audit:
             disk.truncate(self._descriptor, end.size_bytes)
         disk.write_at(self._descriptor, [end.unsettled], end.size_bytes - len(end.unsettled))
         disk.flush_folder(str(data))
-        self._refusals = _Refusals()
+        self._refusals, self._full = _Refusals(), Tally()
         self.failure: Future[FascicleError] = Future()  # done when the trail cannot go on
         self._waiting: queue.Queue[_Waiting | None] = queue.Queue(WAITING_MAX)
         self._thread = threading.Thread(target=self._serve, name="audit", daemon=True)
@@ -166,7 +167,8 @@ class Audit:
         try:
             self._write(data)
         except FullError as error:
-            get_logger().error("audit_full", reason=error.message)
+            if count := self._full.note(time.monotonic()):
+                get_logger().error("audit_full", reason=error.message, count=count)
             return error
         except FascicleError as error:
             get_logger().error("audit_failed", reason=error.message)

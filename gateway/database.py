@@ -10,6 +10,8 @@ import asyncio
 import queue
 import sqlite3
 import threading
+import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -28,6 +30,7 @@ from transfer import disk
 from transfer.durable import make_folder_durably
 from transfer.errors import BusyError, FascicleError, FullError, SettingsError, StorageError
 from transfer.log import get_logger
+from transfer.tally import Tally
 
 T = TypeVar("T")
 Unit = Callable[[Connection], T]
@@ -64,6 +67,7 @@ class Database:
             if isinstance(error, SettingsError):
                 raise
             raise SettingsError(f"{path}: the catalogue cannot be opened: {error}") from error
+        self._failures: defaultdict[str, Tally] = defaultdict(Tally)  # by code
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="catalogue-read")
         self._thread = threading.Thread(target=self._serve_writes, name="catalogue-write", daemon=True)
         self._thread.start()
@@ -138,8 +142,10 @@ class Database:
             with self._writer.begin() as connection:
                 answers = [(done, *_attempt(connection, unit)) for unit, done in group]
         except Exception as error:
-            get_logger().error("catalogue_write_failed", error=type(error).__name__, units=len(group))
             failure = _failure_of(error)
+            if count := self._failures[failure.code].note(time.monotonic()):
+                kind = type(error).__name__
+                get_logger().error("catalogue_write_failed", code=failure.code, error=kind, count=count)
             answers = [(done, None, failure) for _, done in group]
         for done, value, problem in answers:
             if not done.set_running_or_notify_cancel():

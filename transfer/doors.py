@@ -16,10 +16,10 @@ from transfer.errors import BusyError
 from transfer.lobby import Lobby
 from transfer.log import get_logger
 from transfer.places import Places
+from transfer.tally import Tally
 
 log = get_logger()
 COLLECT_EVERY: Final = 500  # strangers: each leaves some 45 KiB of TLS in cycles that the collector takes for small
-LOG_EVERY_S: Final = 10.0  # one line for all who were turned out or refused since; each alone would fill the disk
 
 
 class Guest:
@@ -56,20 +56,6 @@ class Guest:
         self._doors.leave(self)
 
 
-class _Tally:
-    """Counts what happens often, and logs the count now and then."""
-
-    def __init__(self, event: str) -> None:
-        self._event, self._count, self._logged_s = event, 0, -LOG_EVERY_S
-
-    def note(self, now_s: float, **fields: int) -> None:
-        """It has happened once more."""
-        self._count += 1
-        if now_s - self._logged_s >= LOG_EVERY_S:
-            log.warning(self._event, count=self._count, **fields)
-            self._count, self._logged_s = 0, now_s
-
-
 class Doors:
     """What the connections of one listener share."""
 
@@ -86,7 +72,7 @@ class Doors:
         self._comeback = Comeback()
         self._clock, self._on_turned_out, self._on_refused = clock, on_turned_out, on_refused
         self._uncollected = 0
-        self._turned_out, self._refused = _Tally("connections_turned_out"), _Tally("connections_refused")
+        self._turned_out, self._refused = Tally(), Tally()
 
     def enter(self, host: str, turn_out: Callable[[], object]) -> Guest:
         """Take in a connection that was just accepted from `host`."""
@@ -123,7 +109,8 @@ class Doors:
         """Return the error for somebody who is turned away for now, with the time to come back."""
         self._on_refused()
         now_s = self._clock()
-        self._refused.note(now_s, known=len(self.places))
+        if count := self._refused.note(now_s):
+            log.warning("connections_refused", count=count, known=len(self.places))
         pause_s = self._comeback.refuse(now_s)
         return BusyError(with_pause(message, pause_s), retry_after_s=pause_s)
 
@@ -132,4 +119,5 @@ class Doors:
             return
         guest.turn_out()
         self._on_turned_out()
-        self._turned_out.note(self._clock(), strangers=len(self.lobby))
+        if count := self._turned_out.note(self._clock()):
+            log.warning("connections_turned_out", count=count, strangers=len(self.lobby))

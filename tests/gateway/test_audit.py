@@ -5,10 +5,12 @@ import json
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from structlog.testing import capture_logs
 
 from fascicle.cli import main
 from fascicle.layout import to_toml
@@ -278,6 +280,24 @@ def test_a_write_without_room_is_taken_back_and_the_next_one_is_made(
     log.close()
     assert [each["event"] for each in entries(tmp_path)] == ["first", "third"][: 1 if flush_fails else 2]
     assert audit.verify(tmp_path, PUBLIC, []).count == (1 if flush_fails else 2)
+
+
+def test_a_full_disk_is_told_once_and_then_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 1000.0
+    log = Audit(tmp_path, KEY)
+    monkeypatch.setattr(audit, "time", SimpleNamespace(monotonic=lambda: now_s))
+
+    def refuse(*_: object) -> int:
+        raise FullError("no room")
+
+    with monkeypatch.context() as patch, capture_logs() as logs:
+        patch.setattr(disk, "write_at", refuse)
+        for pause_s in (0.0, 1.0, 1.0, 9.0):
+            now_s += pause_s
+            with pytest.raises(FullError):
+                note_all(log, "lost")
+    log.close()
+    assert [each["count"] for each in logs if each["event"] == "audit_full"] == [1, 3]
 
 
 def test_a_flood_of_refusals_is_counted_not_written(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import sqlite3
 import threading
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -17,7 +18,7 @@ from gateway.database import Database, connect
 from gateway.rehearsal import rehearse
 from gateway.schema import meta, metadata
 from tests.gateway.kit import Gateway, Identities, settings
-from transfer.errors import ConflictError, SettingsError, StorageError
+from transfer.errors import ConflictError, FullError, SettingsError, StorageError
 
 
 @pytest.fixture
@@ -66,6 +67,23 @@ def test_failing_database_is_a_storage_error_and_keeps_nothing(path: Path) -> No
     asyncio.run(database.write(put("c")))
     assert asyncio.run(database.read(keys)) == {"a", "c"}
     database.close()
+
+
+def test_a_full_disk_is_told_once_and_then_counted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 1000.0
+    monkeypatch.setattr(databases, "time", SimpleNamespace(monotonic=lambda: now_s))
+
+    def too_much(connection) -> None:
+        connection.execute(insert(meta), [{"key": "large", "value": "x" * (1 << 22)}])
+
+    with closing(Database(path)) as database, capture_logs() as logs:
+        asyncio.run(database.write(lambda connection: connection.execute(text("PRAGMA max_page_count = 1"))))
+        for pause_s in (0.0, 1.0, 1.0, 9.0):
+            now_s += pause_s
+            with pytest.raises(FullError):
+                asyncio.run(database.write(too_much))
+    told = [(log["code"], log["count"]) for log in logs if log["event"] == "catalogue_write_failed"]
+    assert told == [("full", 1), ("full", 3)]
 
 
 def test_what_was_answered_is_there_after_a_reopen(path: Path) -> None:
