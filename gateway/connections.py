@@ -6,7 +6,8 @@ the connection. Refuses to do: the size of bodies (bounded by the application), 
 
 import asyncio
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.access import STATE_KEY
 from gateway.entrance import GUEST_KEY
@@ -34,6 +35,7 @@ class _Connection(HttpToolsProtocol):
     _head_bytes = 0
     _in_head = True
     _deadline: asyncio.TimerHandle | None = None
+    _answering: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # always a TCP transport
         super().connection_made(transport)
@@ -46,6 +48,11 @@ class _Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_deadline()
         self.guest.leave()
+        if self._answering is not None and not self._answering.response_complete:
+            # uvicorn tells only the request that came last. One before it would write to what is closed: in asyncio's
+            # TLS, which what follows closes a second time, an AttributeError; in uvloop's nothing but wasted work.
+            self._answering.disconnected = True
+            self._answering.message_event.set()
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
@@ -87,6 +94,10 @@ class _Connection(HttpToolsProtocol):
         super().on_response_complete()
         if not self.pipeline and (self.cycle is None or self.cycle.response_complete):
             self.guest.rest()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _stop_deadline(self) -> None:
         if self._deadline is not None:

@@ -1,6 +1,7 @@
 """What a caller controls has bounds: bodies, heads, pages, counts; nonsense closes the connection."""
 
 import json
+import logging
 import socket
 import ssl
 from collections.abc import Iterator
@@ -149,6 +150,18 @@ def test_caller_that_goes_away_is_no_fault_of_the_gateway_s(gateway: Gateway, id
             break
     assert 'operation="open_transfer",status="400"' in text
     assert 'status="500"' not in text
+
+
+def test_caller_that_goes_away_with_requests_behind_each_other_leaves_nothing_in_the_log(
+    gateway: Gateway, identities: Identities, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The one that is being answered wrote on, for which asyncio's TLS has an AttributeError (`_write_appdata`)."""
+    for _ in range(30):
+        raw = socket.create_connection(("127.0.0.1", gateway.port), timeout=10)
+        with identities.context("ws-1").wrap_socket(raw, server_hostname="127.0.0.1") as leaving:
+            leaving.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 20)
+    assert gateway.client(None).get("/health").text == "ok\n"
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 def test_many_requests_on_one_connection(flow: ssl.SSLSocket) -> None:
