@@ -34,6 +34,7 @@ from agent.spool import Spool, open_spool
 from agent.spoolplace import remember, require_same_or_empty
 from agent.supervise import supervise, supervise_started
 from agent.watch import Watcher
+from transfer.leftovers import clear_leftovers
 from transfer.log import get_logger
 from transfer.stream import port_of
 
@@ -82,6 +83,7 @@ async def serve_agent(
     state, place = Path(settings.state), Path(settings.state) / "spool_folder"
     async with AsyncExitStack() as stack:
         stack.enter_context(open_lock(state))
+        await trio.to_thread.run_sync(clear_leftovers, state)
         queue = await stack.enter_async_context(open_queue(state / "queue.db"))
         spool_folder, reserve_bytes = Path(settings.spool.folder), settings.spool.reserve_bytes
         await trio.to_thread.run_sync(require_same_or_empty, place, spool_folder)

@@ -28,6 +28,7 @@ from fascicle.supervisor import Child, Ended, Event, Started, ending, serve_chil
 from transfer import credentials
 from transfer.client import GatewayClient
 from transfer.errors import CrashedError, FascicleError, SettingsError
+from transfer.leftovers import clear_leftovers
 
 READY_S: Final = 60.0
 READY_CHILD_S: Final = 2.0  # more for each, since they share the processors, with whatever else the machine does
@@ -66,8 +67,10 @@ def run(options: Options) -> None:
         CrashedError: a process keeps ending, or the cluster is not ready in time.
     """
     with _lock(options.data):
+        data = options.data.expanduser().resolve()
+        clear_leftovers(data, data / "pki", *(data / "pki").glob("*/"))
         cluster = layout.prepare(options)
-        children = _children(options.data.expanduser().resolve(), cluster)
+        children = _children(data, cluster)
         trio.run(_run, cluster, children)
 
 

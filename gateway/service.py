@@ -44,6 +44,7 @@ from gateway.uploads import Uploads
 from transfer import addresses, disk, log, pki, settings, tls
 from transfer.durable import make_folder_durably
 from transfer.errors import FascicleError, SettingsError
+from transfer.leftovers import clear_leftovers
 
 BACKLOG: Final = 512
 
@@ -113,6 +114,7 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
         SettingsError: identity, catalogue or a port that cannot be used.
     """
     with locked(Path(config.data)), contextlib.ExitStack() as stack:
+        clear_leftovers(Path(config.data), Path(config.data) / "ticket-keys", Path(config.identity))
         refuse_half_made(Path(config.data))
         listener = stack.enter_context(_listen(config.listen))
         context = tls.server_context(Path(config.identity), require_client=False)

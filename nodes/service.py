@@ -45,6 +45,7 @@ from nodes.uptime import keep_uptime
 from transfer import addresses, log, memory, pki, settings, tls
 from transfer.decoders.pool import Here, Pool, open_decoders
 from transfer.errors import SettingsError
+from transfer.leftovers import clear_leftovers
 from transfer.protocol.messages import NodeId
 from transfer.stream import listen, port_of
 
@@ -107,6 +108,7 @@ def warn_of_plain_listeners(loaded: NodeSettings) -> None:
 async def _main(loaded: NodeSettings, decoders: Pool | Here) -> None:
     data = Path(loaded.data)
     with await trio.to_thread.run_sync(Store.open, data, loaded.reserve_bytes, decoders.open_decoder) as store:
+        await trio.to_thread.run_sync(clear_leftovers, data, data / ANNOUNCEMENTS, Path(loaded.identity))
         await trio.to_thread.run_sync(decoders.start)  # or the first images would wait for libraries
         async with trio.open_nursery() as nursery:
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:

@@ -1,6 +1,7 @@
 """Fixtures that several areas share: where the real DICOM is, and logs that one test cannot set for the next."""
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,13 @@ def real_data() -> Path:
     if not (folder / "ct_head").is_dir():
         pytest.skip(f"no real DICOM at {folder}; set FASCICLE_TEST_DATA")
     return folder
+
+
+@pytest.fixture
+def ended_pid() -> int:
+    """The number of a process that has just ended."""
+    with subprocess.Popen(["/bin/true"]) as process:
+        return process.pid
 
 
 @pytest.fixture(autouse=True)

@@ -108,6 +108,18 @@ async def test_two_agents_never_share_a_state_folder(tmp_path: Path) -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_what_a_killed_agent_was_writing_is_cleared_at_the_next_start(tmp_path: Path, ended_pid: int) -> None:
+    settings = settings_of(tmp_path)
+    state = Path(settings.state)
+    state.mkdir()
+    left = state / f"paths.json.{ended_pid}.1.temporary"
+    left.write_bytes(b"half")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_agent, settings, {"live": refuse})
+        assert not left.exists()
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_port_in_use_is_said_at_the_start(tmp_path: Path) -> None:
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listener.socket.getsockname()[1]

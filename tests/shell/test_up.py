@@ -119,6 +119,28 @@ def test_a_cluster_starts_again_of_which_parties_were_revoked(tmp_path: Path) ->
                 up.kill()
 
 
+def test_what_killed_processes_were_writing_is_cleared_at_the_next_start(
+    up: subprocess.Popen, tmp_path: Path, ended_pid: int
+) -> None:
+    wait_children(up)
+    up.terminate()
+    assert up.wait(30) == 0
+    data = tmp_path / "data"
+    folders = [".", "pki", "pki/gateway", "gateway", "gateway/identity", "nodes/node-1", "nodes/node-1/identity"]
+    left = [data / folder / f"x.pem.{ended_pid}.1.temporary" for folder in folders]
+    for each in left:
+        each.write_bytes(b"half")
+    words = ["up", "--data", str(data), "--port", "0"]
+    with subprocess.Popen([sys.executable, "-m", "fascicle", *words], stdout=subprocess.PIPE, text=True) as again:
+        try:
+            assert again.stdout.readline()  # ready
+            assert [each for each in left if each.exists()] == []
+            again.terminate()
+            assert again.wait(30) == 0
+        finally:
+            again.kill()
+
+
 def test_a_second_one_on_the_folder_says_who_has_it(up: subprocess.Popen, tmp_path: Path) -> None:
     wait_children(up)
     command = [sys.executable, "-m", "fascicle", "up", "--data", str(tmp_path / "data")]
