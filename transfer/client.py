@@ -207,15 +207,24 @@ class GatewayClient:
                 body = await _bounded(response)
                 self.rtt_s = _rtt_s(response)
         except httpx.HTTPError as error:
-            # TLS 1.3: a server refuses a client's certificate by closing when the client has begun to speak.
-            hint = "" if isinstance(error, httpx.ConnectError) else "; if it runs, it does not accept this certificate"
-            reason = f"{error or type(error).__name__}"
-            raise UnreachableError(f"the gateway at {self._url} does not answer: {reason}{hint}") from error
+            raise UnreachableError(f"the gateway at {self._url} does not answer: {_reason(error)}") from error
         if response.status_code == httpx.codes.OK:
             return _decode(body, kind)
         problem = _problem(response.status_code, body)
         problem.retry_after_s = problem.retry_after_s or _retry_after_s(response)
         raise problem
+
+
+def _reason(error: httpx.HTTPError) -> str:
+    """Say why there was no answer; errors of time have no text of their own."""
+    if isinstance(error, httpx.ConnectTimeout):
+        return f"no connection within {CONNECT_TIMEOUT_S:.0f} s"
+    if isinstance(error, httpx.TimeoutException):
+        return f"nothing came within {ANSWER_TIMEOUT_S:.0f} s"
+    reason = str(error) or type(error).__name__
+    # TLS 1.3: a server refuses a client's certificate by closing when the client has begun to speak.
+    hint = "" if isinstance(error, httpx.ConnectError) else "; if it runs, it does not accept this certificate"
+    return reason + hint
 
 
 async def _bounded(response: httpx.Response) -> bytes:

@@ -192,6 +192,25 @@ async def test_answer_that_is_too_long_or_without_a_length_is_not_begun(
     nursery.cancel_scope.cancel()
 
 
+async def test_a_gateway_that_takes_too_long_is_not_said_to_refuse_a_certificate(
+    identities: Identities, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "ANSWER_TIMEOUT_S", 1.0)
+    context = tls.server_context(identities["gateway-1"], require_client=True)
+
+    async def say_nothing(stream: trio.SocketStream) -> None:
+        await trio.SSLStream(stream, context, server_side=True).receive_some(65536)
+        await trio.sleep_forever()
+
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    nursery.start_soon(trio.serve_listeners, say_nothing, [listener])
+    port = int(listener.socket.getsockname()[1])
+    async with GatewayClient(identities.credentials("ws-1", port), patience_s=0) as client:
+        with pytest.raises(UnreachableError, match=r"does not answer: nothing came within 1 s$"):
+            await client.status()
+    nursery.cancel_scope.cancel()
+
+
 async def test_nobody_there_is_unreachable_when_patience_ends(identities: Identities, free_ports) -> None:
     started_s = time.monotonic()
     async with GatewayClient(identities.credentials("ws-1", free_ports[0]), patience_s=0.3) as client:
