@@ -237,6 +237,35 @@ def test_noise_of_all_bits_does_not_end_the_process():
     assert done.returncode == 0, done.stderr
 
 
+def two_colours_of_one_hash():
+    """The fewest pixels: libjxl's effort 1 makes both the same entry of its palette."""
+    strip = np.full((1, 17, 3), (2, 105, 157), np.uint8)
+    strip[0, 0], strip[0, 16] = (83, 114, 56), 0  # black, so that lowering changes nothing
+    return [strip]
+
+
+def noise_beside_calm(rows, calm_rows):
+    """Libjxl's effort 1 on processors with AVX-512 loses bits of noise that the rows that it samples do not show."""
+    random = np.random.default_rng(1)
+    for _ in range(100):
+        strip = random.integers(0, 256, (rows, 256, 3)).astype(np.uint8)
+        strip[(rows - calm_rows) // 2 :][:calm_rows] = 7
+        yield strip
+
+
+@pytest.mark.parametrize(
+    "strips",
+    [two_colours_of_one_hash(), noise_beside_calm(56, 0), noise_beside_calm(256, 16)],
+    ids=["palette", "few-rows", "calm-middle"],
+)
+def test_jxl_1_gives_colours_back_that_libjxl_at_effort_1_does_not(strips):
+    codec = load_codec("jxl-1")
+    wrong = [
+        strip for strip in strips if not np.array_equal(codec.decode(codec.encode(strip), Form(*strip.shape, 1)), strip)
+    ]
+    assert len(wrong) == 0
+
+
 def test_importing_the_encodings_imports_no_numpy():
     import subprocess
     import sys
