@@ -1,11 +1,13 @@
 """The keys that tickets are signed with: the identity's at first, then those that `rotate` makes; never more than two.
 
 A new key is published to the nodes `OVERLAP_S` before the first ticket is signed with it, and the one before it stays
-good, so a rotation ends nothing. With `revoke_tickets` the new key counts at once and alone, and the epoch grows: every
-ticket and every flow that was opened with one ends as soon as a node has asked (`nodes.trust`). Private keys are files
-of mode 0600 in `DATA/ticket-keys/`. Refuses to do: tickets themselves, receipts of commits.
+good, so a rotation ends nothing; the next is refused while a ticket of that one may be good. With `revoke_tickets` the
+new key counts at once and alone, and the epoch grows: every ticket and every flow that was opened with one ends as soon
+as a node has asked (`nodes.trust`). Private keys are files of mode 0600 in `DATA/ticket-keys/`. Refuses to do: tickets
+themselves, receipts of commits.
 """
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec.structs import replace
 
 from gateway.register import Record, Register, TicketKey
-from transfer import keyfiles, pki
+from transfer import keyfiles, pki, tickets
+from transfer.errors import ConflictError
 from transfer.membership import Trust
 
 OVERLAP_S: Final = 30.0  # three times what nodes let pass between two questions
@@ -59,22 +62,40 @@ class SigningKeys:
         Asked again before that key signs, it is the same rotation: a third key would push out the one that signs now.
 
         Raises:
+            ConflictError: tickets of the key that would be pushed out may still be good; it says for how long.
             SettingsError, StorageError, FullError: key or register cannot be written; nothing changes here.
         """
-        if not revoke_tickets and self._listed()[0].active_from_s > self._clock():
-            return self.trust()
-        fresh = Ed25519PrivateKey.generate()
-        keyfiles.write_private_key(self._path(_hex(fresh)), fresh)
-        self._private[_hex(fresh)] = fresh
-        wait_s = 0.0 if revoke_tickets else OVERLAP_S
-        key = TicketKey(public_key=_hex(fresh), active_from_s=self._clock() + wait_s)
 
-        def edit(record: Record) -> tuple[Record, None]:
-            kept = [] if revoke_tickets else self._listed()[: KEYS_MAX - 1]
-            return replace(record, keys=[key, *kept], epoch=record.epoch + revoke_tickets), None
+        def edit(record: Record) -> tuple[Record, None]:  # one at a time: the next finds what this one made
+            if revoke_tickets:
+                key = TicketKey(public_key=self._make(), active_from_s=self._clock())
+                return replace(record, keys=[key], epoch=record.epoch + 1), None
+            newest = self._listed()[0]
+            if newest.active_from_s > self._clock():
+                return record, None
+            self._check_old_tickets_ended()
+            key = TicketKey(public_key=self._make(), active_from_s=self._clock() + OVERLAP_S)
+            return replace(record, keys=[key, newest]), None
 
         await self._register.change(edit)
         return self.trust()
+
+    def _check_old_tickets_ended(self) -> None:
+        """Check that no ticket is good that was signed before the newest key did; without an older key none is."""
+        listed = self._listed()
+        left_s = listed[0].active_from_s + tickets.LIFETIME_S - self._clock()
+        if len(listed) == KEYS_MAX and left_s > 0:
+            raise ConflictError(
+                f"tickets of the key before this one are good for {math.ceil(left_s)} s more; rotate then, or end "
+                "them now with --revoke-tickets"
+            )
+
+    def _make(self) -> str:
+        """Make a key, durably; return the public one."""
+        fresh = Ed25519PrivateKey.generate()
+        keyfiles.write_private_key(self._path(_hex(fresh)), fresh)
+        self._private[_hex(fresh)] = fresh
+        return _hex(fresh)
 
     def _listed(self) -> list[TicketKey]:
         return self._register.record.keys or [self._first]

@@ -450,6 +450,7 @@ def test_keys_of_tickets_overlap_and_an_epoch_revokes(tmp_path: Path, identities
     now[0] += OVERLAP_S
     second = keys.current()[0].public_key().public_bytes_raw().hex()
     assert second == trust.keys[0]
+    now[0] += tickets.LIFETIME_S
     third = asyncio.run(rotate(revoke_tickets=False))
     assert (third.keys[1], len(third.keys)) == (second, 2)
     alone = asyncio.run(rotate(revoke_tickets=True))
@@ -460,6 +461,39 @@ def test_keys_of_tickets_overlap_and_an_epoch_revokes(tmp_path: Path, identities
     assert again.trust() == alone
     assert isinstance(again.current()[0], Ed25519PrivateKey)
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in (tmp_path / "keys").iterdir())
+
+
+def test_no_key_is_pushed_out_while_a_ticket_of_it_may_be_good(tmp_path: Path, identities: Identities) -> None:
+    """Or nodes refuse a ticket that has not ended; the second rotation says when it will be possible."""
+    now = [1000.0]
+    keys = SigningKeys(identities["gateway-1"], tmp_path / "keys", Register(tmp_path / "r.json"), clock=lambda: now[0])
+    trust = asyncio.run(keys.rotate(revoke_tickets=False))
+    now[0] = 1000.0 + OVERLAP_S - 0.1
+    last_s = now[0] + tickets.LIFETIME_S
+    assert keys.current()[0].public_key().public_bytes_raw().hex() == trust.keys[1]  # a ticket of this moment
+    for moment_s in (1000.0 + OVERLAP_S, last_s - 60, last_s):
+        now[0] = moment_s
+        with pytest.raises(ConflictError, match=r"good for \d+ s more"):
+            asyncio.run(keys.rotate(revoke_tickets=False))
+        assert keys.trust() == trust
+    now[0] = last_s + 0.2
+    third = asyncio.run(keys.rotate(revoke_tickets=False))
+    assert third.keys[1:] == trust.keys[:1]
+    now[0] += OVERLAP_S
+    assert len(asyncio.run(keys.rotate(revoke_tickets=True)).keys) == 1
+    assert len(asyncio.run(keys.rotate(revoke_tickets=False)).keys) == 2  # none was left that could be pushed out
+
+
+def test_two_rotations_at_once_are_one(tmp_path: Path, identities: Identities) -> None:
+    keys = SigningKeys(identities["gateway-1"], tmp_path / "keys", Register(tmp_path / "r.json"), clock=lambda: 1000.0)
+    signs = keys.current()[0].public_key().public_bytes_raw().hex()
+
+    async def both() -> list[Any]:
+        return await asyncio.gather(keys.rotate(revoke_tickets=False), keys.rotate(revoke_tickets=False))
+
+    first, second = asyncio.run(both())
+    assert first == second == keys.trust()
+    assert first.keys[1] == signs == keys.current()[0].public_key().public_bytes_raw().hex()
 
 
 def test_tickets_are_signed_with_what_nodes_are_told_to_trust(gateway: Gateway, identities: Identities) -> None:
