@@ -6,6 +6,7 @@ Units of work for `gateway.database`. Refuses to do: believing names for objects
 """
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 
 import msgspec
 from blake3 import blake3
@@ -36,8 +37,11 @@ def announce(
     key: Ed25519PrivateKey,
     *,
     replicas: int = 1,
+    taking_part: AbstractSet[str] | None = None,
 ) -> bytes:
     """Write what verified receipts say, visible at once; return the JSON of the `CommitReceipt`. `replicas`: wished.
+
+    `taking_part`: as of `gateway.commits.commit`; the node may have been revoked since its receipts were verified.
 
     Raises:
         ProtocolError: a name for an object that is not among the receipts.
@@ -49,11 +53,12 @@ def announce(
         return find(connection, transfer_id).receipt or b""  # opened and committed in one transaction
     mine = open_transfer(connection, transfer_id, OpenTransfer(), node, open_max=1)
     record(connection, batches)
-    offer(connection, transfer_id, node, claims)
+    offer(connection, transfer_id, node, claims, taking_part)
     ids = durable_ids(connection, mine)
     if len(ids) < len({claim.object_id for claim in claims}):
         raise ConflictError(
-            "a copy that is announced was put aside or found damaged, and is not back; announce it alone"
+            "a copy that is announced was put aside or found damaged, and is not back, or its node was revoked; "
+            "announce it alone"
         )
     root = merkle_root(object_id.hex() for object_id in ids)
     return publish(connection, replace(mine, replicas=replicas), len(ids), root, key)

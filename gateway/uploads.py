@@ -186,9 +186,14 @@ class Uploads:
         if any(batch.node_id != node.name for batch in batches):
             raise UnauthorisedError("a node announces its own objects only")
         key, replicas = self._signing_key, self._settings.default_replicas
-        receipt = await self._database.write(
-            lambda connection: announcements.announce(connection, node, batches, body.names, key, replicas=replicas)
-        )
+
+        def unit(connection: Connection) -> bytes:
+            taking_part = self._nodes.node_ids
+            return announcements.announce(
+                connection, node, batches, body.names, key, replicas=replicas, taking_part=taking_part
+            )
+
+        receipt = await self._database.write(unit)
         if replicas > 1:
             self._on_short()
         self._draining.took(node.name)
