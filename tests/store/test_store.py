@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from nodes import census
 from nodes.census import Census
 from nodes.incoming import Incoming, stored_bytes_max
 from nodes.objectfile import HEADER_BYTES, Record
@@ -622,10 +623,49 @@ def test_what_happens_while_counting_is_counted_once(folder, monkeypatch):
         assert statistics.stored_bytes == 50 * statistics.objects
 
 
+def test_a_folder_that_cannot_be_read_is_counted_when_it_can(folder, monkeypatch):
+    """Of the others, what is here counts meanwhile; no restart is needed, and nothing is counted twice."""
+    with Store.open(folder, 0) as store:
+        names = sorted(put(store, noise(50, seed)).object_id for seed in range(6))
+    assert len({name[:2] for name in names}) == 6
+    sick = {f"{folder}/objects/{names[1][:2]}", f"{folder}/objects/{names[3][:2]}/{names[3][2:4]}"}
+    tries = threading.Semaphore(0)
+
+    def failing(call):
+        def checked(path):
+            if path in sick:
+                tries.release()
+                fail()()
+            return call(path)
+
+        return checked
+
+    monkeypatch.setattr(census, "AGAIN_S", 0.01)
+    monkeypatch.setattr(disk, "entries", failing(disk.entries))
+    monkeypatch.setattr(disk, "lengths", failing(disk.lengths))
+    with Store.open(folder, 0) as store:
+        for _ in range(3):  # the third try is of the second round
+            assert tries.acquire(timeout=60)
+        assert (store.statistics().objects, store.statistics().counted) == (4, False)
+        flip(path_of(store, names[0]), 0)  # one that has been counted, one that could not be
+        flip(path_of(store, names[3]), 0)
+        assert store.contains(names[0]) is None is store.contains(names[3])
+        new = [put(store, noise(50, seed)).object_id for seed in range(6, 12)]
+        assert store.statistics().objects == 3 + len(new)
+        sick.clear()
+        assert store.wait_counted(60)
+        statistics = store.statistics()
+        assert statistics.objects == len(files_of(store, "objects")) == 4 + len(new)
+        assert (statistics.stored_bytes, statistics.counted) == (50 * statistics.objects, True)
+        flip(path_of(store, names[1]), 0)
+        assert store.contains(names[1]) is None
+        assert store.statistics().objects == statistics.objects - 1
+
+
 def test_a_count_that_cannot_be_made_is_not_complete(tmp_path):
-    census = Census(str(tmp_path / "not there"))
-    census.close()
-    assert not census.complete
+    counting = Census(str(tmp_path / "not there"))
+    counting.close()  # at once, although it would try again later
+    assert not counting.complete
 
 
 # ---- crashes and crowds

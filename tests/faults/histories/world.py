@@ -128,6 +128,7 @@ def _replaced(world: World) -> dict[ModuleType, dict[str, Any]]:
         nodes.census: {
             "Lock": strands.lock,
             "Thread": lambda target, **_: _Count(world, target),
+            "AGAIN_S": 0.0,
             "log": log,
         },
         nodes.opening: {
