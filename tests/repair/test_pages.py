@@ -1,6 +1,7 @@
 """LIST: every object once and in order, page by page; damage is told; nobody but the gateway may ask."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -9,11 +10,11 @@ import pytest
 from nodes import pages as reading
 from tests.nodes.kit import Running, Site, open_client, raw_id
 from tests.store.objects import dicom, noise, put
-from transfer import pages
-from transfer.errors import ProtocolError, UnauthorisedError
+from transfer import disk, pages, receipts
+from transfer.errors import ProtocolError, StorageError, UnauthorisedError
 from transfer.objects import object_id
 from transfer.pages import PAGE_OBJECTS_MAX, Page
-from transfer.protocol.messages import List, Listed
+from transfer.protocol.messages import Check, List, Listed
 
 NONCE = bytes(range(16))
 
@@ -77,6 +78,39 @@ async def test_damage_that_a_header_shows_is_told_and_set_aside(site: Site, node
     put(node.store, bad)  # repaired: nothing is missing any more, and the damaged file is still there
     assert (await ask(site, node, quarantined=True)).damaged == []
     assert len(node.files("quarantine")) == 1
+
+
+async def test_of_a_folder_that_cannot_be_read_nothing_is_said_until_it_can(
+    site: Site, node: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not known is not gone: no page passes over the folder, and no object in it is missing or damaged."""
+    ids = sorted(raw_id(data) for data in (b"one", b"two", b"three"))
+    for data in (b"one", b"two", b"three"):
+        put(node.store, data)
+    sick = {node.object_file(ids[1].hex()).parent}
+
+    def failing(call: Any) -> Any:
+        def checked(path: str) -> Any:
+            if sick & {Path(path), Path(path).parent}:
+                raise StorageError(f"{path}: Input/output error")
+            return call(path)
+
+        return checked
+
+    for name in ("entries", "exists", "open_to_read"):
+        monkeypatch.setattr(disk, name, failing(getattr(disk, name)))
+    async with open_client(node, site.ticket(node, rights=["repair", "check"])) as client:
+        checked = await client.ask(Check(ids, deep=True))
+        sound = receipts.verify(checked.sound, site.public_key("node-1")).receipts
+        assert [receipt.object_id for receipt in sound] == [ids[0], ids[2]]
+        assert (checked.missing, checked.corrupt) == ([], [])
+        await client.flow.ask(List(b"", False, NONCE))
+        with pytest.raises(StorageError, match="cannot be listed"):
+            await client.next()
+    sick.clear()
+    page = await ask(site, node)
+    assert [receipt.object_id for receipt in page.receipts] == ids
+    assert node.files("quarantine") == []
 
 
 async def test_names_that_are_no_objects_of_their_folder_are_not_listed(site: Site, node: Running) -> None:
