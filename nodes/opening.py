@@ -51,16 +51,23 @@ def lock_folder(folder: Path) -> int:
 
 
 def clear_incoming(folder: Path, now_s: float | None = None) -> None:
-    """Remove temporary files, and partial uploads that are a week old or whose object is stored."""
+    """Remove temporary files, and partial uploads that are a week old or whose object is stored.
+
+    Where a folder of objects cannot be read, a partial upload of one stays: the others are served all the same.
+    """
     oldest_s = (time.time() if now_s is None else now_s) - PARTIAL_LIFE_S
     for entry in disk.entries(str(folder / "incoming")):
         partial = PARTIAL_NAME.match(entry.name)
-        if (
-            partial is None
-            or entry.stat(follow_symlinks=False).st_mtime < oldest_s
-            or disk.exists(object_path(folder, partial[1]))
-        ):
+        if partial is None or entry.stat(follow_symlinks=False).st_mtime < oldest_s or _is_stored(folder, partial[1]):
             disk.unlink(entry.path)
+
+
+def _is_stored(folder: Path, object_id: str) -> bool:
+    try:
+        return disk.exists(object_path(folder, object_id))
+    except StorageError as error:
+        log.error("partial_upload_kept", object_id=object_id, reason=error.message)
+        return False
 
 
 def drop_oldest_partial(folder: Path, writers: Container[str]) -> bool:

@@ -597,6 +597,15 @@ def test_a_store_knows_its_counts_again_after_a_start(folder):
     assert (after.objects, after.stored_bytes, after.counted) == (20, sum(range(100, 120)), True)
 
 
+def test_a_node_starts_where_the_object_of_a_partial_upload_cannot_be_looked_for(folder):
+    with Store.open(folder, 0):
+        path = folder / "incoming" / f"{LARGE_ID}.partial"
+        path.write_bytes(b"x")
+    (folder / "objects" / LARGE_ID[:2]).write_bytes(b"")  # no folder: as good as one that gives errors
+    with Store.open(folder, 0) as store:
+        assert files_of(store, "incoming") == [path.name]
+
+
 def test_what_happens_while_counting_is_counted_once(folder, monkeypatch):
     with Store.open(folder, 0) as store:
         names = sorted(put(store, noise(50, seed)).object_id for seed in range(6))
