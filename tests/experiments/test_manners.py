@@ -87,6 +87,7 @@ def zone_where_it_is_noon(moment_s: int) -> str:
     return f"HERE{sign}{west_s // 3600}:{west_s // 60 % 60:02}:{west_s % 60:02}"
 
 
+@pytest.mark.timeout(300)
 def test_the_background_yields_and_comes_back(place: Place) -> None:
     """The other sender is another user's: it has no gate with ours, so that only the link tells of it."""
     other = Place(place.link, place.cluster, place.folder / "other")
