@@ -70,7 +70,7 @@ class Place:
 
 def kill(process: "subprocess.Popen[str]") -> None:
     """Kill a command with all that it started, and wait for its end; one that has ended is fine."""
-    with suppress(ProcessLookupError):
+    with suppress(ProcessLookupError):  # it ended meanwhile
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     process.wait()

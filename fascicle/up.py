@@ -218,5 +218,5 @@ def _last_lines(log: Path) -> str:
 
 def _say(text: str) -> None:
     """Tell people. A cluster does not end because nobody listens to it any more."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # nobody reads any more
         print(f"fascicle up: {text}", file=sys.stderr, flush=True)

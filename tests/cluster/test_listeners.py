@@ -71,7 +71,7 @@ def said_to_nobody(context: ssl.SSLContext, host: str, port: int) -> bytes:
     with (
         socket.create_connection((host, port), timeout=10) as raw,
         context.wrap_socket(raw, server_hostname=host) as secured,
-        contextlib.suppress(ssl.SSLError, ConnectionError),
+        contextlib.suppress(ssl.SSLError, ConnectionError),  # to be hung up on is an answer of nothing
     ):
         secured.sendall(b"x")
         return secured.recv(100)

@@ -42,7 +42,7 @@ class Peer:
 
     def say_all(self, data: bytes) -> None:
         """Send `data` and the end of the stream, whether or not the other side still listens."""
-        with suppress(ConnectionError):
+        with suppress(ConnectionError):  # it has hung up, which the caller looks at
             self.socket.sendall(data)
         with suppress(OSError):  # not connected any more
             self.socket.shutdown(socket.SHUT_WR)

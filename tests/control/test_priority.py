@@ -73,7 +73,7 @@ def test_a_gate_pauses_the_less_urgent_until_the_more_urgent_have_gone() -> None
 def test_a_transfer_that_fails_leaves_the_gate() -> None:
     gate, routine = Gate(), Transfer()
     with gate.enter(ROUTINE, routine):
-        with contextlib.suppress(ZeroDivisionError), gate.enter(STAT, Transfer()):
+        with contextlib.suppress(ZeroDivisionError), gate.enter(STAT, Transfer()):  # the transfer's own failure
             raise ZeroDivisionError
         assert routine.paused is False
 

@@ -273,7 +273,7 @@ async def test_the_oldest_of_those_that_ask_for_nothing_gives_way(tmp_path, monk
         silent = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(20)]
         with trio.fail_after(4):
             for stream in silent[:12]:
-                with contextlib.suppress(trio.BrokenResourceError):
+                with contextlib.suppress(trio.BrokenResourceError):  # turned out by RST
                     assert not await stream.receive_some(1)
         await good.send_all(data_pdu(pdv(echo_request(), context_id=3, is_command=True)))
         assert status_of(await receive_pdu(good)) == 0

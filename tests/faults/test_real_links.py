@@ -133,7 +133,7 @@ def judge(node: Running, seed: int, acknowledged: list[str]) -> None:
     for name in acknowledged:
         assert fetch(node.store, name) == data[name]
     for name in data:
-        with contextlib.suppress(NotStoredError):
+        with contextlib.suppress(NotStoredError):  # not acknowledged, so it may not be there
             assert fetch(node.store, name) == data[name]
 
 

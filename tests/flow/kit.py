@@ -212,7 +212,7 @@ class Breaker:
         node = await trio.open_tcp_stream(self._target.host, self._target.port)
         async with client, node, trio.open_nursery() as nursery:
             nursery.start_soon(_pump, client, node)
-            with contextlib.suppress(trio.BrokenResourceError):
+            with contextlib.suppress(trio.BrokenResourceError):  # one side hung up, which ends the proxy
                 while left > 0 and (head := await _exactly(node, 4)):
                     await client.send_all(head + await _exactly(node, int.from_bytes(head, "big")))
                     left -= 1
@@ -220,7 +220,7 @@ class Breaker:
 
 
 async def _pump(source: trio.SocketStream, target: trio.SocketStream) -> None:
-    with contextlib.suppress(trio.BrokenResourceError):
+    with contextlib.suppress(trio.BrokenResourceError):  # one side hung up
         while data := await source.receive_some(65536):
             await target.send_all(data)
 

@@ -42,7 +42,7 @@ def _send(port: int, context: ssl.SSLContext, data: bytes) -> None:
     raw = socket.create_connection(("127.0.0.1", port), timeout=SILENCE_S)
     answer = b""
     with (
-        contextlib.suppress(ConnectionError, ssl.SSLError),
+        contextlib.suppress(ConnectionError, ssl.SSLError),  # to be hung up on is an answer
         context.wrap_socket(raw, server_hostname="127.0.0.1") as flow,
     ):
         flow.sendall(data)

@@ -71,7 +71,7 @@ def ticket(data: bytes) -> None:
     except UnauthorisedError:
         genuine = False
     assert genuine == _is_signed(data, body)
-    with contextlib.suppress(UnauthorisedError):
+    with contextlib.suppress(UnauthorisedError):  # a refusal is fine, any other error is found
         admission.admit(body + KEY.sign(tickets.CONTEXT + body), None, node_id="node-1", trusted=TRUSTED)
 
 
@@ -81,11 +81,11 @@ def _is_signed(data: bytes, body: bytes) -> bool:
 
 def signed(data: bytes) -> None:
     """Bytes as receipts and as a heartbeat."""
-    with contextlib.suppress(FascicleError):
+    with contextlib.suppress(FascicleError):  # a refusal is fine, any other error is found
         receipts.verify(Stored(data, KEY.sign(receipts.CONTEXT + data)), KEY.public_key())
-    with contextlib.suppress(FascicleError):
+    with contextlib.suppress(FascicleError):  # as above
         heartbeat.verify(data, KEY.public_key())
-    with contextlib.suppress(FascicleError):
+    with contextlib.suppress(FascicleError):  # as above
         heartbeat.verify(data + KEY.sign(heartbeat.CONTEXT + data), KEY.public_key())
 
 
@@ -190,7 +190,7 @@ async def _associate(data: bytes, spool: _Spool) -> bytes:
     said = bytearray()
 
     async def listen() -> None:
-        with contextlib.suppress(trio.BrokenResourceError):
+        with contextlib.suppress(trio.BrokenResourceError):  # the server hung up
             while piece := await client.receive_some(65536):
                 said.extend(piece)
 

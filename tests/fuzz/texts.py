@@ -29,16 +29,16 @@ def audit(data: bytes) -> None:
         assert head.count == len(lines)
         for line in lines:
             assert KEY.sign(trail.CONTEXT + line[:64]).hex().encode() == line[65:193]
-    with contextlib.suppress(CorruptError):
+    with contextlib.suppress(CorruptError):  # a refusal is fine, any other error is found
         trail.last(data, KEY.public_key())
-    with contextlib.suppress(SettingsError):
+    with contextlib.suppress(SettingsError):  # as above
         trail.read_anchor(data.decode(errors="replace"))
 
 
 def token(data: bytes) -> None:
     """Bytes as the text of a token, and as what its text encodes: it reads as it would be written, or not at all."""
     for text in (data.decode(errors="replace"), PREFIX + data.hex()):
-        with contextlib.suppress(SettingsError):
+        with contextlib.suppress(SettingsError):  # a refusal is fine, any other error is found
             found = decode_token(text)
             assert isinstance(found, Token)
             assert decode_token(encode_token(found)) == found

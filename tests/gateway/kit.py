@@ -207,7 +207,7 @@ class Node:
     def drop(self) -> None:
         """Close all open flows, as a restart does."""
         for flow in list(self._open):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # the other side has closed it
                 flow.shutdown(socket.SHUT_RDWR)
 
     def _accept(self) -> None:
@@ -219,6 +219,7 @@ class Node:
             threading.Thread(target=self._serve, args=(raw,), daemon=True).start()
 
     def _serve(self, raw: socket.socket) -> None:
+        # a caller that goes away, or is dropped, ends its flow alone
         with contextlib.suppress(OSError), self._context.wrap_socket(raw, server_side=True) as flow:
             self._open.add(flow)
             try:

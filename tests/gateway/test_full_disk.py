@@ -130,7 +130,7 @@ def test_a_gateway_whose_trail_cannot_be_flushed_ends_and_the_next_one_goes_on(
 
 def when_up(client: httpx.Client) -> httpx.Response:
     for _ in range(200):
-        with contextlib.suppress(httpx.ConnectError):
+        with contextlib.suppress(httpx.ConnectError):  # not up yet
             return client.get("/health")
         time.sleep(0.05)
     raise AssertionError("the gateway does not come up")

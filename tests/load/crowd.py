@@ -85,7 +85,7 @@ class Crowd:
 
 def _client_hello(context: ssl.SSLContext) -> bytes:
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    with contextlib.suppress(ssl.SSLWantReadError):
+    with contextlib.suppress(ssl.SSLWantReadError):  # as it must, with nobody to answer
         context.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1").do_handshake()
     return outgoing.read()
 

@@ -60,7 +60,7 @@ class Part:
 
     def resident_bytes(self, field: str = "VmRSS") -> int:
         """Return what it has resident now, or (`VmHWM`) the most that it had."""
-        with contextlib.suppress(*GONE):
+        with contextlib.suppress(*GONE):  # it has ended: 0
             for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
                 if line.startswith(f"{field}:"):
                     return int(line.split()[1]) * 1024
@@ -128,13 +128,13 @@ class Parts:
 
     def gateway_serves(self) -> bool:
         """Tell whether `/health` is answered."""
-        with contextlib.suppress(httpx.HTTPError), self.client() as client:
+        with contextlib.suppress(httpx.HTTPError), self.client() as client:  # not yet
             return client.get("/health").status_code == 200
         return False
 
     def node_is_live(self) -> bool:
         """Tell whether the gateway knows the node as live."""
-        with contextlib.suppress(httpx.HTTPError), self.client() as client:
+        with contextlib.suppress(httpx.HTTPError), self.client() as client:  # not yet
             return [node["state"] for node in client.get("/api/v1/status").json()["nodes"]] == ["live"]
         return False
 
@@ -149,6 +149,7 @@ class Parts:
 
     def agent_listens(self) -> bool:
         """Tell whether the C-STORE port takes connections."""
+        # that nobody listens yet is the answer
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.agent_port), timeout=5):
             return True
         return False

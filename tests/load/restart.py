@@ -111,7 +111,7 @@ class _Reading:
         return trio.run(self._read)
 
     async def _read(self) -> bool:
-        with contextlib.suppress(FascicleError):
+        with contextlib.suppress(FascicleError):  # not yet
             if time.monotonic() > self._until_s:
                 await self._ask()
             address = Address("127.0.0.1", self._parts.node_port)
@@ -131,7 +131,7 @@ class _Reading:
 def _stores(parts: Parts, stored: Done, chance: random.Random) -> bool:
     """Tell whether one instance is taken by C-STORE."""
     done = Done()
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # not yet
         trio.run(attempt, Storer(parts.agent_port, instances=1, size_bytes=1000), done, chance)
     stored.names |= done.names
     return bool(done.names)

@@ -150,7 +150,7 @@ async def test_a_gateway_that_listens_where_a_node_should_gets_no_ticket(site: S
         stream = trio.SSLStream(
             raw, tls.server_context(site.folder / "gateway-1", require_client=True), server_side=True
         )
-        with contextlib.suppress(trio.BrokenResourceError):
+        with contextlib.suppress(trio.BrokenResourceError):  # the client hung up
             heard.append(await stream.receive_some(1000))
 
     async with trio.open_nursery() as nursery:

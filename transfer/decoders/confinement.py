@@ -54,7 +54,7 @@ def _mapped_bytes(channel: int) -> int:
 
 def _become_nobody() -> None:
     """Give up root's rights; inside a container without that right the other limits must do."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # not permitted in such a container
         os.setgroups([])
         os.setresgid(_NOBODY, _NOBODY, _NOBODY)
         os.setresuid(_NOBODY, _NOBODY, _NOBODY)

@@ -221,5 +221,5 @@ def _exists(connection: Any, name: str) -> bool:
 
 
 def _remove(link: HostLink, name: str) -> None:
-    with suppress(NotStoredError), named(f"removing the lock on {link.host_id}"):
+    with suppress(NotStoredError), named(f"removing the lock on {link.host_id}"):  # gone already
         link.connection.networkLookupByName(name).undefine()

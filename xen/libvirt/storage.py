@@ -126,7 +126,7 @@ def remove(pool: Any, name: str) -> None:
     """Remove a volume of ours by its name; one that is gone is no error."""
     if marks.VOLUME.fullmatch(name) is None:
         raise ConflictError(f"the volume {name} is not one of ours; it stays")
-    with suppress(NotStoredError), named(f"removing the volume {name}"):
+    with suppress(NotStoredError), named(f"removing the volume {name}"):  # gone already
         pool.storageVolLookupByName(name).delete(0)
 
 

@@ -27,7 +27,7 @@ class Removing:
         Raises:
             ConflictError: it is not ours, or its host is gone.
         """
-        with contextlib.suppress(NotStoredError):
+        with contextlib.suppress(NotStoredError):  # gone already
             machine = self._session.call("VM.get_by_uuid", machine_id)
             record = self._session.call("VM.get_record", machine)
             if not records.is_ours(record, self._cluster):
@@ -45,7 +45,7 @@ class Removing:
 
     def destroy_disk(self, disk_id: str) -> None:
         """Remove a first-boot drive that no machine has."""
-        with contextlib.suppress(NotStoredError):
+        with contextlib.suppress(NotStoredError):  # gone already
             disk = self._session.call("VDI.get_by_uuid", disk_id)
             record = self._session.call("VDI.get_record", disk)
             if record["other_config"].get(marks.CLUSTER) != self._cluster or record["VBDs"]:
@@ -54,16 +54,16 @@ class Removing:
 
     def remove_drive(self, device: str, disk: str) -> None:
         """Take a first-boot drive off a halted machine and remove it."""
-        with contextlib.suppress(NotStoredError):
+        with contextlib.suppress(NotStoredError):  # gone already
             self._session.call("VDI.destroy", disk)  # first: without its device nobody would find it
-        with contextlib.suppress(NotStoredError):
+        with contextlib.suppress(NotStoredError):  # gone already
             self._session.call("VBD.destroy", device)
 
     def _remove(self, machine: str, record: Mapping[str, Any]) -> None:
         for device in record["VBDs"]:
-            with contextlib.suppress(NotStoredError):
+            with contextlib.suppress(NotStoredError):  # gone already
                 self._remove_disk(machine, device)
-        with contextlib.suppress(NotStoredError):
+        with contextlib.suppress(NotStoredError):  # gone already
             self._session.call("VM.destroy", machine)
 
     def _remove_disk(self, machine: str, device: str) -> None:

@@ -141,7 +141,7 @@ def _check_header_only(store: Store, object_id: str, *, deep: bool) -> Any:
 
 
 def _contains_what_is_visible(store: Store, object_id: str) -> Any:
-    with suppress(FascicleError):
+    with suppress(FascicleError):  # the mistake: damage is not told
         return store.check(object_id, deep=False)
     return None
 

@@ -143,7 +143,7 @@ class SqliteOnMachine:
     @_code(abi.IOERR)
     def _xAccess(self, _: int, name: bytes, flags: int, out: Any) -> None:
         out[0] = 0
-        with suppress(FileNotFoundError, NotADirectoryError):
+        with suppress(FileNotFoundError, NotADirectoryError):  # not there: 0
             out[0] = int(flags != abi.ACCESS_EXISTS or self.machine.lstat(name.decode()).st_size > 0)
 
     def _xFullPathname(self, _: int, name: bytes, length: int, out: int) -> int:

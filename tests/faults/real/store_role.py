@@ -80,7 +80,7 @@ def _receive(store: Store, seed: int, length: int, how: How) -> Incoming | None:
             incoming.write(piece)
     except FascicleError:
         if incoming is not None:
-            with contextlib.suppress(FascicleError):
+            with contextlib.suppress(FascicleError):  # on a disk that fails there is nothing to tidy
                 incoming.abandon()
         return None
     return incoming

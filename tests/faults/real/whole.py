@@ -77,7 +77,7 @@ class Whole:
             if victim in ("both", name):
                 disk.cut()
         for pid in {*pids, sender.pid}:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError):  # the cut has ended it
                 os.kill(pid, signal.SIGKILL)
         sender.communicate()
         self._cluster.process.communicate()
@@ -87,7 +87,7 @@ class Whole:
         return at_work
 
     def _stored(self) -> int:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # the disk is cut off, or a file has moved
             return len(list(self._cluster.data.glob("nodes/*/objects/??/??/*")))
         return 0
 

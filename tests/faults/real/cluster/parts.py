@@ -74,7 +74,7 @@ class Part:
         """Send a signal; False when it has ended already."""
         if not self.pid:
             return False
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError):  # it has ended
             os.kill(self.pid, number)
             return True
         return False
@@ -118,7 +118,7 @@ def _wait_halted(pid: int, within_s: float = 2.0) -> None:
     """Wait until no thread is in user mode: one in a call is held at its end, before it could tell of it."""
     deadline_s = time.monotonic() + within_s
     while time.monotonic() < deadline_s:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # a thread ended between two looks
             states = {
                 (task / "stat").read_text().rpartition(")")[2].split()[0]
                 for task in Path(f"/proc/{pid}/task").iterdir()
