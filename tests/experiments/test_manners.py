@@ -43,7 +43,7 @@ def rate_bit_s(timeline: Sequence[dict[str, Any]], begin_s: float, end_s: float)
 
 
 def test_the_link_bounds_a_transfer_and_the_next_one_remembers_it(place: Place) -> None:
-    folder, floor_s = write(place, "first", 16)
+    folder, floor_s = write(place, "first", 40)  # enough that its start is a small part
     memory = place.folder / "state" / "fascicle" / "paths.json"
     memory.unlink(missing_ok=True)
     first = place.run_command("send", folder, *RAW)
