@@ -8,12 +8,12 @@ it) and counts for no transfer. Refuses to do: HTTP, SQL, authorisation by role.
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Final
+from typing import Final, NamedTuple
 
-import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from msgspec import structs
 from sqlalchemy import Connection
 
 from gateway import announcements, commits, transfers
@@ -29,15 +29,17 @@ from gateway.placement import place, weights
 from gateway.settings import GatewaySettings
 from gateway.signatures import NodeKeys
 from gateway.tickets import Tickets
-from gateway.transfers import Transfer
+from gateway.transfers import Standing, Transfer
 from transfer import names, reserve
 from transfer.api import (
     Accepted,
     Announcement,
     Commit,
     Go,
+    Named,
     Node,
     Offer,
+    Offered,
     OpenRead,
     OpenTransfer,
     Receipts,
@@ -52,7 +54,18 @@ from transfer.receipts import ReceiptBatch
 from transfer.tls import Peer
 
 Recall = Callable[[Mapping[str, Sequence[bytes]]], Awaitable[None]]
+ASKED_MAX: Final = 8  # nodes: as many flows as a sender begins with, or more; each costs the sender's wait for it
 READ_RIGHTS: Final[frozenset[Right]] = frozenset({"get", "check"})
+
+
+class _Choice(NamedTuple):
+    """The nodes that a transfer may go to, best first, and how many of them shall confirm."""
+
+    transfer_id: str
+    replicas: int
+    nodes: int
+    room_bytes: int  # on each
+    ranked: list[Heartbeat]
 
 
 class Uploads:
@@ -87,23 +100,45 @@ class Uploads:
         self._metrics = metrics
 
     async def open(self, wish: OpenTransfer, sender: Peer) -> Go:
-        """Open a transfer (messages 1 to 3).
+        """Open a transfer (messages 1 to 3), and take its first offer (message 4).
+
+        The catalogue is written while nodes confirm; where too few do, the transfer is given up again.
 
         Raises:
             BusyError: too few live nodes, or too few that confirm.
             FullError: no node has the room, or this gateway's own disk is nearly full.
+            FascicleError: see `offer`.
         """
         reserve.require(self._settings.data, self._settings.reserve_bytes, "the gateway's disk")
         transfer_id = secrets.token_hex(16)
         replicas = wish.replicas or self._settings.default_replicas
-        wish = msgspec.structs.replace(wish, replicas=replicas)
-        nodes = await self._reserve(transfer_id, replicas, wish.nodes, wish.bytes)
-        limit = self._settings.transfers_open_max
-        mine = await self._database.write(
-            lambda connection: transfers.open_transfer(connection, transfer_id, wish, sender, open_max=limit)
+        wish = structs.replace(wish, replicas=replicas)
+        _check_names(wish.offered)
+        choice = self._choose(transfer_id, replicas, wish.nodes, wish.bytes)
+        begun, nodes = await asyncio.gather(
+            self._begin(transfer_id, wish, sender), self._confirm(choice), return_exceptions=True
         )
+        if isinstance(begun, BaseException):
+            raise begun
+        mine, durable = begun
+        if isinstance(nodes, BaseException):
+            await self._database.write(lambda connection: transfers.abandon(connection, mine.transfer_key))
+            raise nodes
+        return self._go(mine, nodes, sender, _stored(wish.offered, durable))
+
+    async def _begin(self, transfer_id: str, wish: OpenTransfer, sender: Peer) -> tuple[Transfer, set[bytes]]:
+        """Write a new transfer with its first offer; return it, and what of that is durable."""
+        limit = self._settings.transfers_open_max
+
+        def unit(connection: Connection) -> Standing:
+            mine = transfers.open_transfer(connection, transfer_id, wish, sender, open_max=limit)
+            if not wish.offered:
+                return Standing(mine, set(), [])
+            return transfers.offer(connection, transfer_id, sender, wish.offered, self._lasting())
+
+        standing = await self._database.write(unit)
         await self._audit.note("transfer_opened", sender.name, transfer_id=transfer_id)
-        return self._go(mine, nodes, sender)
+        return standing.transfer, await self._durable(standing)
 
     async def renew(self, transfer_id: str, sender: Peer) -> Go:
         """Give a new ticket to the nodes that are live now; what is still to come asks for no room a second time.
@@ -115,7 +150,7 @@ class Uploads:
         mine = await self._database.read(
             lambda connection: transfers.find_owned(connection, transfer_id, sender, state="open")
         )
-        nodes = await self._reserve(transfer_id, mine.replicas, mine.nodes_wished, size_bytes=None)
+        nodes = await self._confirm(self._choose(transfer_id, mine.replicas, mine.nodes_wished, size_bytes=None))
         return self._go(mine, nodes, sender)
 
     async def offer(self, transfer_id: str, sender: Peer, body: Offer) -> Wanted:
@@ -125,18 +160,14 @@ class Uploads:
             ProtocolError: a name that cannot be taken.
             FascicleError: see `gateway.transfers.offer`.
         """
-        for item in body.objects:
-            names.check(item.name)
+        _check_names(body.objects)
         standing = await self._database.write(
             lambda connection: transfers.offer(connection, transfer_id, sender, body.objects, self._lasting())
         )
-        durable = standing.durable
-        if standing.uncertain:
-            durable |= await self._ask_nodes(standing.transfer, standing.uncertain)
-        ids = list(dict.fromkeys(item.object_id for item in body.objects))
-        stored = [object_id for object_id in ids if bytes.fromhex(object_id) in durable]
+        stored = _stored(body.objects, await self._durable(standing))
         known = set(stored)
-        return Wanted(wanted=[object_id for object_id in ids if object_id not in known], stored=stored)
+        wanted = dict.fromkeys(item.object_id for item in body.objects if item.object_id not in known)
+        return Wanted(wanted=[*wanted], stored=stored)
 
     async def take_receipts(self, transfer_id: str, sender: Peer, body: Receipts) -> Accepted:
         """Write what nodes signed; say how many objects of the transfer are durable.
@@ -180,8 +211,7 @@ class Uploads:
         Raises:
             ProtocolError, UnauthorisedError: bad signature or name, or receipts of another node.
         """
-        for item in body.names:
-            names.check(item.name)
+        _check_names(body.names)
         batches = await self._take(body.receipts)
         if any(batch.node_id != node.name for batch in batches):
             raise UnauthorisedError("a node announces its own objects only")
@@ -231,11 +261,15 @@ class Uploads:
             batches += await self._check([node], younger[node.node_id])
         return batches
 
-    async def _ask_nodes(self, mine: Transfer, uncertain: list[bytes]) -> set[bytes]:
+    async def _durable(self, standing: Standing) -> set[bytes]:
+        """Return what of an offer is durable; what an earlier sender may have left on a node is asked for."""
+        mine, uncertain = standing.transfer, standing.uncertain
+        if not uncertain:
+            return standing.durable
         batches = await self._check(self._nodes.live(time.monotonic()), uncertain)
         if not any(batch.receipts for batch in batches):
-            return set()
-        return await self._database.write(
+            return standing.durable
+        return standing.durable | await self._database.write(
             lambda connection: transfers.take_found(connection, mine, batches, uncertain, self._lasting())
         )
 
@@ -244,10 +278,13 @@ class Uploads:
         signed = await self._links.check(nodes, object_ids)
         return await asyncio.to_thread(lambda: [self._keys.verify(stored) for stored in signed])
 
-    async def _reserve(
-        self, transfer_id: str, replicas: int, wished: int | None, size_bytes: int | None
-    ) -> list[Heartbeat]:
-        """Return nodes that confirmed room, best first; those that do not confirm are replaced by the next."""
+    def _choose(self, transfer_id: str, replicas: int, wished: int | None, size_bytes: int | None) -> _Choice:
+        """Rank the nodes that live and have the room.
+
+        Raises:
+            BusyError: fewer live nodes than replicas.
+            FullError: fewer nodes with room than replicas.
+        """
         out = self._draining.node_ids | self._nodes.twins(time.monotonic())
         live = [node for node in self._live() if node.node_id not in out]
         if len(live) < replicas:
@@ -260,12 +297,28 @@ class Uploads:
         ]
         if len(ranked) < replicas:
             raise FullError(f"{len(ranked)} of {len(live)} live nodes have {room} bytes of room; add nodes or space")
-        confirmed = await self._links.reserve(ranked[:count], transfer_id, room)
-        if len(confirmed) < count and ranked[count:]:
-            confirmed += await self._links.reserve(ranked[count : 2 * count], transfer_id, room)
-        if len(confirmed) < replicas:
-            raise BusyError(f"{len(confirmed)} nodes confirmed where {replicas} replicas are wished; try again soon")
-        return confirmed[:count]
+        return _Choice(transfer_id, replicas, count, room, ranked)
+
+    async def _confirm(self, choice: _Choice) -> list[Heartbeat]:
+        """Return the nodes, best first: those that confirmed room, then, as their heartbeats say, those not asked.
+
+        Those that do not confirm are replaced by the next.
+
+        Raises:
+            BusyError: too few confirm.
+        """
+        asked = max(choice.replicas, min(choice.nodes, ASKED_MAX))
+        confirmed: list[Heartbeat] = []
+        rest = choice.ranked
+        for _ in range(2):
+            if len(confirmed) < asked and rest:
+                confirmed += await self._links.reserve(rest[:asked], choice.transfer_id, choice.room_bytes)
+                rest = rest[asked:]
+        if len(confirmed) < choice.replicas:
+            raise BusyError(
+                f"{len(confirmed)} nodes confirmed where {choice.replicas} replicas are wished; try again soon"
+            )
+        return [*confirmed, *rest][: choice.nodes]
 
     def _counted(self) -> AbstractSet[str]:
         """Return the nodes whose receipts count: the sender holds them, so that one is silent is no reason to wait."""
@@ -277,9 +330,9 @@ class Uploads:
             raise BusyError("no storage node is live; start the nodes, or see why their heartbeats do not arrive")
         return live
 
-    def _go(self, mine: Transfer, nodes: list[Heartbeat], sender: Peer) -> Go:
+    def _go(self, mine: Transfer, nodes: list[Heartbeat], sender: Peer, stored: Sequence[str] = ()) -> Go:
         ticket = self._tickets.for_sender(mine, sender, nodes)
-        return self._answer(mine.transfer_id, mine.replicas, nodes, ticket)
+        return structs.replace(self._answer(mine.transfer_id, mine.replicas, nodes, ticket), stored=[*stored])
 
     def _answer(self, transfer_id: str, replicas: int, nodes: list[Heartbeat], ticket: bytes) -> Go:
         shares = weights([candidate(node) for node in nodes])
@@ -301,3 +354,13 @@ class Uploads:
             ticket=ticket,
             expires_in_s=self._settings.ticket_lifetime_s,
         )
+
+
+def _check_names(objects: Iterable[Offered | Named]) -> None:
+    for item in objects:
+        names.check(item.name)
+
+
+def _stored(objects: Iterable[Offered], durable: AbstractSet[bytes]) -> list[str]:
+    """Return the ids of what is durable, in the order offered."""
+    return [*dict.fromkeys(item.object_id for item in objects if bytes.fromhex(item.object_id) in durable)]

@@ -42,31 +42,39 @@ class Node(Body, frozen=True):
     tls: bool
 
 
-class OpenTransfer(Body, frozen=True):
-    """`POST /api/v1/transfers`. None: size not known yet; `nodes` and `replicas` chosen by the gateway."""
-
-    objects: Annotated[int, Meta(ge=0, le=1 << 46)] | None = None
-    bytes: Annotated[int, Meta(ge=0, le=1 << 46)] | None = None
-    replicas: Annotated[int, Meta(ge=1, le=16)] | None = None
-    nodes: Annotated[int, Meta(ge=1, le=1024)] | None = None
-
-
-class Go(Body, frozen=True):
-    """The answer to `OpenTransfer` and `Renew`: where to send, and the ticket to show there."""
-
-    transfer_id: str
-    nodes: list[Node]
-    replicas: int
-    ticket: bytes
-    expires_in_s: float
-
-
 class Offered(Body, frozen=True):
     """One object that a sender has."""
 
     object_id: ObjectIdText
     size_bytes: Annotated[int, Meta(ge=0)]
     name: Name = ""
+
+
+class OpenTransfer(Body, frozen=True, omit_defaults=True):
+    """`POST /api/v1/transfers`. None: size not known yet; `nodes` and `replicas` chosen by the gateway.
+
+    `offered` are the first objects of the transfer: they cost no round trip of their own.
+    """
+
+    objects: Annotated[int, Meta(ge=0, le=1 << 46)] | None = None
+    bytes: Annotated[int, Meta(ge=0, le=1 << 46)] | None = None
+    replicas: Annotated[int, Meta(ge=1, le=16)] | None = None
+    nodes: Annotated[int, Meta(ge=1, le=1024)] | None = None
+    offered: Annotated[list[Offered], Meta(max_length=OFFER_OBJECTS_MAX)] = []
+
+
+class Go(Body, frozen=True, omit_defaults=True):
+    """The answer to `OpenTransfer` and `Renew`: where to send, and the ticket to show there.
+
+    `stored`: what was offered with `OpenTransfer` and is stored already.
+    """
+
+    transfer_id: str
+    nodes: list[Node]
+    replicas: int
+    ticket: bytes
+    expires_in_s: float
+    stored: list[ObjectIdText] = []
 
 
 class Offer(Body, frozen=True):

@@ -17,6 +17,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 import trio
+from msgspec import structs
 
 from transfer.api import (
     Accepted,
@@ -102,9 +103,14 @@ class GatewayClient:
         with trio.CancelScope(shield=True):
             await self._http.aclose()
 
-    async def open_transfer(self, wish: OpenTransfer) -> Go:
-        """Open a transfer. Asked again after a lost answer this opens a second; the first stays empty."""
-        return await self._post("/api/v1/transfers", wish, Go)
+    async def open_transfer(self, wish: OpenTransfer, first: Callable[[], list[Offered]] = list) -> Go:
+        """Open a transfer. Asked again after a lost answer this opens a second; the first stays without objects.
+
+        `first` is called once the connection stands, as files are read meanwhile, and anew for each attempt: what it
+        returns is offered at once.
+        """
+        body = _LateBody(lambda: structs.replace(wish, offered=first()))
+        return await self._patiently(_post("/api/v1/transfers", body), Go)
 
     async def renew(self, transfer_id: str) -> Go:
         """Get a new ticket, to the nodes that are live now."""
@@ -173,9 +179,7 @@ class GatewayClient:
         return await self._get("/api/v1/status", {}, Status)
 
     async def _post(self, path: str, body: msgspec.Struct | None, kind: type[T]) -> T:
-        content = b"" if body is None else msgspec.json.encode(body)
-        request = {"method": "POST", "url": path, "content": content, "headers": {"Content-Type": "application/json"}}
-        return await self._patiently(request, kind)
+        return await self._patiently(_post(path, b"" if body is None else msgspec.json.encode(body)), kind)
 
     async def _get(self, path: str, wanted: dict[str, Any], kind: type[T]) -> T:
         given = {key: value for key, value in wanted.items() if value is not None}
@@ -213,6 +217,20 @@ class GatewayClient:
         problem = _problem(response.status_code, body)
         problem.retry_after_s = problem.retry_after_s or _retry_after_s(response)
         raise problem
+
+
+class _LateBody:
+    """A request's body that is made when its head has been sent; it goes as one chunk."""
+
+    def __init__(self, make: Callable[[], msgspec.Struct]) -> None:
+        self._make = make
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield msgspec.json.encode(self._make())
+
+
+def _post(path: str, content: bytes | _LateBody) -> dict[str, Any]:
+    return {"method": "POST", "url": path, "content": content, "headers": {"Content-Type": "application/json"}}
 
 
 def _reason(error: httpx.HTTPError) -> str:

@@ -9,7 +9,8 @@ the agent's daemon. Refuses to do: finding files, showing progress, remembering 
 
 import math
 import ssl
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Collection
+from contextlib import suppress
 from typing import Final
 
 import trio
@@ -106,8 +107,7 @@ class _Transfer:
             nursery.start_soon(self._prepare, files, send_item)
             nursery.start_soon(self._path.recall)
             nursery.start_soon(self._encode)
-            go = await self._client.open_transfer(wish)
-            self._transfer_id = go.transfer_id
+            go = await self._open(wish, receive_item)
             self._path.link.hint(self._client.rtt_s)
             self._ledger.budget.widen()
             nursery.start_soon(self._offer_all, receive_item)
@@ -130,29 +130,35 @@ class _Transfer:
             await self._ledger.work.settled.wait()
             nursery.cancel_scope.cancel()
 
+    async def _open(self, wish: OpenTransfer, items: trio.MemoryReceiveChannel[Item]) -> Go:
+        """Open the transfer; what is there by the time that the gateway listens is offered with it."""
+        batch: list[Item] = []
+
+        def offer_first() -> list[Offered]:
+            _fill(batch, items)
+            return [_offered(item) for item in batch]
+
+        go = await self._client.open_transfer(wish, offer_first)
+        self._transfer_id = go.transfer_id
+        self._take_answers(batch, go.stored)
+        return go
+
     async def _offer_all(self, items: trio.MemoryReceiveChannel[Item]) -> None:
         """Offer what has gathered while the last offer was under way."""
         async for first in items:
             batch = [first]
-            while len(batch) < OFFER_OBJECTS_MAX:
-                try:
-                    batch.append(items.receive_nowait())
-                except (trio.WouldBlock, trio.EndOfChannel):
-                    break
-            await self._offer(batch)
+            _fill(batch, items)
+            answer = await self._client.offer(self._transfer_id, [_offered(item) for item in batch])
+            self._take_answers(batch, answer.stored)
             with trio.move_on_after(OFFER_PAUSE_S):
                 await self._ledger.work.wait_low(OFFER_LOW_COUNT)
         self._ledger.work.no_more()
 
-    async def _offer(self, batch: list[Item]) -> None:
-        offered = [
-            Offered(object_id=item.object_id, size_bytes=item.size_bytes, name=item.sources[0].name) for item in batch
-        ]
-        answer = await self._client.offer(self._transfer_id, offered)
+    def _take_answers(self, batch: list[Item], stored: Collection[str]) -> None:
         self._ledger.moved()
-        stored = set(answer.stored)
+        known = set(stored)
         for item in batch:
-            self._ledger.take_answer(item, stored=item.object_id in stored)
+            self._ledger.take_answer(item, stored=item.object_id in known)
 
     # Flows
 
@@ -259,3 +265,14 @@ class _Transfer:
         if (receipt.objects, receipt.merkle_root) != (claim.objects, claim.merkle_root):
             raise ProtocolError("the gateway's receipt is not for what was sent; send again")
         return receipt
+
+
+def _fill(batch: list[Item], items: trio.MemoryReceiveChannel[Item]) -> None:
+    """Add what is there to `batch`, up to as many as one offer may have."""
+    with suppress(trio.WouldBlock, trio.EndOfChannel):  # no more is there now, or ever
+        while len(batch) < OFFER_OBJECTS_MAX:
+            batch.append(items.receive_nowait())
+
+
+def _offered(item: Item) -> Offered:
+    return Offered(object_id=item.object_id, size_bytes=item.size_bytes, name=item.sources[0].name)

@@ -6,11 +6,12 @@ import time
 import pytest
 import trio
 import trio.testing
+from msgspec.structs import replace
 
 from tests.gateway.kit import Gateway, Identities, Node, claim, images
 from transfer import client as client_module
 from transfer import tls
-from transfer.api import Announcement, OpenTransfer
+from transfer.api import Announcement, Offered, OpenTransfer
 from transfer.client import GatewayClient
 from transfer.errors import BusyError, ConflictError, NotStoredError, ProtocolError, UnauthorisedError, UnreachableError
 
@@ -43,6 +44,29 @@ async def test_every_call(gateway: Gateway, nodes: list[Node], identities: Ident
             Announcement(receipts=[nodes[0].sign([images(1, seed="n")[0].receipt("node-1")])], names=[])
         )
         assert announced.objects == 1
+
+
+async def test_the_first_offer_is_made_when_the_connection_stands_and_anew_for_each_attempt(
+    gateway: Gateway, nodes: list[Node], identities: Identities
+) -> None:
+    sent = images(3)
+    times: list[int] = []
+    nodes[0].refuses = nodes[1].refuses = nodes[2].refuses = True
+
+    def first() -> list[Offered]:
+        times.append(len(times))
+        if len(times) == 2:
+            nodes[0].refuses = False
+        return [image.offered() for image in sent[: len(times)]]
+
+    async with GatewayClient(identities.credentials("ws-1", gateway.port), patience_s=20) as client:
+        opening = client.open_transfer(OpenTransfer(), first)
+        assert times == []
+        go = await opening
+        assert times == [0, 1]
+        assert [node.node_id for node in go.nodes] == ["node-1"]
+        signed = nodes[0].sign([image.receipt("node-1") for image in sent[:2]], go.transfer_id)
+        await client.commit(go.transfer_id, replace(claim(sent[:2]), receipts=[signed]))
 
 
 async def test_errors_are_the_gateways(gateway: Gateway, identities: Identities) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from gateway import uploads
 from gateway.liveness import Nodes, is_newer
 from tests.gateway.kit import TRANSFERS, Gateway, Identities, Node, get, images, post, settings, upload
 from transfer import heartbeat, pki, tickets
@@ -91,8 +92,33 @@ def test_nodes_that_refuse_or_are_mute_are_left_out(gateway: Gateway, nodes: lis
     assert [node["node_id"] for node in go["nodes"]] == ["node-3"]
     problem = post(client, TRANSFERS, OpenTransfer(replicas=2), status=503)
     assert "1 nodes confirmed where 2 replicas are wished" in problem["message"]
+    states = [each["state"] for each in get(gateway.client("op-1"), "/api/v1/status")["transfers"]]
+    assert states.count("open") == 1, "the one that too few nodes confirmed is given up"
     nodes[0].refuses = nodes[1].mute = False
     assert len(post(client, TRANSFERS, OpenTransfer())["nodes"]) == 3
+
+
+def test_the_best_nodes_confirm_and_the_others_are_believed(
+    gateway: Gateway, nodes: list[Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "ASKED_MAX", 1)
+    client = gateway.client("ws-1")
+    go = post(client, TRANSFERS, OpenTransfer())
+    asked = {node.node_id for node in nodes if any(isinstance(frame, Reserve) for frame in node.asked)}
+    assert (go["nodes"][0]["node_id"], len(go["nodes"])) == (*asked, 3)
+    for node in nodes[:2]:
+        node.refuses = True
+    confirmed, believed = set(), 0
+    for _ in range(20):  # whichever are best for a transfer: two are asked, and one that refuses is never named first
+        response = client.post(TRANSFERS, content=msgspec.json.encode(OpenTransfer()))
+        if response.status_code == 503:
+            assert "0 nodes confirmed" in response.text
+            continue
+        named = [node["node_id"] for node in response.json()["nodes"]]
+        confirmed.add(named[0])
+        believed += len(named) - 1
+    assert confirmed == {"node-3"}
+    assert believed
 
 
 def test_flow_that_a_restarted_node_dropped_is_opened_anew(gateway: Gateway, nodes: list[Node]) -> None:

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from tests.gateway.kit import TRANSFERS, Gateway, Image, Node, claim, get, images, post, upload
 from transfer import pki, tickets
-from transfer.api import CommitReceipt, Go, Offer, OpenTransfer, Receipts
+from transfer.api import OFFER_OBJECTS_MAX, CommitReceipt, Go, Offer, OpenTransfer, Receipts
 from transfer.objects import Identity
 
 
@@ -40,6 +40,39 @@ def test_whole_upload_makes_objects_visible_at_commit_and_not_before(gateway: Ga
     assert "fascicle_gateway_objects_durable_total 25.0" in metrics
     assert "fascicle_gateway_commits_total 1.0" in metrics
     assert 'fascicle_gateway_requests_total{operation="take_receipts",status="200"} 3.0' in metrics
+
+
+def test_a_transfer_opens_with_its_first_offer(gateway: Gateway, nodes: list[Node]) -> None:
+    client = gateway.client("ws-1")
+    sent = images(4)
+    upload(client, sent[:1], nodes[0])
+    nodes[1].held[bytes.fromhex(sent[1].object_id)] = sent[1].receipt("node-2")
+    unfinished = post(client, TRANSFERS, OpenTransfer(offered=[sent[1].offered()]))  # it reached the node, then no more
+    assert "stored" not in unfinished
+    go = post(client, TRANSFERS, OpenTransfer(offered=[image.offered() for image in sent[:3]]))
+    assert go["stored"] == [sent[0].object_id, sent[1].object_id]
+    transfer = f"{TRANSFERS}/{go['transfer_id']}"
+    answer = post(client, f"{transfer}/offer", Offer(objects=[sent[3].offered()]))
+    assert answer == {"wanted": [sent[3].object_id], "stored": []}
+    signed = nodes[0].sign([image.receipt("node-1") for image in sent[2:]], go["transfer_id"])
+    post(client, f"{transfer}/commit", replace(claim(sent), receipts=[signed]))
+    listed = get(client, "/api/v1/objects")["objects"]
+    assert [item["object_id"] for item in listed] == sorted(image.object_id for image in sent)
+    assert {name for item in listed for name in item["names"]} == {image.name for image in sent}
+
+
+def test_a_first_offer_is_judged_as_any_other(gateway: Gateway, nodes: list[Node]) -> None:
+    client = gateway.client("ws-1")
+    image = images(1)[0]
+    upload(client, [image], nodes[0])
+    longer = replace(image.offered(), size_bytes=len(image.data) + 1)
+    assert post(client, TRANSFERS, OpenTransfer(offered=[longer]), status=409)["code"] == "conflict"
+    climbing = replace(image.offered(), name="../x")
+    assert post(client, TRANSFERS, OpenTransfer(offered=[climbing]), status=400)["code"] == "protocol"
+    crowd = OpenTransfer(offered=[image.offered()] * (OFFER_OBJECTS_MAX + 1))
+    assert post(client, TRANSFERS, crowd, status=400)["code"] == "protocol"
+    states = [each["state"] for each in get(gateway.client("op-1"), "/api/v1/status")["transfers"]]
+    assert states == ["committed"]
 
 
 def test_ticket_is_signed_and_bound_to_the_senders_certificate(gateway: Gateway, nodes: list[Node], identities) -> None:
