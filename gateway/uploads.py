@@ -54,7 +54,7 @@ from transfer.receipts import ReceiptBatch
 from transfer.tls import Peer
 
 Recall = Callable[[Mapping[str, Sequence[bytes]]], Awaitable[None]]
-ASKED_MAX: Final = 8  # nodes: as many flows as a sender begins with, or more; each costs the sender's wait for it
+ASKED_MAX: Final = 8  # nodes that confirm while the sender waits; it begins with fewer flows
 READ_RIGHTS: Final[frozenset[Right]] = frozenset({"get", "check"})
 
 

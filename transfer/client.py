@@ -104,7 +104,7 @@ class GatewayClient:
             await self._http.aclose()
 
     async def open_transfer(self, wish: OpenTransfer, first: Callable[[], list[Offered]] = list) -> Go:
-        """Open a transfer. Asked again after a lost answer this opens a second; the first stays without objects.
+        """Open a transfer. Asked again after a lost answer this opens a second; of the first only claims are left.
 
         `first` is called once the connection stands, as files are read meanwhile, and anew for each attempt: what it
         returns is offered at once.
