@@ -53,7 +53,7 @@ def test_the_link_bounds_a_transfer_and_the_next_one_remembers_it(place: Place) 
     assert facts["goodput_bytes_s"] * 8 == pytest.approx(RATE_BIT_S, rel=0.2)
     assert max(moment["flows"] for moment in first["timeline"]) < 21
     memory.write_text(json.dumps({"version": 1, "paths": {path: facts | {"flows": 21}}}))
-    folder, floor_s = write(place, "second", 8)
+    folder, floor_s = write(place, "second", 20)
     second = place.run_command("send", folder, *RAW)
     assert max(moment["flows"] for moment in second["timeline"]) == 21
     assert second["seconds"] < 1.5 * floor_s

@@ -20,11 +20,11 @@ async def test_a_ping_closes_the_group_that_gathers(site: Site, node: Running, m
 
 
 async def test_a_ping_that_asks_for_the_round_trip_closes_none(site: Site, node: Running, monkeypatch) -> None:
-    monkeypatch.setattr("nodes.committer.GATHER_S", 0.5)
+    monkeypatch.setattr("nodes.committer.GATHER_S", 2.0)
     async with open_client(node, site.ticket(node)) as client:
         started_s = trio.current_time()
         await client.put(noise(1000))
         assert await client.ask(Ping(7)) == Pong(7)
-        assert trio.current_time() - started_s < 0.4
+        assert trio.current_time() - started_s < 1.5
         receipts.verify(await client.next(), site.public_key("node-1"))
-        assert trio.current_time() - started_s >= 0.5
+        assert trio.current_time() - started_s >= 2.0
