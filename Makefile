@@ -79,6 +79,7 @@ RAW = --peers fascicle-raw --nodes 1,5,30 --want 'fascicle-raw <= $(1) x floor' 
 ALIKE = --want 'fascicle-raw <= 1.05 x n5'
 NO_DATA = { echo 'not measured: real images against FTP (DATA=folder with some)' >&2; false; }
 # The second of two is run whatever becomes of the first, which counts all the same.
+unexport failed
 FIRST = || failed=1;
 LAST = && exit $$failed
 REAL = --peers fascicle,ftp --nodes 5 --workload '$(DATA)' --want 'fascicle <= $(1) x ftp' $(call MEMORY,fascicle)
