@@ -128,6 +128,8 @@ def _repairs(repairs: RepairStatus) -> str | None:
     gone = f", gone: {' '.join(repairs.gone_nodes)}" if repairs.gone_nodes else ""
     gone += f", draining: {' '.join(repairs.draining_nodes)}" if repairs.draining_nodes else ""
     gone += f", running twice (a cloned disk?): {' '.join(repairs.twin_nodes)}" if repairs.twin_nodes else ""
+    sick = ", ".join(f"{count} of {node_id}" for node_id, count in sorted(repairs.unlisted_folders.items()))
+    gone += f", folders that cannot be read (look at its log and its disk): {sick}" if sick else ""
     orphans = f"{repairs.orphan_objects} orphans ({size_text(repairs.orphan_bytes)})"
     orphans += ", too many to go without your word" if repairs.orphans_wait else ""
     orphans += (

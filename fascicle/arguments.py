@@ -195,6 +195,9 @@ def _add_rebuild(actions: Commands) -> None:
         "--without", action="append", default=[], metavar="NODE", help="do without this node; its objects are left out"
     )
     parser.add_argument(
+        "--without-unreadable", action="store_true", help="leave out what is in folders that a node cannot read"
+    )
+    parser.add_argument(
         "--wait", type=whole(1, 86_400), default=60, metavar="S", help="for a node to answer; default: %(default)s"
     )
     _add_json(parser)

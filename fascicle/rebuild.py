@@ -18,7 +18,7 @@ IN_LOG_S: Final = 30.0
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Make the catalogue anew; return the exit code: 1 when an object is left without a sound copy.
+    """Make the catalogue anew; return the exit code: 1 when an object is, or may be, left without a sound copy.
 
     Raises:
         FascicleError: as `gateway.rebuild.rebuild`.
@@ -27,6 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
         config=arguments.config,
         keep_aside=arguments.keep_aside,
         without=tuple(arguments.without),
+        without_unreadable=arguments.without_unreadable,
         wait_s=arguments.wait,
     )
     summary = rebuild(options, Teller(on_terminal=sys.stderr.isatty() and not arguments.json).tell)
@@ -34,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(msgspec.json.encode(summary).decode())
     else:
         print("\n".join(lines(summary)))
-    return 1 if summary["lost"] else 0
+    return 1 if summary["lost"] or summary["unlisted"] else 0
 
 
 class Teller:
@@ -65,6 +66,7 @@ def lines(summary: dict[str, Any]) -> list[str]:
         f"{len(summary['copies'])} nodes, in {summary['seconds']:.1f} s"
     ]
     found += [f"left out: what only {node_id} holds" for node_id in summary["without"]]
+    found += [f"left out: what only folder {one['folder']} of {one['node']} holds" for one in summary["unlisted"]]
     for kind in ("damaged", "unreadable"):
         found += [f"{kind}: {entry['object']} on {entry['node']}" for entry in summary[kind]]
     return [*found, *(f"lost: no sound copy of {object_id}" for object_id in summary["lost"])]

@@ -187,6 +187,7 @@ def _status_route(database: Database, nodes: Nodes, repairer: Repairer, upkeep: 
                 trash_bytes=upkeep.trash.sums[1],
                 orphans_wait=upkeep.orphans_wait,
                 twin_nodes=sorted(nodes.twins(time.monotonic())),
+                unlisted_folders=repairer.stocktake.unlisted,
             ),
         )
 

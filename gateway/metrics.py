@@ -13,6 +13,7 @@
     fascicle_gateway_refused_total                          callers told to come back, no place; healthy: does not grow
     fascicle_gateway_turned_out_total                       connections that gave way to newer ones
     fascicle_gateway_objects_short                          fewer replicas than wished, by the last look; healthy: zero
+    fascicle_gateway_folders_unlisted                       that nodes could not list, by the last look; healthy: zero
 
 Refuses to do: names, ids or addresses of anyone as labels.
 """
@@ -47,6 +48,7 @@ class Metrics:
         self.refused = Counter(f"{prefix}_refused", "Callers told to come back", registry=registry)
         self.turned_out = Counter(f"{prefix}_turned_out", "Connections that gave way", registry=registry)
         self.objects_short = Gauge(f"{prefix}_objects_short", "Fewer replicas than wished", registry=registry)
+        self.folders_unlisted = Gauge(f"{prefix}_folders_unlisted", "That nodes could not list", registry=registry)
         self._nodes = Gauge(f"{prefix}_nodes", "Nodes by state", ["state"], registry=registry)
         self._waiting = Gauge(f"{prefix}_catalogue_waiting", "Units before the writer", registry=registry)
         self._free_bytes = Gauge(f"{prefix}_free_bytes", "Room on the disk of its data", registry=registry)

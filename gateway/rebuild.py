@@ -2,7 +2,8 @@
 
 The nodes are those of the gateway's configuration and those that were enrolled, found by their heartbeats; all must be
 there, or the listing would say of the others' objects that there are none. Each lists what it holds in signed pages,
-which are merged in the order of ids and written to a new database; it takes the catalogue's place when it is whole.
+which are merged in the order of ids and written to a new database; it takes the catalogue's place when it is whole. A
+folder that a node cannot list is left out only where that was asked for, and named.
 Refuses to do: files (`gateway.replacement`), rows (`gateway.rebuilding`), deleting anything.
 """
 
@@ -27,8 +28,9 @@ from gateway.repairlink import RepairLinks
 from gateway.replacement import renewed
 from gateway.settings import GatewaySettings
 from gateway.signatures import NodeKeys
+from gateway.unlisted import Unlisted
 from transfer import log, pki, settings
-from transfer.errors import FascicleError, SettingsError, UnreachableError
+from transfer.errors import FascicleError, SettingsError, StorageError, UnreachableError
 from transfer.heartbeat import Heartbeat
 from transfer.pages import Page
 
@@ -38,11 +40,15 @@ logger = log.get_logger()
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What the command was asked for. `without` names nodes whose objects will be missing; `wait_s` for each answer."""
+    """What the command was asked for. `without` names nodes whose objects will be missing; `wait_s` for each answer.
+
+    `without_unreadable`: what is in folders that a node cannot list then will be missing, too.
+    """
 
     config: Path
     keep_aside: bool = False
     without: Sequence[str] = ()
+    without_unreadable: bool = False
     wait_s: float = 60.0
 
 
@@ -55,13 +61,15 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 def rebuild(options: Options, on_progress: Callable[[Progress], None]) -> dict[str, Any]:
-    """Make the catalogue anew; return the summary. `lost` in it: objects of which no sound copy was listed.
+    """Make the catalogue anew; return the summary.
+
+    `lost` in it: objects of which no sound copy was listed; `unlisted`: folders of which is not known what they hold.
 
     Raises:
         SettingsError: configuration, a port in use, or a gateway that serves.
         ConflictError: there is a catalogue and it may not be set aside; a disk was replaced meanwhile.
         UnreachableError: a node is not there, or went away for longer than `wait_s`.
-        StorageError: a disk failed.
+        StorageError: a disk failed, such as a node's that cannot list a folder, for longer than `wait_s`.
     """
     config = settings.load(GatewaySettings, options.config)
     enrolled, known = taking_part(config)
@@ -75,7 +83,8 @@ def rebuild(options: Options, on_progress: Callable[[Progress], None]) -> dict[s
         with renewed(config.database, keep_aside=options.keep_aside) as path:
             found = asyncio.run(_Rebuild(config, options, wanted, enrolled, on_progress).run(path))
         without = sorted(options.without)
-        asyncio.run(audit.note("catalogue_rebuilt", config.gateway_id, objects=found["objects"], without=without))
+        facts = {"objects": found["objects"], "without": without, "unlisted": len(found["unlisted"])}
+        asyncio.run(audit.note("catalogue_rebuilt", config.gateway_id, **facts))
     logger.info("catalogue_rebuilt", objects=found["objects"], replicas=found["replicas"], seconds=found["seconds"])
     return found
 
@@ -113,6 +122,7 @@ class _Rebuild:
         self._nodes = Nodes(wanted, config.silent_after_s)
         self._copies = dict.fromkeys(wanted, 0)
         self._trouble: dict[str, list[tuple[str, bytes]]] = {"damaged": [], "unreadable": []}
+        self._unlisted = {node_id: Unlisted() for node_id in wanted}
         self._objects = 0
         self._heard = asyncio.Event()
 
@@ -131,6 +141,11 @@ class _Rebuild:
             "damaged": self._named("damaged"),
             "unreadable": self._named("unreadable"),
             "lost": lost,
+            "unlisted": [
+                {"node": node_id, "folder": folder}
+                for node_id, passed in self._unlisted.items()
+                for folder in passed.folders
+            ],
             "without": sorted(self._options.without),
             "seconds": round(time.monotonic() - began_s, 3),
         }
@@ -172,10 +187,26 @@ class _Rebuild:
             try:
                 return await links.list(self._node(node_id), after)
             except FascicleError as error:
+                if isinstance(error, StorageError) and time.monotonic() > until_s:
+                    return self._leave_out(node_id, after, error)
                 if not error.retryable or time.monotonic() > until_s:
                     raise
                 logger.warning("listing_waits", node_id=node_id, problem=error.code, reason=error.message)
             await asyncio.sleep(RETRY_S)
+
+    def _leave_out(self, node_id: str, after: bytes, error: StorageError) -> Page:
+        """Return a page of our own that says nothing of the folder that the node cannot list, where that is meant.
+
+        Raises:
+            StorageError: it is not, or there are too many.
+        """
+        if not self._options.without_unreadable:
+            raise StorageError(
+                f"{node_id}: {error.message}; mend that folder, or leave out what is in it with --without-unreadable"
+            ) from error
+        last = self._unlisted[node_id].pass_over(after, error)
+        logger.error("folder_left_out", node_id=node_id, folder=self._unlisted[node_id].folders[-1], code=error.code)
+        return Page(node_id, self._node(node_id).incarnation, b"", after, last, False, [], [], [])
 
     def _node(self, node_id: str) -> Heartbeat:
         beat = self._nodes.last(node_id)

@@ -39,6 +39,7 @@ from transfer.log import get_logger
 from transfer.protocol.messages import Refused
 
 FIRST_STOCKTAKE_S: Final = 300.0  # after the start, when nodes have been heard
+UNLISTED_S: Final = 3600.0  # before the next stocktake where folders could not be listed
 T = TypeVar("T")
 SETTLE_S: Final = 1.0  # after a change, so that what changes together is looked at together
 IDLE_S: Final = 3600.0  # between passes where nothing changed and nothing was short
@@ -130,6 +131,9 @@ class Repairer:
                 log.warning("stocktake_waits", code=error.code, reason=error.message)
             except Exception as error:
                 log.error("stocktake_failed", exc_info=error)
+            unlisted = self.stocktake.unlisted
+            self._metrics.folders_unlisted.set(sum(unlisted.values()))
+            rest_s = min(UNLISTED_S, rest_s) if unlisted else rest_s
 
     async def _serve_passes(self) -> Never:
         while True:

@@ -3,7 +3,8 @@
 A copy that the catalogue names and the node does not list is asked for once more, and gone when the node signs that. A
 copy that the node lists of an object that the catalogue has counts from now on. What the catalogue does not show (never
 committed, or not known at all) is an orphan: counted, said and noted with its beginning, and left alone, because it may
-be an image that somebody is sending. Refuses to do: putting anything aside (`gateway.discards`).
+be an image that somebody is sending. Folders that a node cannot list are passed over and told of: their copies are
+believed as before. Refuses to do: putting anything aside (`gateway.discards`).
 """
 
 import asyncio
@@ -24,7 +25,8 @@ from gateway.repairlink import RepairLinks
 from gateway.runtime import running_s
 from gateway.schema import object_, replica
 from gateway.spares import note_orphans
-from transfer.errors import FascicleError
+from gateway.unlisted import Unlisted
+from transfer.errors import FascicleError, StorageError
 from transfer.heartbeat import Heartbeat
 from transfer.log import get_logger
 from transfer.pages import Page
@@ -79,6 +81,7 @@ class Stocktake:
         self._telling, self._ask_about = telling, ask_about
         self._orphans: dict[str, Orphans] = {}
         self._listed: dict[str, int] = {}
+        self._unlisted: dict[str, int] = {}
 
     @property
     def orphans(self) -> Orphans:
@@ -90,6 +93,12 @@ class Stocktake:
     def listed(self) -> int:
         """How many copies the last look at each node found."""
         return sum(self._listed.values())
+
+    @property
+    def unlisted(self) -> dict[str, int]:
+        """How many folders a node could not list at the last look; of such nodes alone."""
+        there = self._nodes.node_ids
+        return {node_id: count for node_id, count in self._unlisted.items() if count and node_id in there}
 
     async def run(self) -> None:
         """Look at every live node once; one that does not answer keeps none of the others back.
@@ -108,11 +117,27 @@ class Stocktake:
             raise trouble
 
     async def _look(self, beat: Heartbeat) -> None:
+        passed = Unlisted()
+        try:
+            await self._go_through(beat, passed)
+        finally:
+            self._unlisted[beat.node_id] = len(passed.folders)
+            if passed.folders:
+                log.error(
+                    "folders_not_listed", node_id=beat.node_id, count=len(passed.folders), first=passed.folders[0]
+                )
+
+    async def _go_through(self, beat: Heartbeat, passed: Unlisted) -> None:
         after, complete = b"", False
         missing = unnamed = orphans = orphan_bytes = listed = 0
         while not complete:
-            async with self._telling:  # or it would wait behind a long copy on the same flow, and give up
-                page = await self._links.list(beat, after)
+            try:
+                async with self._telling:  # or it would wait behind a long copy on the same flow, and give up
+                    page = await self._links.list(beat, after)
+            except StorageError as error:
+                after = passed.pass_over(after, error)
+                await asyncio.sleep(PAUSE_S)
+                continue
             found = await self._database.read(lambda connection, page=page: compare(connection, page))  # type: ignore[misc]  # mypy takes no default of a lambda
             await self._settle(beat, page, found)
             orphan_bytes += sum(one.stored_bytes for one in page.receipts if one.object_id in set(found.orphans))

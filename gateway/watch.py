@@ -15,7 +15,7 @@ from gateway.database import Database
 from gateway.liveness import Nodes, State
 from gateway.metrics import Metrics
 from gateway.repairlink import RepairLinks
-from transfer.errors import FascicleError
+from transfer.errors import FascicleError, StorageError
 from transfer.heartbeat import Heartbeat
 from transfer.log import get_logger
 from transfer.pages import Page
@@ -122,12 +122,21 @@ class Watch:
             log.warning("damage_not_told", node_id=beat.node_id, code=error.code, reason=error.message)
 
     async def _take_quarantine(self, beat: Heartbeat) -> None:
-        after, complete = b"", False
+        """Take what is known to be gone; what the disk does not tell of is asked again.
+
+        Raises:
+            FascicleError: no answer, or not of everything.
+        """
+        after, complete, untold = b"", False, 0
         while not complete:
             async with self.telling:
                 page = await self._links.list(beat, after, quarantined=True)
                 await self._write(page, page.damaged)
-            after, complete = page.last, page.complete
+            after, complete, untold = page.last, page.complete, untold + len(page.unreadable)
+        if untold:
+            raise StorageError(
+                f"{beat.node_id} cannot tell whether {untold} objects in its quarantine are there as well"
+            )
 
     async def _write(self, page: Page, ids: list[bytes]) -> None:
         if not ids:

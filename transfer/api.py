@@ -211,7 +211,8 @@ class RepairStatus(Body, frozen=True):
     to. `lost_objects`: without any copy that is known. `orphan_objects`: copies that nodes hold and that no listing
     shows, such as those of transfers that were never committed, by the last stocktake; `orphans_wait`: too many of them
     to be put aside without an operator's word. `moved_total`: copies made so that others could go. `trash_objects`:
-    copies that were put aside, by the last look. `twin_nodes`: that run twice, as of a cloned disk.
+    copies that were put aside, by the last look. `twin_nodes`: that run twice, as of a cloned disk. `unlisted_folders`:
+    by node, how many it could not list at the last stocktake; copies in them are believed, and not compared.
     """
 
     damaged_total: int = 0
@@ -229,6 +230,7 @@ class RepairStatus(Body, frozen=True):
     trash_bytes: int = 0
     orphans_wait: bool = False
     twin_nodes: list[str] = []
+    unlisted_folders: dict[str, int] = {}
     drains: list[DrainStatus] = []
 
 

@@ -27,7 +27,8 @@ class Page(msgspec.Struct, frozen=True, array_like=True):
     """What a node has of the ids above `after` up to `last` (`complete`: all of them), in their order.
 
     `receipts` are the sound ones; `damaged` are gone to quarantine; `unreadable` the disk would not give. In an answer
-    about the quarantine there are no receipts, and `damaged` are the ids of which nothing sound is left.
+    about the quarantine there are no receipts, `damaged` are the ids of which nothing sound is left, and `unreadable`
+    those of which the disk does not tell that.
     """
 
     node_id: NodeId

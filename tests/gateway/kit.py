@@ -156,6 +156,7 @@ class Node:
         self.held: dict[bytes, Receipt] = {}
         self.quarantined: set[bytes] = set()
         self.forges_pages = False
+        self.sick_folders: set[bytes] = set()  # first two bytes of ids: it cannot list them
         self.asked: list[Any] = []
         self.tickets: list[tickets.Ticket] = []
         self.refuses = False
@@ -264,22 +265,33 @@ class Node:
                 sound = receipts.sign(ReceiptBatch(self.node_id, self.disk, "", here), self.key)
                 return encode_control(Checked(sound, missing, []))
             case List():
+                if not frame.quarantined and _folder_behind(frame.after) in self.sick_folders:
+                    return encode_control(Refused(b"", "storage", "a folder cannot be listed"))
                 return encode_control(self._list(frame))
             case Trash():
                 return encode_control(Trashed([], True))
         raise AssertionError(frame)
 
     def _list(self, asked: List) -> Listed:
-        held = [self.held[one] for one in sorted(self.held) if one > asked.after][:2]
+        end = min((one.ljust(32, b"\0") for one in self.sick_folders if one > asked.after), default=b"\xff" * 33)
+        held = [self.held[one] for one in sorted(self.held) if asked.after < one < end][:2]
         gone = sorted(one for one in self.quarantined - self.held.keys() if one > asked.after)
         ids = gone if asked.quarantined else [one.object_id for one in held]
         last = ids[-1] if ids else asked.after
         complete = asked.quarantined or not any(one > last for one in self.held)
+        if not asked.quarantined and not any(last < one < end for one in self.held) and len(end) == 32:
+            complete, last = False, (int.from_bytes(end, "big") - 1).to_bytes(32, "big")
         nonce = bytes(16) if self.forges_pages else asked.nonce
         sound = [] if asked.quarantined else [msgspec.structs.replace(one, node_ids=[self.node_id]) for one in held]
-        damaged = gone if asked.quarantined else []
-        page = Page(self.node_id, self.disk, nonce, asked.after, last, complete, sound, damaged, [])
+        damaged = [one for one in gone if one[:2] not in self.sick_folders] if asked.quarantined else []
+        untold = [one for one in gone if one[:2] in self.sick_folders] if asked.quarantined else []
+        page = Page(self.node_id, self.disk, nonce, asked.after, last, complete, sound, damaged, untold)
         return pages.sign(page, self.key)
+
+
+def _folder_behind(after: bytes) -> bytes:
+    """Return the first two bytes of the next id that could be listed."""
+    return ((int.from_bytes(after, "big") + 1) % (1 << 256) if after else 0).to_bytes(32, "big")[:2]
 
 
 class Image(msgspec.Struct, frozen=True):

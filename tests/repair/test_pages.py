@@ -25,6 +25,14 @@ async def ask(site: Site, node: Running, after: bytes = b"", *, quarantined: boo
         return pages.verify(listed, site.public_key("node-1"), node_id="node-1", after=after, nonce=NONCE)
 
 
+async def refused(site: Site, node: Running, after: bytes = b"") -> None:
+    """Ask for a page that the node does not give."""
+    async with open_client(node, site.ticket(node, rights=["repair"])) as client:
+        await client.flow.ask(List(after, False, NONCE))
+        with pytest.raises(StorageError, match="cannot be listed"):
+            await client.next()
+
+
 async def test_everything_is_listed_once_in_order_over_pages(site: Site, node: Running) -> None:
     count = 2 * PAGE_OBJECTS_MAX + 7
     objects = [b"object %d" % number for number in range(count)]
@@ -80,18 +88,21 @@ async def test_damage_that_a_header_shows_is_told_and_set_aside(site: Site, node
     assert len(node.files("quarantine")) == 1
 
 
+@pytest.mark.parametrize("level", [1, 2])
 async def test_of_a_folder_that_cannot_be_read_nothing_is_said_until_it_can(
-    site: Site, node: Running, monkeypatch: pytest.MonkeyPatch
+    site: Site, node: Running, monkeypatch: pytest.MonkeyPatch, level: int
 ) -> None:
-    """Not known is not gone: no page passes over the folder, and no object in it is missing or damaged."""
+    """Not known is not gone: no page spans the folder, and no object in it is missing or damaged. The rest is told."""
     ids = sorted(raw_id(data) for data in (b"one", b"two", b"three"))
     for data in (b"one", b"two", b"three"):
         put(node.store, data)
-    sick = {node.object_file(ids[1].hex()).parent}
+    assert len({one[0] for one in ids}) == 3
+    folder = ids[1][:level]
+    sick = {node.object_file(ids[1].hex()).parents[2 - level]}
 
     def failing(call: Any) -> Any:
         def checked(path: str) -> Any:
-            if sick & {Path(path), Path(path).parent}:
+            if sick & {Path(path), *Path(path).parents}:
                 raise StorageError(f"{path}: Input/output error")
             return call(path)
 
@@ -104,13 +115,59 @@ async def test_of_a_folder_that_cannot_be_read_nothing_is_said_until_it_can(
         sound = receipts.verify(checked.sound, site.public_key("node-1")).receipts
         assert [receipt.object_id for receipt in sound] == [ids[0], ids[2]]
         assert (checked.missing, checked.corrupt) == ([], [])
-        await client.flow.ask(List(b"", False, NONCE))
-        with pytest.raises(StorageError, match="cannot be listed"):
-            await client.next()
+    page = await ask(site, node)
+    assert [receipt.object_id for receipt in page.receipts] == [ids[0]]
+    first, last = int.from_bytes(folder.ljust(32, b"\0"), "big"), int.from_bytes(folder.ljust(32, b"\xff"), "big")
+    assert (int.from_bytes(page.last, "big"), page.complete) == (first - 1, False)
+    for after in (first - 1, first, int.from_bytes(ids[1], "big"), last - 1):
+        await refused(site, node, after.to_bytes(32, "big"))
+    behind = await ask(site, node, folder.ljust(32, b"\xff"))
+    assert ([receipt.object_id for receipt in behind.receipts], behind.complete) == ([ids[2]], True)
     sick.clear()
     page = await ask(site, node)
     assert [receipt.object_id for receipt in page.receipts] == ids
     assert node.files("quarantine") == []
+
+
+async def test_of_what_is_in_quarantine_that_is_told_which_the_disk_tells(
+    site: Site, node: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = sorted(raw_id(data) for data in (b"one", b"two"))
+    for data in (b"one", b"two"):
+        path = node.object_file(put(node.store, data).object_id)
+        path.write_bytes(b"x" + path.read_bytes()[1:])
+    assert (await ask(site, node)).damaged == ids
+    real, sick = disk.exists, str(node.object_file(ids[0].hex()))
+
+    def failing(path: str) -> bool:
+        if path == sick:
+            raise StorageError("Input/output error")
+        return real(path)
+
+    with monkeypatch.context() as ill:
+        ill.setattr(disk, "exists", failing)
+        page = await ask(site, node, quarantined=True)
+        assert (page.damaged, page.unreadable) == ([ids[1]], [ids[0]])
+    assert (await ask(site, node, quarantined=True)).damaged == ids
+
+
+async def test_the_first_folder_and_that_of_all_objects_cannot_be_passed_in_silence(
+    site: Site, node: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (node.store.folder / "objects" / "00" / "00").mkdir(parents=True)
+    put(node.store, b"one")
+    real = disk.entries
+    for level in ("objects", "objects/00", "objects/00/00"):
+        sick = str(node.store.folder / level)
+
+        def failing(path: str, sick: str = sick) -> Any:
+            if path == sick:
+                raise StorageError("Input/output error")
+            return real(path)
+
+        monkeypatch.setattr(disk, "entries", failing)
+        await refused(site, node)
+    assert (await ask(site, node, b"\xff" * 32)).complete
 
 
 async def test_names_that_are_no_objects_of_their_folder_are_not_listed(site: Site, node: Running) -> None:

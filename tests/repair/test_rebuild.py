@@ -109,6 +109,35 @@ def test_damage_is_named_and_only_the_last_copy_is_lost(fresh: Opener, series: P
     assert len(list(cluster.data.glob("nodes/*/quarantine/*"))) == 3
 
 
+def test_a_folder_that_a_node_cannot_list_is_left_out_only_by_word_and_named(fresh: Opener, series: Path) -> None:
+    """And when it can be read again nothing was lost, and what is in it is found."""
+    with fresh(nodes=2) as cluster:
+        assert_sent(cluster.run("send", series), objects=8)
+        before = described(cluster)
+    data, paths = cluster.data, sorted(objects_on_disk(cluster))
+    sick = paths[0].parent
+    folder, node = f"{sick.parent.name}/{sick.name}", sick.parents[2].name
+    away = data / "away"
+    lose_catalogue(data)
+    with nodes_alone(data):
+        sick.rename(away)
+        sick.symlink_to(sick.name)  # "too many levels of symbolic links", whoever reads
+        refused = rebuild(data, "--wait", "2")
+        assert (refused.code, refused.summary["error"]["code"]) == (1, "storage")
+        assert f"objects/{folder} cannot be listed" in refused.errors
+        assert "--without-unreadable" in refused.errors
+        assert list((data / "gateway").glob("*catalogue*")) == []
+        done = rebuild(data, "--without-unreadable", "--wait", "2")
+        assert (done.code, done.summary["unlisted"]) == (1, [{"node": node, "folder": folder}])
+        assert done.summary["objects"] == sum(path.parent != sick for path in paths)
+        sick.unlink()
+        away.rename(sick)
+        whole = rebuild(data, "--keep-aside")
+        assert (whole.code, whole.summary["objects"], whole.summary["unlisted"]) == (0, 8, [])
+    with fresh(nodes=2) as cluster:
+        assert described(cluster) == before
+
+
 def test_killed_at_any_moment_it_is_only_to_be_repeated(fresh: Opener, tmp_path: Path) -> None:
     """While it is not whole no gateway serves it; a node that is killed meanwhile is waited for."""
     write_series(tmp_path / "in", 40, seed=77, rows=32, columns=32)

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway import heartbeats
+from gateway import heartbeats, stocktake, unlisted, watch
 from gateway.settings import NodeEntry
 from gateway.watch import LOOK_S
 from tests.gateway.conftest import identities
@@ -238,6 +238,60 @@ def test_a_node_whose_list_cannot_be_had_keeps_the_others_from_no_stocktake(gate
     del nodes["node-2"].held[bytes.fromhex(ids[0])]
     wait(lambda: repairs(gateway)["damaged_total"] == 1)
     wait(lambda: len(holders(gateway)[ids[0]]) == 2)
+
+
+def test_of_a_folder_that_a_node_cannot_list_nothing_is_missed_and_of_all_others_it_is(
+    gateway: Gateway, nodes: Nodes
+) -> None:
+    """What cannot be listed is told of, believed as before, and compared once it can be."""
+    ids = sorted(store(gateway, nodes, "node-1", "node-2", count=9))
+    before, hidden, behind = ids[1], ids[4], ids[7]
+    assert len({one[:4] for one in (before, hidden, behind)}) == 3
+    nodes["node-1"].sick_folders = {bytes.fromhex(hidden)[:2]}
+    for object_id in (before, hidden, behind):
+        del nodes["node-1"].held[bytes.fromhex(object_id)]
+    wait(lambda: repairs(gateway)["repaired_total"] == 2)
+    wait(lambda: repairs(gateway)["unlisted_folders"] == {"node-1": 1})
+    wait(lambda: "fascicle_gateway_folders_unlisted 1.0" in gateway.client("op-1").get("/metrics").text)
+    assert repairs(gateway)["damaged_total"] == 2
+    assert holders(gateway)[hidden] == ["node-1", "node-2"]
+    nodes["node-1"].sick_folders.clear()
+    wait(lambda: repairs(gateway)["damaged_total"] == 3)
+    wait(lambda: repairs(gateway)["unlisted_folders"] == {})
+
+
+def test_damage_is_made_good_while_of_another_folder_nothing_can_be_told(
+    gateway: Gateway, nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node is asked again about what it cannot tell; no stocktake is needed for it."""
+
+    async def nothing(_: Any) -> None: ...
+
+    monkeypatch.setattr(stocktake.Stocktake, "run", nothing)
+    monkeypatch.setattr(watch, "TROUBLE_S", 0.1)
+    ids = store(gateway, nodes, "node-1", "node-2")
+    nodes["node-1"].sick_folders = {bytes.fromhex(ids[0])[:2]}
+    for object_id in ids[:2]:
+        nodes["node-1"].quarantined.add(bytes.fromhex(object_id))
+        del nodes["node-1"].held[bytes.fromhex(object_id)]
+    nodes["node-1"].beat(gateway)
+    wait(lambda: repairs(gateway)["repaired_total"] == 1)
+    assert (repairs(gateway)["damaged_total"], holders(gateway)[ids[0]]) == (1, ["node-1", "node-2"])
+    nodes["node-1"].sick_folders.clear()
+    wait(lambda: repairs(gateway)["repaired_total"] == 2)
+
+
+def test_a_node_that_can_list_nothing_is_not_asked_for_ever(
+    gateway: Gateway, nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = store(gateway, nodes, "node-1", "node-2")
+    monkeypatch.setattr(unlisted, "FOLDERS_MAX", 5)
+    nodes["node-1"].sick_folders = {number.to_bytes(2, "big") for number in range(1 << 16)}
+    nodes["node-1"].held.clear()
+    del nodes["node-2"].held[bytes.fromhex(ids[0])]
+    wait(lambda: repairs(gateway)["unlisted_folders"] == {"node-1": 5})
+    wait(lambda: repairs(gateway)["damaged_total"] == 1)  # of the node that can
+    assert all("node-1" in held for held in holders(gateway).values())
 
 
 def test_what_a_node_held_that_is_revoked_is_short_at_once(gateway: Gateway, nodes: Nodes) -> None:

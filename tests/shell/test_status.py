@@ -70,3 +70,9 @@ def test_tables_hold_the_same() -> None:
     console.print(status._tables(STATUS))
     text = console.file.getvalue()
     assert all(word in text for word in ("node-1", "live", "node-2", "unknown", "never", "t1", "ct 1", "5.00 GB"))
+
+
+def test_a_node_that_cannot_list_all_its_folders_is_named() -> None:
+    repairs = RepairStatus(unlisted_folders={"node-2": 3, "node-1": 1})
+    text = list(status.lines(msgspec.structs.replace(STATUS, repairs=repairs)))[1]
+    assert text.endswith(", folders that cannot be read (look at its log and its disk): 1 of node-1, 3 of node-2")
