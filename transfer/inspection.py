@@ -154,6 +154,16 @@ def read_again(path: Path, object_id: str) -> bytes:
     return again.body
 
 
+def check_again(path: Path, object_id: str) -> None:
+    """Read all of a file that was inspected before, of any size, and keep nothing of it.
+
+    Raises:
+        UnusableFileError: it cannot be read, or is another object now.
+    """
+    if inspect(path, any_file=True).object_id != object_id:
+        raise UnusableFileError(f"{path}: the file changed while it was sent; send it again")
+
+
 def head(path: Path) -> bytes:
     """Return the first bytes of a file, among them, in an image, all that is before the pixel data.
 

@@ -20,7 +20,14 @@ from transfer.chooser import Chooser
 from transfer.dicom.pixels import Kind
 from transfer.encoders import Encoders, choose_for_large
 from transfer.encodings import get_encoding
-from transfer.errors import FascicleError, NotSuitableError, UnreachableError, UnusableFileError, from_code
+from transfer.errors import (
+    CorruptError,
+    FascicleError,
+    NotSuitableError,
+    UnreachableError,
+    UnusableFileError,
+    from_code,
+)
 from transfer.fleet import Fleet, Place
 from transfer.flow import Flow, Turn, open_flow
 from transfer.ledger import Ledger
@@ -148,9 +155,12 @@ class _Conversation:
                         await self._take_receipts(frame)
                     case Refused():
                         self._flow.answered([frame.object_id])
-                        item = self._under_way.pop(frame.object_id, None)
-                        if item is not None:
-                            await self._take_refusal(item, from_code(frame.code, frame.text), nursery)
+                        item, error = self._under_way.get(frame.object_id), from_code(frame.code, frame.text)
+                        if item is not None and _may_have_changed(item, error):
+                            nursery.start_soon(self._look_again, item, error, nursery)
+                        elif item is not None:
+                            del self._under_way[frame.object_id]
+                            self._take_refusal(item, error, nursery)
                 self._answered.set()
                 self._answered = trio.Event()
         if not self._done and not self._ledger.work.settled.is_set():
@@ -234,7 +244,22 @@ class _Conversation:
                 raise UnreachableError(f"{self._node.node_id} made fewer replicas than were asked for")
             self._ledger.durable(self._under_way.pop(receipt.object_id), self._node.node_id)
 
-    async def _take_refusal(self, item: Item, error: FascicleError, nursery: trio.Nursery) -> None:
+    async def _look_again(self, item: Item, error: FascicleError, nursery: trio.Nursery) -> None:
+        """Read a large object's file once more before its refusal counts: it may have changed, and kept its length."""
+        changed: UnusableFileError | None = None
+        check, path = inspection.check_again, item.sources[0].path
+        try:
+            await trio.to_thread.run_sync(check, path, item.object_id, abandon_on_cancel=True)
+        except UnusableFileError as found:
+            changed = found
+        if not self._let_go(item):
+            return
+        if changed is None:
+            self._take_refusal(item, error, nursery)
+        else:
+            self._ledger.unusable(item, changed)
+
+    def _take_refusal(self, item: Item, error: FascicleError, nursery: trio.Nursery) -> None:
         form = None if item.raw_only else item.chosen
         fate = self._ledger.refused(item, self._node.node_id, error)
         if fate is Fate.AGAIN and form is not None:
@@ -249,13 +274,22 @@ class _Conversation:
 
     async def _later(self, item: Item) -> None:
         """Hold an object back for a while; it stays this flow's, so that it is not lost with it."""
-        key = bytes.fromhex(item.object_id)
-        self._under_way[key] = item
+        self._under_way[bytes.fromhex(item.object_id)] = item
         await trio.sleep(LATER_S)
-        if self._under_way.pop(key, None) is not None:
+        if self._let_go(item):
             self._ledger.work.give_back(item)
-            self._answered.set()
-            self._answered = trio.Event()
+
+    def _let_go(self, item: Item) -> bool:
+        """End that an object is this flow's; tell whether it was until now."""
+        held = self._under_way.pop(bytes.fromhex(item.object_id), None) is not None
+        self._answered.set()
+        self._answered = trio.Event()
+        return held
+
+
+def _may_have_changed(item: Item, error: FascicleError) -> bool:
+    """Tell whether a node found bytes that are not the object's, which came from a file that nobody compared since."""
+    return isinstance(error, CorruptError) and item.size_bytes > inspection.BODY_BYTES_MAX
 
 
 async def _encoded_blocks(

@@ -3,7 +3,7 @@
 import os
 import ssl
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -219,27 +219,45 @@ async def test_a_large_file_that_is_cut_while_it_goes_fails_alone(gateway: Gatew
         assert cluster.counters.wire_bytes < len(LARGE) - (3 << 20) + 100_000
 
 
-async def test_a_large_file_that_goes_away_is_replaced_by_another_with_its_bytes(
-    gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    paths = write(tmp_path / "in", one=LARGE, two=LARGE)
-    offered, both_offered = [], threading.Event()
+def harm_first_read(monkeypatch: pytest.MonkeyPatch, count: int, harm: Callable[[Path], None]) -> list[Path]:
+    """Have `harm` done to the first large file that is read to be sent, once `count` are offered; return all read."""
+    offered, all_offered = [], threading.Event()
     take_answer, blocks = Ledger.take_answer, inspection.blocks
 
     def noted_answer(ledger: Ledger, item: Item, *, stored: bool) -> None:
         take_answer(ledger, item, stored=stored)
         offered.append(item)
-        if len(offered) == 2:
-            both_offered.set()
+        if len(offered) == count:
+            all_offered.set()
 
-    def blocks_of_the_second(path: Path, size_bytes: int) -> Iterator[bytes]:
-        assert both_offered.wait(10)
-        if all(path.exists() for path in paths):
-            path.unlink()
+    read: list[Path] = []
+
+    def noted_blocks(path: Path, size_bytes: int) -> Iterator[bytes]:
+        assert all_offered.wait(10)
+        if not read:
+            harm(path)
+        read.append(path)
         yield from blocks(path, size_bytes)
 
     monkeypatch.setattr(Ledger, "take_answer", noted_answer)
-    monkeypatch.setattr(inspection, "blocks", blocks_of_the_second)
+    monkeypatch.setattr(inspection, "blocks", noted_blocks)
+    return read
+
+
+def change(path: Path) -> None:
+    """Change a file's bytes, not its length."""
+    with path.open("r+b") as file:
+        file.seek(5 << 20)
+        byte = file.read(1)
+        file.seek(5 << 20)
+        file.write(bytes([byte[0] ^ 1]))
+
+
+async def test_a_large_file_that_goes_away_is_replaced_by_another_with_its_bytes(
+    gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = write(tmp_path / "in", one=LARGE, two=LARGE)
+    harm_first_read(monkeypatch, 2, Path.unlink)
     async with open_cluster(gateway, tmp_path, ("node-1",)) as cluster:
         result = await cluster.send(*paths, encoding="raw")
         gone, good = sorted(result.outcomes, key=lambda outcome: outcome.source.path.exists())
@@ -250,3 +268,36 @@ async def test_a_large_file_that_goes_away_is_replaced_by_another_with_its_bytes
         assert result.receipt.objects == 1
         assert (cluster.counters.objects, cluster.counters.skipped, cluster.counters.failed) == (1, 0, 1)
         assert cluster.stored() == {object_id(LARGE)}
+
+
+@pytest.mark.parametrize("encoding", ["raw", "zstd"])
+async def test_a_large_file_that_changes_and_keeps_its_length_is_replaced_by_another_with_its_bytes(
+    gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    """The node finds it out; the file is read again then, and told of as changed. No encoding is blamed for it."""
+    data = LARGE if encoding == "raw" else b"text " * (2 << 20)
+    paths = write(tmp_path / "in", one=data, two=data)
+    read = harm_first_read(monkeypatch, 2, change)
+    async with open_cluster(gateway, tmp_path, ("node-1",)) as cluster:
+        result = await cluster.send(*paths, encoding=encoding, any_file=True)
+        changed, good = sorted(result.outcomes, key=lambda outcome: outcome.error is None)
+        assert changed.error is not None
+        assert (changed.error.code, changed.source.path) == ("unusable_file", read[0])
+        assert "changed while it was sent" in changed.error.message
+        assert good == Outcome(good.source, object_id(data))
+        assert read == [changed.source.path, good.source.path]
+        assert (cluster.counters.objects, cluster.counters.skipped, cluster.counters.failed) == (1, 0, 1)
+        assert cluster.counters.encodings == {encoding: 2}
+        assert cluster.stored() == {object_id(data)}
+
+
+async def test_a_large_file_that_changes_is_named_as_changed_after_one_attempt(
+    gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = write(tmp_path / "in", one=LARGE, other=dicom("1.2.3", pixels=2000))
+    read = harm_first_read(monkeypatch, 2, change)
+    async with open_cluster(gateway, tmp_path, ("node-1",)) as cluster:
+        result = await cluster.send(*paths, encoding="raw")
+        errors = {outcome.source.name: outcome.error and outcome.error.code for outcome in result.outcomes}
+        assert errors == {"one": "unusable_file", "other": None}
+        assert read == paths[:1]
