@@ -162,18 +162,18 @@ async def test_what_is_left_to_a_node_that_does_not_answer_ends_with_the_patienc
             await send(client, files, flows=1, patience_s=1.0)
 
 
-def _and_then(call: Callable[[Any], Awaitable[Go]], then: Callable[[], None]) -> Callable[[Any], Awaitable[Go]]:
-    async def wrapper(asked: Any) -> Go:
-        go = await call(asked)
+def _and_then(call: Callable[..., Awaitable[Go]], then: Callable[[], None]) -> Callable[..., Awaitable[Go]]:
+    async def wrapper(*asked: Any) -> Go:
+        go = await call(*asked)
         then()
         return go
 
     return wrapper
 
 
-def _unreachable(call: Callable[[Any], Awaitable[Go]], node_id: str) -> Callable[[Any], Awaitable[Go]]:
-    async def wrapper(asked: Any) -> Go:
-        go = await call(asked)
+def _unreachable(call: Callable[..., Awaitable[Go]], node_id: str) -> Callable[..., Awaitable[Go]]:
+    async def wrapper(*asked: Any) -> Go:
+        go = await call(*asked)
         nodes = [replace(node, port=1) if node.node_id == node_id else node for node in go.nodes]
         return replace(go, nodes=nodes)
 
