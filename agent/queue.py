@@ -7,6 +7,7 @@ do: touching the files, sending.
 """
 
 import contextlib
+import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -16,7 +17,7 @@ from typing import Final, TypeVar
 import trio
 
 from agent.database import connect, database_errors, transaction
-from agent.items import Backlog, File, Item, NewItem, Outcome, Priority
+from agent.items import SPOOL, Backlog, File, Item, NewItem, Outcome, Priority
 
 T = TypeVar("T")
 EVERY: Final = tuple(Priority)  # neighbours only, such as all, or all but the most urgent
@@ -80,6 +81,11 @@ class Queue:
         """Return items that every destination has, oldest first."""
         query = f"SELECT {COLUMNS} FROM item WHERE open_deliveries = 0 ORDER BY id LIMIT ?"  # noqa: S608 - constants
         return await self._read(lambda: [_item(row) for row in self._db.execute(query, (limit,))])
+
+    async def spooled(self, limit: int) -> list[str]:
+        """Return the names of the oldest received images that are still to go, at most `limit`."""
+        query = "SELECT path FROM item WHERE source = ? AND open_deliveries > 0 ORDER BY path LIMIT ?"
+        return await self._read(lambda: [os.fsdecode(row[0]) for row in self._db.execute(query, (SPOOL, limit))])
 
     async def let_go(self, items: Sequence[Item], *, keep: bool) -> None:
         """Drop items; with `keep` remember their files, so that they do not go again while they stay as they are."""

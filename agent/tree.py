@@ -17,6 +17,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import trio
 
@@ -38,6 +39,7 @@ from transfer.leftovers import clear_leftovers
 from transfer.log import get_logger
 from transfer.stream import port_of
 
+SPOOLED_ASKED: Final = 100  # that tell whether the spool is the one that the queue speaks of
 log = get_logger()
 Task = Callable[[], Awaitable[None]]
 
@@ -86,7 +88,8 @@ async def serve_agent(
         await trio.to_thread.run_sync(clear_leftovers, state)
         queue = await stack.enter_async_context(open_queue(state / "queue.db"))
         spool_folder, reserve_bytes = Path(settings.spool.folder), settings.spool.reserve_bytes
-        await trio.to_thread.run_sync(require_same_or_empty, place, spool_folder)
+        queued = await queue.spooled(SPOOLED_ASKED)
+        await trio.to_thread.run_sync(require_same_or_empty, place, spool_folder, queued)
         spool = await stack.enter_async_context(open_spool(spool_folder, reserve_bytes=reserve_bytes))
         await trio.to_thread.run_sync(remember, place, spool_folder)
         await queue.hurry()

@@ -26,6 +26,8 @@ async def receive(folder: Path, name: str) -> None:
         incoming = await agent.spool.begin("test")
         await incoming.write(b"received")
         await incoming.finish()
+        while not await agent.queue.backlogs():
+            await trio.lowlevel.checkpoint()
         nursery.cancel_scope.cancel()
 
 
@@ -77,9 +79,33 @@ async def test_no_start_while_the_former_spool_is_away_unless_it_is_given_up(tmp
     await receive(tmp_path, "old")
     (tmp_path / "old").rename(tmp_path / "away")
     with pytest.RaisesGroup(
-        pytest.RaisesExc(SettingsError, match=f"images may wait .*remove {tmp_path}/state/spool_folder"),
+        pytest.RaisesExc(SettingsError, match=f"images may wait .*make {tmp_path}/state/spool_folder an empty file"),
         allow_unwrapped=True,
     ):
         await starts(tmp_path, "new")
-    (tmp_path / "state" / "spool_folder").unlink()
+    (tmp_path / "state" / "spool_folder").write_bytes(b"")
     await starts(tmp_path, "new")
+
+
+async def test_no_start_with_a_spool_that_has_none_of_the_images_that_the_queue_knows(tmp_path: Path) -> None:
+    """Where the former folder was not noted, as by an earlier version."""
+    await receive(tmp_path, "old")
+    note = tmp_path / "state" / "spool_folder"
+    note.unlink()
+    with pytest.RaisesGroup(
+        pytest.RaisesExc(SettingsError, match=f"{tmp_path}/new/ready has none .*make {note} an empty file"),
+        allow_unwrapped=True,
+    ):
+        await starts(tmp_path, "new")
+    assert not (tmp_path / "new").exists()
+    assert not note.exists()
+    assert await delivered(tmp_path, "old") == [b"received"]
+    note.unlink()
+    await starts(tmp_path, "new")  # nothing waits any more
+
+
+async def test_images_that_cannot_be_had_any_more_are_given_up_by_word(tmp_path: Path) -> None:
+    await receive(tmp_path, "old")
+    (tmp_path / "state" / "spool_folder").write_bytes(b"")
+    await starts(tmp_path, "new")
+    assert (tmp_path / "state" / "spool_folder").read_text() == f"{tmp_path}/new"
