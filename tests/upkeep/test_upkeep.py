@@ -59,10 +59,13 @@ def test_an_orphan_that_the_catalogue_heard_of_goes_aside_and_is_deleted_in_time
         assert len(nodes["node-1"].held) == 4
         assert all(held == ["node-1", "node-2"] for held in holders(gateway).values())
         (ended,) = audited(gateway, "transfer_abandoned")
-        (entry,) = audited(gateway, "copies_put_aside")
-        assert ended["n"] < entry["n"]
-        assert (entry["by"], entry["about"], entry["objects"], entry["reason"]) == ("gateway", "node-1", 3, "orphan")
-        assert [entry["objects"] for entry in audited(gateway, "copies_deleted")] in ([3], [2, 1])
+        entries = audited(gateway, "copies_put_aside")  # two, where a second began between two pages of the list
+        assert ended["n"] < min(entry["n"] for entry in entries)
+        assert {(entry["by"], entry["about"], entry["reason"]) for entry in entries} == {
+            ("gateway", "node-1", "orphan")
+        }
+        assert sum(entry["objects"] for entry in entries) == 3
+        assert sum(entry["objects"] for entry in audited(gateway, "copies_deleted")) == 3
 
 
 @pytest.mark.campaign  # `make upkeep`
