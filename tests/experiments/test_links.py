@@ -109,7 +109,7 @@ def test_what_a_killed_process_left_is_removed() -> None:
     namespaces.call(namespaces.program("ip"), "netns", "add", name)
     with subprocess.Popen([namespaces.program("ip"), "netns", "exec", name, "sleep", "300"]) as left:
         eventually(lambda: Path(f"/proc/{left.pid}/comm").read_text() == "sleep\n")  # `ip` has entered, and become it
-        assert namespaces.remove_stale() == [name]
+        assert name in namespaces.remove_stale()  # others may have left something, too
         assert left.wait(10) == -signal.SIGKILL
     assert not (namespaces.NAMED / name).exists()
 

@@ -18,13 +18,13 @@ ROOT = Path(__file__).parents[2]
 NO_CUTS = reason_against()
 needs_cuts = pytest.mark.skipif(bool(NO_CUTS), reason=NO_CUTS or "there are power cuts here")
 needs_strace = pytest.mark.skipif(which("strace") is None, reason="the sweep needs strace")
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 def campaign(*words: object, code: int = 0) -> dict[str, Any]:
     """Run a campaign; return its totals, printed too so that a failing test shows its seed and what was wrong."""
     command = [sys.executable, "-m", "tests.faults.real.campaign", *map(str, words)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=580, check=False)
     print(" ".join(command[1:]), done.stdout, done.stderr, sep="\n")
     assert done.returncode == code, done.stdout + done.stderr
     return json.loads(done.stdout)
