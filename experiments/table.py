@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from experiments import figures, paper, wanted
 from experiments.figures import Case, Spread
-from experiments.profiles import PAYLOAD_SHARE
+from experiments.profiles import PAYLOAD_SHARE, Profile
 from experiments.results import Results, Run
 
 HEADS = (
@@ -101,7 +101,12 @@ def _link(results: Results, name: str, runs: dict[Case, list[Run]]) -> str:
     here = {case: each for case, each in runs.items() if case.profile == name}
     lines = [f"## {name}: {profile.text()} (link made by {link['method']})"]
     if here:
-        lines += ["", markdown(HEADS, [_row(case, each) for case, each in here.items()]), "", _calibrated(here)]
+        lines += [
+            "",
+            markdown(HEADS, [_row(case, each) for case, each in here.items()]),
+            "",
+            _calibrated(profile, here),
+        ]
         lines += ["", *_told(here)]
     return "\n".join(lines)
 
@@ -132,8 +137,8 @@ def _told(runs: dict[Case, list[Run]]) -> Iterator[str]:
             yield f"* {case.label()}, median run: encodings {used or '?'}; {flows} flows; bound by {bound_by}"
 
 
-def _calibrated(runs: dict[Case, list[Run]]) -> str:
-    """Return what the probes before the rounds found, and what the link itself cost."""
+def _calibrated(profile: Profile, runs: dict[Case, list[Run]]) -> str:
+    """Return what the probes before the rounds found or could not find, and what the link itself cost."""
     every = [run for each in runs.values() for run in each]
     found = []
     for key, text, unit in (("round_trip_ms", "round trip", 1), ("up_bit_s", "up", 1e6), ("down_bit_s", "down", 1e6)):
@@ -142,6 +147,12 @@ def _calibrated(runs: dict[Case, list[Run]]) -> str:
             found.append(f"{text} {_range(values)} {'ms' if unit == 1 else 'Mb/s'}")
     lost = [run["calibration"][f"{way}_loss_ratio"] for run in every for way in ("up", "down")]
     text = f"Probed before each round: {', '.join(found)}, loss {_range([100 * ratio for ratio in lost])} %."
+    ways = (("up", profile.up_bit_s), ("down", profile.down_bit_s))
+    unprobed = [way for way, rate in ways if rate and not any(f"{way}_bit_s" in run["calibration"] for run in every)]
+    if unprobed:
+        text += (
+            f" The rate {' and '.join(unprobed)} was not probed: it is too high for datagrams, and loss slows a stream."
+        )
     share = max(run["link_processor_s"] / run["process_s"] for run in every)
     return text + f" The link's own process took at most {share:.0%} of a processor." * bool(share)
 

@@ -109,6 +109,13 @@ def test_the_table_says_what_failed_was_skipped_or_is_not_finished(results: dict
     assert "Not complete" not in table(results | {"complete": True})
 
 
+def test_the_table_says_which_rate_was_not_probed(results: dict[str, Any]) -> None:
+    assert "was not probed" not in table(results)
+    for each in results["runs"][:4]:
+        del each["calibration"]["up_bit_s"]
+    assert " The rate up was not probed: it is too high for datagrams, and loss slows a stream." in table(results)
+
+
 def test_a_table_of_nothing_can_be_made(results: dict[str, Any]) -> None:
     assert "Not complete" in table(results | {"runs": [], "links": {}})
 
