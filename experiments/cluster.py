@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-READY_S, STOP_S = 90.0, 30.0  # `up` itself gives up before
+READY_S, STOP_S = 210.0, 30.0  # `up` itself gives up before
 READY_NODE_S = 2.0  # more for each node: each is four processes that share the processors
 FASCICLE = (sys.executable, "-m", "fascicle")
 

@@ -30,9 +30,10 @@ from transfer.client import GatewayClient
 from transfer.errors import CrashedError, FascicleError, SettingsError
 from transfer.leftovers import clear_leftovers
 
-READY_S: Final = 60.0
+READY_S: Final = 180.0  # what has failed says so at once; what is left shares the processors with a busy machine
 READY_CHILD_S: Final = 2.0  # more for each, since they share the processors, with whatever else the machine does
 ASK_AGAIN_S: Final = 0.1
+SAY_AGAIN_S: Final = 20.0
 LOG_LINES: Final = 5
 LOG_TAIL_BYTES: Final = 4096
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -119,7 +120,11 @@ async def _announce(cluster: Cluster, children: list[Child], watch: _Watch) -> N
     try:
         with trio.fail_after(_ready_within_s(children)):
             async with GatewayClient(credentials.load(cluster.credentials), patience_s=0) as gateway:
-                while missing := await _missing(gateway, children):  # noqa: ASYNC110  (the event is in other processes)
+                said_s = trio.current_time()
+                while missing := await _missing(gateway, children):
+                    if trio.current_time() - said_s >= SAY_AGAIN_S:
+                        said_s = trio.current_time()
+                        _say(f"still waits for {', '.join(sorted(missing))}; logs are in {children[0].log.parent}")
                     await trio.sleep(ASK_AGAIN_S)
     except trio.TooSlowError as error:
         raise CrashedError(_not_ready(children, missing)) from error

@@ -53,6 +53,24 @@ async def wait_gone(pids: dict[str, int]) -> None:
         os.close(descriptor)
 
 
+def test_who_is_waited_for_is_said_while_it_lasts(tmp_path: Path) -> None:
+    words = ["up", "--data", str(tmp_path / "data"), "--nodes", "2", "--port", "0"]
+    program = f"import fascicle.cli, fascicle.up; fascicle.up.SAY_AGAIN_S = 1.0; fascicle.cli.main({words!r})"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", program], **pipes, text=True) as up:
+        try:
+            node = wait_children(up)["node-1"]
+            os.kill(node, signal.SIGSTOP)
+            while "still waits for node-1; logs" not in (line := up.stderr.readline()):
+                assert line, "up ended"
+            assert str(tmp_path / "data" / "logs") in line
+            os.kill(node, signal.SIGCONT)
+            assert json.loads(up.stdout.readline())["ready"]
+        finally:
+            up.terminate()
+            up.communicate(timeout=30)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_a_signal_stops_everything_cleanly(up: subprocess.Popen, tmp_path: Path, number: signal.Signals) -> None:
     pids = wait_children(up)
