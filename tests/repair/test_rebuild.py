@@ -109,6 +109,7 @@ def test_damage_is_named_and_only_the_last_copy_is_lost(fresh: Opener, series: P
     assert len(list(cluster.data.glob("nodes/*/quarantine/*"))) == 3
 
 
+@pytest.mark.timeout(300)  # two rebuilds wait for a quarter of a minute each, so that slow nodes are heard
 def test_a_folder_that_a_node_cannot_list_is_left_out_only_by_word_and_named(fresh: Opener, series: Path) -> None:
     """And when it can be read again nothing was lost, and what is in it is found."""
     with fresh(nodes=2) as cluster:
@@ -122,12 +123,12 @@ def test_a_folder_that_a_node_cannot_list_is_left_out_only_by_word_and_named(fre
     with nodes_alone(data):
         sick.rename(away)
         sick.symlink_to(sick.name)  # "too many levels of symbolic links", whoever reads
-        refused = rebuild(data, "--wait", "2")
+        refused = rebuild(data, "--wait", "15")
         assert (refused.code, refused.summary["error"]["code"]) == (1, "storage")
         assert f"objects/{folder} cannot be listed" in refused.errors
         assert "--without-unreadable" in refused.errors
         assert list((data / "gateway").glob("*catalogue*")) == []
-        done = rebuild(data, "--without-unreadable", "--wait", "2")
+        done = rebuild(data, "--without-unreadable", "--wait", "15")
         assert (done.code, done.summary["unlisted"]) == (1, [{"node": node, "folder": folder}])
         assert done.summary["objects"] == sum(path.parent != sick for path in paths)
         sick.unlink()
