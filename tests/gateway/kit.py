@@ -221,7 +221,6 @@ class Node:
 
     def _serve(self, raw: socket.socket) -> None:
         # a caller that goes away, or is dropped, ends its flow alone
-        # The client may hang up at any step, in the handshake too.
         with contextlib.suppress(OSError), self._context.wrap_socket(raw, server_side=True) as flow:
             self._open.add(flow)
             try:

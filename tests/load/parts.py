@@ -150,7 +150,6 @@ class Parts:
     def agent_listens(self) -> bool:
         """Tell whether the C-STORE port takes connections."""
         # that nobody listens yet is the answer
-        # Nobody listens there yet.
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.agent_port), timeout=5):
             return True
         return False
