@@ -1,11 +1,9 @@
 """The agent's way to a gateway: one batch of the queue becomes one transfer of `transfer.sender`.
 
-Credentials are read anew for each batch, so that renewed certificates need no restart; the log says once a day that one
-is to be renewed (`fascicle renew`). One that has ended keeps the agent from sending, not from taking in. Refuses to do:
-choosing what goes, retrying, remembering.
+Credentials are read anew for each batch, so that renewed certificates (`agent.renewal`) need no restart. One that has
+ended keeps the agent from sending, not from taking in. Refuses to do: choosing what goes, retrying, remembering.
 """
 
-import math
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
@@ -15,10 +13,10 @@ from pathlib import Path
 from typing import Final
 
 import trio
-from cryptography import x509
 
 from agent.delivery import Deliver, Sent
 from agent.items import Item, Priority
+from agent.renewal import certificate_of
 from agent.settings import AgentSettings, DestinationSettings
 from transfer import credentials
 from transfer.client import GatewayClient
@@ -26,12 +24,9 @@ from transfer.control import priority as urgency
 from transfer.control import timetable
 from transfer.control.gate import Gate
 from transfer.control.presence import default_folder, serve_presence
-from transfer.credentials import Credentials
-from transfer.enrolment import is_due
 from transfer.errors import StorageError
 from transfer.groups import first_error_only
 from transfer.inspection import SourceFile
-from transfer.log import get_logger
 from transfer.outcomes import SendOptions, SendResult
 from transfer.sender import send_files
 from transfer.tls import client_context
@@ -42,8 +37,6 @@ URGENCY: Final = {
     Priority.BULK: urgency.Priority.ROUTINE,
 }
 Given = tuple[SourceFile, int]  # what the sender was given, and the id of its item
-log = get_logger()
-TELL_S: Final = 86_400.0
 PATIENCE_S: Final = 30.0  # then the batch failed, and the destination is backed off and shown as failing
 
 
@@ -56,26 +49,17 @@ def deliveries(settings: AgentSettings) -> dict[str, Deliver]:
     spool = Path(settings.spool.folder) / "ready"
     for destination in settings.destination:
         loaded = credentials.load(Path(destination.credentials))
-        certificate = _certificate(loaded)
+        certificate = certificate_of(loaded)
         if certificate is None or certificate.not_valid_after_utc > datetime.now(UTC):  # else each batch says it
             client_context(loaded)
     memory = Path(settings.state) / "paths.json"
     return {destination.name: _Outbound(destination, spool, memory).deliver for destination in settings.destination}
 
 
-def _certificate(loaded: Credentials) -> x509.Certificate | None:
-    """Return the own certificate; None where it is none, which `client_context` tells."""
-    try:
-        return x509.load_pem_x509_certificate(loaded.certificate.encode())
-    except ValueError:
-        return None
-
-
 class _Outbound:
     """One destination."""
 
     def __init__(self, settings: DestinationSettings, spool: Path, memory: Path) -> None:
-        self._name, self._told_s = settings.name, -math.inf
         self._credentials, self._spool = Path(settings.credentials), spool
         self._gate = Gate()
         self._running = default_folder(os.environ)
@@ -93,7 +77,6 @@ class _Outbound:
         """Send a batch as one transfer; while a stat batch runs, others to this destination pause."""
         loaded = await trio.to_thread.run_sync(credentials.load, self._credentials)
         context = client_context(loaded)
-        self._tell_of_end(loaded)
         given: list[Given] = []
         async with (
             GatewayClient(loaded, patience_s=PATIENCE_S, context=context) as client,
@@ -106,14 +89,6 @@ class _Outbound:
                     result = await send_files(client, sources, options, context=context, gate=self._gate)
                     nursery.cancel_scope.cancel()
         return sent(result, given)
-
-    def _tell_of_end(self, loaded: Credentials) -> None:
-        certificate = _certificate(loaded)
-        if certificate is None or not is_due(certificate) or trio.current_time() - self._told_s < TELL_S:
-            return
-        self._told_s = trio.current_time()
-        ends = f"{certificate.not_valid_after_utc:%Y-%m-%d}"
-        log.warning("certificate_to_be_renewed", destination=self._name, file=str(self._credentials), ends=ends)
 
     async def _sources(self, files: AsyncIterator[Item], given: list[Given]) -> AsyncGenerator[SourceFile, None]:
         async for item in files:

@@ -4,6 +4,7 @@
     |- intake         spool -> queue
     |- releases       what every destination has is let go
     |- status         STATE/status.json
+    |- certificates   of the destinations' credentials: renewed in time
     |- watches        one task a folder
     |- destinations   one task a destination
     `- scp            C-STORE and C-ECHO
@@ -28,6 +29,7 @@ from agent.items import Item
 from agent.lock import open_lock
 from agent.queue import Queue, open_queue
 from agent.release import serve_releases
+from agent.renewal import keep_certificates
 from agent.report import Reporter, serve_reports, status_path
 from agent.scp import serve_scp
 from agent.settings import AgentSettings, WatchSettings, destinations_of, priority_of
@@ -62,10 +64,12 @@ class Agent:
         rules = {watch.folder: Rule(watch.folder, watch.after, watch.move_to) for watch in self.settings.watch}
         reporter = Reporter(self.queue, spool, self.destinations, self.watchers, self.scp_port)
         path = status_path(Path(self.settings.state))
+        keys = {Path(each.credentials) for each in self.settings.destination}
         async with trio.open_nursery() as nursery:
             nursery.start_soon(supervise, "intake", lambda: serve_intake(self.queue, spool, names, priority))
             nursery.start_soon(supervise, "releases", lambda: serve_releases(self.queue, spool, rules))
             nursery.start_soon(supervise, "status", lambda: serve_reports(reporter.report, path))
+            nursery.start_soon(supervise, "certificates", lambda: keep_certificates(keys))
             nursery.start_soon(_serve_level, {f"watch {each.folder}": each.serve for each in self.watchers})
             nursery.start_soon(_serve_level, {f"destination {each.name}": each.serve for each in self.destinations})
 

@@ -7,12 +7,14 @@ Each prints one line for people or, with `--json`, one object. Refuses to do: wh
 import argparse
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
 import trio
 
+from agent.renewal import renew
 from fascicle import enrolling, initial
 from transfer import credentials, pki, settings
 from transfer.errors import SettingsError
@@ -89,9 +91,7 @@ def _revoke(arguments: argparse.Namespace) -> tuple[Any, str]:
 
 
 def _renew(arguments: argparse.Namespace) -> tuple[Any, str]:
-    renewed = _ask(arguments.to, lambda client: client.renew_certificate())
-    before = credentials.load(arguments.to)
-    credentials.save(msgspec.structs.replace(before, certificate=renewed.certificate), arguments.to)
+    trio.run(partial(renew, arguments.to, patience_s=PATIENCE_S))
     return Done(), f"{arguments.to} is renewed"
 
 

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-import trio
-from structlog.testing import capture_logs
 
 from agent.delivery import Sent, outcome
 from agent.items import File, Item, NewItem, Outcome, Priority
@@ -98,14 +96,3 @@ def test_credentials_that_never_were_any_are_refused_at_the_start(tmp_path: Path
     credentials.save(msgspec.structs.replace(loaded, certificate="nonsense"), file)
     with pytest.raises(SettingsError, match="cannot be used"):
         deliveries(settings_of(file))
-
-
-@pytest.mark.parametrize(("minutes", "told"), [(60, 0), (20, 1)])
-async def test_a_certificate_that_ends_soon_is_told_once_a_day(tmp_path: Path, minutes: int, told: int) -> None:
-    deliver = deliveries(settings_of(credentials_file(tmp_path, datetime.timedelta(minutes=minutes))))["cloud"]
-    with capture_logs() as logs:
-        for _ in range(2):
-            with trio.move_on_after(0.1):
-                await deliver(nothing(), Priority.NORMAL)
-    lines = [line for line in logs if line["event"] == "certificate_to_be_renewed"]
-    assert [(line["log_level"], line["destination"]) for line in lines] == [("warning", "cloud")] * told

@@ -5,18 +5,25 @@ import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from structlog.testing import capture_logs
 
+import agent.renewal
+from agent.outbound import deliveries
+from agent.settings import AgentSettings, DestinationSettings, SpoolSettings
+from agent.tree import serve_agent
 from gateway import renewal
 from nodes.renewal import keep_certificate, renew
 from tests.gateway.kit import Gateway, Identities, settings
 from tests.shell.test_tls import shake
-from transfer import enrolment, pki, tls
+from transfer import credentials, enrolment, pki, tls
 from transfer.errors import FascicleError
-from transfer.membership import Revoke
+from transfer.joining import JoiningClient
+from transfer.membership import Renewed, Revoke
 
 
 @pytest.fixture
@@ -85,6 +92,74 @@ def old(authority: Path, folder: Path, name: str, role: pki.Role) -> Path:
     life = datetime.timedelta(minutes=20)
     pki.issue(pki.load_authority(authority), folder, name=name, role=role, hosts=pki.LOCAL_HOSTS, life=life)
     return folder
+
+
+def due_file(gateway: Gateway, folder: Path) -> Path:
+    """Make the credentials of a workstation whose certificate is to be renewed."""
+    identity = old(gateway.identities.folder / "ca", folder / "ct-1", "ct-1", "workstation")
+    credentials.save(
+        credentials.from_identity(f"https://127.0.0.1:{gateway.port}", identity), folder / "credentials.json"
+    )
+    return folder / "credentials.json"
+
+
+def certificate_of(file: Path) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(credentials.load(file).certificate.encode())
+
+
+async def test_a_running_agent_s(gateway: Gateway, tmp_path: Path) -> None:
+    """By the whole daemon: the file that every batch is sent with has the new certificate, and nothing else changed."""
+    file = due_file(gateway, tmp_path)
+    before = credentials.load(file)
+    config = AgentSettings(
+        state=str(tmp_path / "state"),
+        destination=[DestinationSettings(name=name, credentials=str(file)) for name in ("one", "two")],
+        spool=SpoolSettings(folder=str(tmp_path / "spool")),
+    )
+    with capture_logs() as logs, trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve_agent, config, deliveries(config))
+            while enrolment.is_due(certificate_of(file)):
+                await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
+    after = credentials.load(file)
+    assert msgspec.structs.replace(after, certificate=before.certificate) == before
+    tls.client_context(after)  # the certificate is of the key
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert [each["file"] for each in logs if each["event"].startswith("certificate")] == [str(file)]
+
+
+async def test_an_agent_that_may_not_renew_tells_of_it_and_keeps_what_it_has(gateway: Gateway, tmp_path: Path) -> None:
+    file = due_file(gateway, tmp_path)
+    before = file.read_bytes()
+    gateway.client("admin-1").post("/api/v1/revocations", json={"name": "ct-1"})
+    ends = f"{certificate_of(file).not_valid_after_utc:%Y-%m-%d}"
+    with capture_logs() as logs, trio.move_on_after(1):
+        await agent.renewal.keep_certificates([file, tmp_path / "lost.json"])
+    told = [(each["event"], Path(each["file"]).name, each["code"], each["ends"]) for each in logs]
+    assert told == [
+        ("certificate_not_renewed", "credentials.json", "unauthorised", ends),
+        ("certificate_not_renewed", "lost.json", "settings", ""),
+    ]
+    assert file.read_bytes() == before
+
+
+async def test_a_file_that_was_enrolled_anew_meanwhile_is_left_alone(
+    gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = due_file(gateway, tmp_path)
+    fresh = credentials.from_identity(f"https://127.0.0.1:{gateway.port}", gateway.identities["ws-1"])
+    asked = JoiningClient.renew_certificate
+
+    async def replaced_while_it_asks(client: JoiningClient) -> Renewed:
+        answer = await asked(client)
+        credentials.save(fresh, file)
+        return answer
+
+    monkeypatch.setattr(JoiningClient, "renew_certificate", replaced_while_it_asks)
+    with pytest.raises(FascicleError, match="was changed while"):
+        await agent.renewal.renew(file, patience_s=0)
+    assert credentials.load(file) == fresh
 
 
 async def test_a_gateway_without_the_authority_tells_that_its_certificate_ends(
