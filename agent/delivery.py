@@ -109,9 +109,18 @@ class Batch:
 class Destination:
     """One destination's task: its lanes, side by side."""
 
-    def __init__(self, name: str, queue: Queue, deliver: Deliver, locate: Callable[[Item], Path]) -> None:
+    def __init__(
+        self,
+        name: str,
+        queue: Queue,
+        deliver: Deliver,
+        locate: Callable[[Item], Path],
+        is_spool_there: Callable[[], bool],
+    ) -> None:
         self.name = name
-        self._lanes = [_Lane(name, queue, deliver, locate, priorities) for priorities in LANES]
+        self._lanes = [
+            _Lane(name, queue, deliver, locate, is_spool_there, priorities=priorities) for priorities in LANES
+        ]
 
     async def serve(self) -> None:
         """Deliver what is ready; wait when nothing is."""
@@ -140,10 +149,12 @@ class _Lane:
         queue: Queue,
         deliver: Deliver,
         locate: Callable[[Item], Path],
+        is_spool_there: Callable[[], bool],
+        *,
         priorities: Sequence[Priority],
     ) -> None:
         self.name, self._queue, self._deliver, self._locate = name, queue, deliver, locate
-        self._priorities = priorities
+        self._is_spool_there, self._priorities = is_spool_there, priorities
         self._failures = 0
         self._state, self._last_error = "idle", ""
         self._next_try_s: float | None = None
@@ -210,7 +221,7 @@ class _Lane:
         """Drop what can never be sent, because its file is gone; say so."""
         if not unusable:
             return
-        vanished = await trio.to_thread.run_sync(_vanished, unusable, self._locate)
+        vanished = await trio.to_thread.run_sync(_vanished, unusable, self._locate, self._is_spool_there)
         for item in vanished:
             log.warning("file_vanished", destination=self.name, path=str(self._locate(item)))
         await self._queue.let_go(vanished, keep=False)
@@ -227,12 +238,15 @@ class _Lane:
         )  # fmt: skip
 
 
-def _vanished(items: Sequence[Item], locate: Callable[[Item], Path]) -> list[Item]:
-    return [item for item in items if _is_gone(item, locate(item))]
+def _vanished(items: Sequence[Item], locate: Callable[[Item], Path], is_spool_there: Callable[[], bool]) -> list[Item]:
+    was_there = is_spool_there()
+    gone = [item for item in items if _is_gone(locate(item))]
+    is_there = was_there and is_spool_there()  # a disk that came or went meanwhile says nothing
+    return [item for item in gone if is_there or item.source != SPOOL]
 
 
-def _is_gone(item: Item, path: Path) -> bool:
-    """Tell whether a file is surely gone; an error says nothing, nor does a spool whose folder is away.
+def _is_gone(path: Path) -> bool:
+    """Tell whether a file is surely gone; an error says nothing, nor does a spool whose disk is away or another.
 
     A watched file that comes back is found again; what the spool holds is looked for at the start only, so that an
     image that was forgotten while its disk was away would wait for that.
@@ -240,7 +254,7 @@ def _is_gone(item: Item, path: Path) -> bool:
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
-        return item.source != SPOOL or path.parent.is_dir()
+        return True
     except OSError:
         return False
     return False

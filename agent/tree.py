@@ -34,7 +34,7 @@ from agent.report import Reporter, serve_reports, status_path
 from agent.scp import serve_scp
 from agent.settings import AgentSettings, WatchSettings, destinations_of, priority_of
 from agent.spool import Spool, open_spool
-from agent.spoolplace import remember, require_same_or_empty
+from agent.spoolplace import identity_of, remember, require_same_or_empty
 from agent.supervise import supervise, supervise_started
 from agent.watch import Watcher
 from transfer.leftovers import clear_leftovers
@@ -95,7 +95,7 @@ async def serve_agent(
         queued = await queue.spooled(SPOOLED_ASKED)
         await trio.to_thread.run_sync(require_same_or_empty, place, spool_folder, queued)
         spool = await stack.enter_async_context(open_spool(spool_folder, reserve_bytes=reserve_bytes))
-        await trio.to_thread.run_sync(remember, place, spool_folder)
+        identity = await trio.to_thread.run_sync(remember, place, spool_folder)
         await queue.hurry()
         if (tried_again := await queue.unpark()) > 0:
             log.info("unparked", objects=tried_again)
@@ -105,7 +105,10 @@ async def serve_agent(
             queue,
             spool,
             [_watcher(watch, settings, queue) for watch in settings.watch],
-            [Destination(name, queue, deliver, _locator(spool)) for name, deliver in deliveries.items()],
+            [
+                Destination(name, queue, deliver, _locator(spool), lambda: identity_of(spool_folder) == identity)
+                for name, deliver in deliveries.items()
+            ],
             await _start_scp(nursery, settings, spool),
         )
         task_status.started(agent)

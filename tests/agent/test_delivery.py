@@ -4,6 +4,7 @@ import errno
 import itertools
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,10 +16,11 @@ from hypothesis import strategies as st
 
 from agent.delivery import BATCH_FILES, Destination, Sent, _vanished, outcome, portion
 from agent.intake import new_item
-from agent.items import File, Item, NewItem, Outcome, Priority
+from agent.items import SPOOL, File, Item, NewItem, Outcome, Priority
 from agent.queue import Queue, open_queue
 from agent.retry import CAP_S
 from agent.spool import open_spool
+from agent.spoolplace import identity_of, remember
 from agent.supervise import supervise
 from transfer.errors import (
     CorruptError,
@@ -92,7 +94,7 @@ def delivered(destination: Destination) -> int:
 
 async def test_everything_is_delivered_in_one_batch(queue: Queue) -> None:
     gateway = Gateway()
-    destination = Destination(A, queue, gateway.deliver, here)
+    destination = Destination(A, queue, gateway.deliver, here, lambda: True)
     await queue.add([new("a"), new("b", priority=Priority.BULK), new("c")])
     await run_until(queue, [destination], lambda: delivered(destination) == 3)
     assert gateway.batches == [["a", "c", "b"]]
@@ -102,7 +104,7 @@ async def test_everything_is_delivered_in_one_batch(queue: Queue) -> None:
 
 async def test_stat_goes_in_a_transfer_of_its_own(queue: Queue) -> None:
     gateway = Gateway()
-    destination = Destination(A, queue, gateway.deliver, here)
+    destination = Destination(A, queue, gateway.deliver, here, lambda: True)
     await queue.add([new("normal"), new("stat-1", priority=Priority.STAT), new("stat-2", priority=Priority.STAT)])
     await run_until(queue, [destination], lambda: delivered(destination) == 3)
     assert sorted(gateway.batches) == [["normal"], ["stat-1", "stat-2"]]
@@ -124,7 +126,7 @@ async def test_stat_overtakes_a_running_batch(queue: Queue) -> None:
             stat_has_gone.set()
         return [Sent(each.item_id, "id") for each in found]
 
-    destination = Destination(A, queue, deliver, here)
+    destination = Destination(A, queue, deliver, here, lambda: True)
     await queue.add([new(str(number), priority=Priority.BULK) for number in range(5)])
     await run_until(queue, [destination], lambda: delivered(destination) == 6)
     assert batches == [(Priority.STAT, ["stat"]), (Priority.NORMAL, ["0", "1", "2", "3", "4"])]
@@ -143,7 +145,7 @@ async def test_a_lane_that_waits_does_not_wake_for_the_other(queue: Queue) -> No
 
 async def test_a_batch_is_bounded(queue: Queue) -> None:
     gateway = Gateway()
-    destination = Destination(A, queue, gateway.deliver, here)
+    destination = Destination(A, queue, gateway.deliver, here, lambda: True)
     await queue.add([new(str(number)) for number in range(BATCH_FILES + 5)])
     await run_until(queue, [destination], lambda: delivered(destination) == BATCH_FILES + 5)
     assert [len(batch) for batch in gateway.batches] == [BATCH_FILES, 5]
@@ -158,8 +160,11 @@ async def test_a_dead_destination_holds_up_no_other(queue: Queue) -> None:
         raise AssertionError
 
     live = Gateway()
-    dead, slow = Destination(B, queue, refuse, here), Destination("cloud-c", queue, hang, here)
-    well = Destination(A, queue, live.deliver, here)
+    dead, slow = (
+        Destination(B, queue, refuse, here, lambda: True),
+        Destination("cloud-c", queue, hang, here, lambda: True),
+    )
+    well = Destination(A, queue, live.deliver, here, lambda: True)
     await queue.add([new(str(number), A, B, "cloud-c") for number in range(50)])
     await run_until(queue, [dead, slow, well], lambda: delivered(well) == 50)
     assert await queue.complete(99) == []
@@ -179,7 +184,7 @@ async def test_a_dead_destination_gets_everything_when_it_is_back(
             raise UnreachableError("not yet")
         return await live.deliver(files, priority)
 
-    destination = Destination(A, queue, deliver, here)
+    destination = Destination(A, queue, deliver, here, lambda: True)
     await queue.add([new("a"), new("b")])
     async with trio.open_nursery() as nursery:
         nursery.start_soon(destination.serve)
@@ -192,7 +197,7 @@ async def test_a_dead_destination_gets_everything_when_it_is_back(
 
 async def test_files_that_cannot_be_used_are_parked_and_block_nothing(queue: Queue) -> None:
     gateway = Gateway(lambda each: NotDicomError("not DICOM") if each.name == "bad" else None)
-    destination = Destination(A, queue, gateway.deliver, here)
+    destination = Destination(A, queue, gateway.deliver, here, lambda: True)
     await queue.add([new("bad"), new("good")])
     await run_until(queue, [destination], lambda: delivered(destination) == 1)
     assert await queue.parked(9) == [(A, "/in", b"bad", "not_dicom")]
@@ -202,7 +207,7 @@ async def test_files_that_cannot_be_used_are_parked_and_block_nothing(queue: Que
 
 async def test_a_vanished_file_is_dropped(queue: Queue) -> None:
     gateway = Gateway(lambda each: TruncatedError("gone"))
-    destination = Destination(A, queue, gateway.deliver, nowhere)
+    destination = Destination(A, queue, gateway.deliver, nowhere, lambda: True)
     await queue.add([new("gone")])
     async with trio.open_nursery() as nursery:
         nursery.start_soon(destination.serve)
@@ -219,23 +224,39 @@ async def test_what_the_spool_holds_is_not_forgotten_while_its_disk_is_away(queu
         image = new_item(await incoming.finish(), [A], Priority.NORMAL)
         await queue.add([image])
         gateway = Gateway(lambda found: UnusableFileError("cannot be read") if (tmp_path / "away").exists() else None)
-        destination = Destination(A, queue, gateway.deliver, lambda found: found.location(spool.ready))
-        spool.ready.rename(tmp_path / "away")
+        identity = remember(tmp_path / "spool_folder", spool.folder)
+        destination = Destination(
+            A,
+            queue,
+            gateway.deliver,
+            lambda found: found.location(spool.ready),
+            lambda: identity_of(spool.folder) == identity,
+        )
+        spool.folder.rename(tmp_path / "away")
+        spool.ready.mkdir(parents=True)  # as a mount point may have had for long
         await destination._lanes[1]._attempt()
         assert [(each.objects, each.parked) for each in await queue.backlogs()] == [(1, 0)]
-        (tmp_path / "away").rename(spool.ready)
+        spool.ready.rmdir()
+        (tmp_path / "away").rename(spool.folder)
         await queue.hurry()
         await run_until(queue, [destination], lambda: delivered(destination) == 1)
+
+
+@pytest.mark.parametrize(("answers", "gone"), [([True, True], 1), ([False, True], 0), ([True, False], 0)])
+def test_a_disk_that_comes_or_goes_meanwhile_says_nothing(tmp_path: Path, answers: list[bool], gone: int) -> None:
+    found = replace(item(1), source=SPOOL)
+    told = iter(answers)
+    assert len(_vanished([found], lambda _: tmp_path / "gone", lambda: next(told))) == gone
 
 
 def test_an_error_does_not_say_that_a_file_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = item(1)
     (tmp_path / "a").write_bytes(b"a")
-    assert _vanished([found], lambda _: tmp_path / "gone") == [found]
-    assert _vanished([found], lambda _: tmp_path / "a" / "below") == [found]
+    assert _vanished([found], lambda _: tmp_path / "gone", lambda: False) == [found]
+    assert _vanished([found], lambda _: tmp_path / "a" / "below", lambda: False) == [found]
     for number in (errno.EACCES, errno.EIO, errno.ESTALE):
         monkeypatch.setattr("os.lstat", partial(_fail, number))
-        assert _vanished([found], lambda _: tmp_path / "a") == []
+        assert _vanished([found], lambda _: tmp_path / "a", lambda: True) == []
 
 
 def _fail(number: int, path: Path) -> None:
@@ -244,7 +265,7 @@ def _fail(number: int, path: Path) -> None:
 
 async def test_an_item_that_fails_alone_waits_and_the_rest_is_done(queue: Queue) -> None:
     gateway = Gateway(lambda each: CorruptError("differs") if each.name == "b" else None)
-    destination = Destination(A, queue, gateway.deliver, here)
+    destination = Destination(A, queue, gateway.deliver, here, lambda: True)
     await queue.add([new("a"), new("b")])
     await run_until(queue, [destination], lambda: delivered(destination) == 1)
     assert [each.name for each in await queue.complete(9)] == ["a"]
@@ -256,7 +277,7 @@ async def test_an_unanswered_item_is_not_done(queue: Queue) -> None:
         found = [each async for each in files]
         return [Sent(found[0].item_id, "id")]
 
-    destination = Destination(A, queue, deliver, here)
+    destination = Destination(A, queue, deliver, here, lambda: True)
     await queue.add([new("a"), new("b")])
     await run_until(queue, [destination], lambda: delivered(destination) == 1)
     assert [each.name for each in await queue.complete(9)] == ["a"]

@@ -56,7 +56,7 @@ async def test_the_report_says_what_is_still_to_go(tmp_path: Path) -> None:
         (tmp_path / "in" / "link").symlink_to("nowhere")
         watcher = Watcher(str(tmp_path / "in"), queue, destinations=["cloud"])
         await watcher.look()
-        destination = Destination("cloud", queue, never, lambda item: item.location(spool.ready))
+        destination = Destination("cloud", queue, never, lambda item: item.location(spool.ready), lambda: True)
         report = Reporter(queue, spool, [destination], [watcher]).report
         path = status_path(tmp_path)
         async with trio.open_nursery() as nursery:

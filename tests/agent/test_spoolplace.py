@@ -1,13 +1,16 @@
 """`spool.folder` changes while images wait: nothing that was acknowledged is forgotten."""
 
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 import trio
 
+from agent.delivery import Sent
+from agent.items import Item, Priority
 from agent.tree import Agent, serve_agent
 from tests.agent.test_tree import Store, refuse, settings_of, wait_until
-from transfer.errors import SettingsError
+from transfer.errors import SettingsError, UnusableFileError
 
 FOLDER = """
 [[destination]]
@@ -108,4 +111,47 @@ async def test_images_that_cannot_be_had_any_more_are_given_up_by_word(tmp_path:
     await receive(tmp_path, "old")
     (tmp_path / "state" / "spool_folder").write_bytes(b"")
     await starts(tmp_path, "new")
-    assert (tmp_path / "state" / "spool_folder").read_text() == f"{tmp_path}/new"
+    noted, _, identity = (tmp_path / "state" / "spool_folder").read_text().partition("\0")
+    assert (noted, identity) == (f"{tmp_path}/new", (tmp_path / "new" / "id").read_text())
+
+
+async def test_no_start_on_the_mount_point_of_a_disk_that_is_not_there(tmp_path: Path) -> None:
+    """Also while nothing waits: what is received below a mount point is hidden once the disk is there."""
+    await receive(tmp_path, "spool")
+    for content in ([b"received"], []):
+        (tmp_path / "spool").rename(tmp_path / "away")
+        (tmp_path / "spool" / "ready").mkdir(parents=True)
+        with pytest.RaisesGroup(
+            pytest.RaisesExc(SettingsError, match="is not the spool that it was .*see that its disk is mounted"),
+            allow_unwrapped=True,
+        ):
+            await starts(tmp_path, "spool")
+        assert list((tmp_path / "spool" / "ready").iterdir()) == []
+        (tmp_path / "spool" / "ready").rmdir()
+        (tmp_path / "spool").rmdir()
+        (tmp_path / "away").rename(tmp_path / "spool")
+        assert not content or await delivered(tmp_path, "spool") == content
+
+
+async def test_a_disk_that_goes_away_while_the_agent_runs_makes_it_forget_nothing(tmp_path: Path) -> None:
+    await receive(tmp_path, "spool")
+    spool = tmp_path / "spool"
+
+    async def lose(files: AsyncIterator[Item], priority: Priority) -> Sequence[Sent]:
+        spool.rename(tmp_path / "away")
+        (spool / "ready").mkdir(parents=True)
+        return [Sent(each.item_id, error=UnusableFileError("not there")) async for each in files]
+
+    async with trio.open_nursery() as nursery:
+        agent: Agent = await nursery.start(serve_agent, settings_of(tmp_path, FOLDER.format("spool")), {"live": lose})
+        (destination,) = agent.destinations
+        await wait_until(lambda: (tmp_path / "away").exists() and destination.statistics().state == "idle")
+        with trio.fail_after(20):
+            while not await agent.queue.next_try_s("live"):  # recorded
+                await trio.sleep(0.01)
+        assert [each.objects for each in await agent.queue.backlogs()] == [1]
+        nursery.cancel_scope.cancel()
+    (spool / "ready").rmdir()
+    spool.rmdir()
+    (tmp_path / "away").rename(spool)
+    assert await delivered(tmp_path, "spool") == [b"received"]

@@ -113,7 +113,7 @@ async def live(world: World, rest: list[Step], path: Path) -> bool:
     )  # a new process knows of no failures of the destination
     async with open_queue(path) as queue, trio.open_nursery() as nursery:
         await queue.hurry()
-        nursery.start_soon(Destination(A, queue, world.deliver, lambda _: Path(__file__)).serve)
+        nursery.start_soon(Destination(A, queue, world.deliver, lambda _: Path(__file__), lambda: True).serve)
         while rest:
             what, value = rest.pop(0)
             if what == "restart":
