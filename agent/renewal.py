@@ -14,7 +14,7 @@ from cryptography import x509
 
 from transfer import credentials
 from transfer.credentials import Credentials
-from transfer.enrolment import is_due
+from transfer.enrolment import check_begun, is_due
 from transfer.errors import FascicleError, SettingsError
 from transfer.joining import JoiningClient
 from transfer.log import get_logger
@@ -61,6 +61,7 @@ async def renew(path: Path, *, patience_s: float) -> None:
     before = await trio.to_thread.run_sync(credentials.load, path)
     async with JoiningClient(before, patience_s=patience_s) as client:
         renewed = await client.renew_certificate()
+    check_begun(renewed.certificate)
     if await trio.to_thread.run_sync(credentials.load, path) != before:  # enrolled anew: it may be of another key
         raise SettingsError(f"{path} was changed while its certificate was renewed, and is left as it is now")
     fresh = msgspec.structs.replace(before, certificate=renewed.certificate)

@@ -42,6 +42,7 @@ async def renew(gateway: str, identity: Path, contexts: Sequence[ssl.SSLContext]
         raise SettingsError("the node's certificate is to be renewed, and `gateway` does not say where")
     async with JoiningClient(credentials.from_identity(gateway, identity), patience_s=0) as client:
         renewed = await client.renew_certificate()
+    enrolment.check_begun(renewed.certificate)
     path = identity / "certificate.pem"
     await trio.to_thread.run_sync(write_file_durably, path, renewed.certificate.encode(), pki.PUBLIC)
     for context in contexts:

@@ -88,6 +88,25 @@ def renew(authority: Authority, certificate: x509.Certificate, *, name: str, rol
 
 
 def is_due(certificate: x509.Certificate, now: datetime.datetime | None = None) -> bool:
-    """Tell whether a certificate is to be renewed: a third of its life is left."""
+    """Tell whether a certificate is to be renewed: a third of its life is left, or a wrong clock began it too late."""
     begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    return (now or datetime.datetime.now(datetime.UTC)) > ends - (ends - begins) / 3
+    moment = now or datetime.datetime.now(datetime.UTC)
+    return moment < begins or moment > ends - (ends - begins) / 3
+
+
+def check_begun(pem: str) -> None:
+    """Check that a new certificate (PEM) may take the place of one that is still good.
+
+    Raises:
+        SettingsError: it is none, or by this machine's clock is not good yet, so that one of the two is wrong.
+    """
+    try:
+        certificate = x509.load_pem_x509_certificate(pem.encode())
+    except ValueError as error:
+        raise SettingsError("what the gateway answered is not a certificate") from error
+    now = datetime.datetime.now(datetime.UTC)
+    if now < certificate.not_valid_before_utc:
+        raise SettingsError(
+            f"the new certificate is good from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC on, and here it "
+            f"is {now:%Y-%m-%d %H:%M}: set the gateway's clock, or this machine's; the old certificate stays"
+        )

@@ -151,7 +151,8 @@ def is_current(folder: Path, *, hosts: Iterable[str] = (), now: datetime.datetim
     if keyfiles.load_certificate_key(folder / "key.pem").public_key() != certificate.public_key():
         return False  # killed in between: the key is written first
     moment = now or datetime.datetime.now(datetime.UTC)
-    return certificate.not_valid_after_utc - RENEW_BEFORE > moment and set(hosts) <= hosts_of(certificate)
+    begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return begins <= moment < ends - RENEW_BEFORE and set(hosts) <= hosts_of(certificate)
 
 
 def load_certificate(path: Path) -> x509.Certificate:

@@ -144,6 +144,22 @@ async def test_an_agent_that_may_not_renew_tells_of_it_and_keeps_what_it_has(gat
     assert file.read_bytes() == before
 
 
+@pytest.mark.parametrize("party", ["node", "agent"])
+async def test_a_certificate_of_a_gateway_whose_clock_is_ahead_is_not_taken(
+    gateway: Gateway, node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, party: str
+) -> None:
+    """Else it would be refused until that moment, with nobody to mend it: who has no good one cannot ask."""
+    file = due_file(gateway, tmp_path)
+    before = (file.read_bytes(), kept(node))
+    monkeypatch.setattr(pki, "CLOCK_SKEW", -datetime.timedelta(days=365))  # what new ones begin before now
+    with pytest.raises(FascicleError, match="set the gateway's clock"):
+        if party == "node":
+            await renew(f"https://127.0.0.1:{gateway.port}", node, [])
+        else:
+            await agent.renewal.renew(file, patience_s=0)
+    assert (file.read_bytes(), kept(node)) == before
+
+
 async def test_a_file_that_was_enrolled_anew_meanwhile_is_left_alone(
     gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,7 +198,7 @@ async def test_a_node_that_knows_no_gateway_tells_that_its_certificate_ends(
     assert [(log["event"], log["code"]) for log in logs] == [("certificate_not_renewed", "settings")]
 
 
-@pytest.mark.parametrize(("days", "due"), [(0, False), (500, False), (560, True), (824, True)])
+@pytest.mark.parametrize(("days", "due"), [(-1, True), (0, False), (500, False), (560, True), (824, True)])
 def test_it_is_due_when_a_third_of_its_life_is_left(identities: Identities, days: int, due: bool) -> None:
     certificate = pki.load_certificate(identities["ws-1"] / "certificate.pem")
     assert enrolment.is_due(certificate, certificate.not_valid_before_utc + datetime.timedelta(days=days)) is due

@@ -98,6 +98,8 @@ def test_a_certificate_is_current_until_its_hosts_or_its_time_run_out(authority:
     assert not pki.is_current(tmp_path / "n", hosts=["b.example"])
     later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=800)
     assert not pki.is_current(tmp_path / "n", now=later)
+    earlier = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
+    assert not pki.is_current(tmp_path / "n", now=earlier)  # made while the clock was ahead
 
 
 @pytest.mark.parametrize(("name", "host"), [("x" * 65, "a"), ("", "a"), ("x", "ä.example")])
