@@ -1,6 +1,6 @@
 """What becomes of a watched file when every destination has committed it: it stays, moves, or is deleted.
 
-A file that is not the one that was sent (length, time of change, and before it moves or goes also its bytes' hash)
+A file that is not the one that was sent (length, times of change, and before it moves or goes also its bytes' hash)
 is not touched: the watcher finds it again and it is sent again. Everything here blocks. Refuses to do: overwriting
 a file in the target folder; touching a file that some destination does not have.
 """
@@ -16,7 +16,7 @@ from typing import Final, Literal
 
 from blake3 import blake3
 
-from agent.items import Item
+from agent.items import Item, stamp_of
 from transfer import disk
 from transfer.durable import make_folder_durably
 from transfer.errors import FascicleError, StorageError
@@ -86,7 +86,7 @@ def _is_as_sent(path: str, item: Item, *, by_hash: bool) -> bool:
     if by_hash and _object_id(path) != item.object_id:
         return False
     found = os.lstat(path)  # after the hash: a change meanwhile shows
-    return (found.st_size, found.st_mtime_ns) == (item.file.size_bytes, item.file.mtime_ns)
+    return (found.st_size, stamp_of(found)) == (item.file.size_bytes, item.file.stamp)
 
 
 def _object_id(path: str) -> str:

@@ -20,11 +20,20 @@ class Priority(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file as it was seen: its path (bytes; of a spooled object its name), length and time of change."""
+    """A file as it was seen: its path (bytes; of a spooled object its name), length, and `stamp_of` it."""
 
     path: bytes
     size_bytes: int
-    mtime_ns: int
+    stamp: int
+
+
+def stamp_of(found: os.stat_result) -> int:
+    """Return what is other once a file was written to or another stands there, from 0 to 2^63 - 1.
+
+    Copies keep the time of their original, so that images of one protocol may have one length and one time; the time
+    of change of the inode (st_ctime) is nobody's to set. Neither alone: some file systems have only one of them.
+    """
+    return (found.st_mtime_ns + found.st_ctime_ns) % (1 << 63)  # times after 2262 do not fit the queue's column
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,7 +155,7 @@ class Queue:
         row = self._db.execute(
             "SELECT id, size_bytes, mtime_ns FROM item WHERE source = ? AND path = ?", (new.source, new.file.path)
         ).fetchone()
-        if row and row[1:] == (new.file.size_bytes, new.file.mtime_ns):
+        if row and row[1:] == (new.file.size_bytes, new.file.stamp):
             return False
         if row:
             self._db.execute("DELETE FROM item WHERE id = ?", row[:1])
@@ -164,7 +164,7 @@ class Queue:
         added = self._db.execute(
             "INSERT INTO item (source, path, name, size_bytes, mtime_ns, priority, added_at_s, open_deliveries)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (new.source, new.file.path, new.name, new.file.size_bytes, new.file.mtime_ns, int(new.priority),
+            (new.source, new.file.path, new.name, new.file.size_bytes, new.file.stamp, int(new.priority),
              time.time(), len(destinations)),
         )  # fmt: skip
         self._db.executemany(
@@ -213,7 +213,7 @@ class Queue:
         if keep:
             self._db.executemany(
                 "INSERT OR REPLACE INTO kept VALUES (?, ?, ?, ?, ?)",
-                [(i.source, i.file.path, i.file.size_bytes, i.file.mtime_ns, i.object_id) for i in items],
+                [(i.source, i.file.path, i.file.size_bytes, i.file.stamp, i.object_id) for i in items],
             )
 
     def _unknown(self, source: str, files: Sequence[File]) -> list[File]:
@@ -224,7 +224,7 @@ class Queue:
         return [
             file
             for file in files
-            if not self._db.execute(query, (source, file.path, file.size_bytes, file.mtime_ns)).fetchone()
+            if not self._db.execute(query, (source, file.path, file.size_bytes, file.stamp)).fetchone()
         ]
 
 

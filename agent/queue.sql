@@ -6,7 +6,7 @@ CREATE TABLE item (
     path BLOB NOT NULL,                         -- of a spooled object its name, of a watched file its full path
     name TEXT NOT NULL,                         -- what the gateway is told
     size_bytes INTEGER NOT NULL,
-    mtime_ns INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,                  -- of a watched file agent.items.stamp_of it, of a spooled object 0
     priority INTEGER NOT NULL,                  -- 0 stat, 1 normal, 2 bulk
     added_at_s REAL NOT NULL,
     object_id TEXT NOT NULL DEFAULT '',         -- as the first destination got it

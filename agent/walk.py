@@ -10,7 +10,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from agent.items import File
+from agent.items import File, stamp_of
 
 Trouble = Callable[[bytes, str], None]
 
@@ -61,7 +61,7 @@ def walk(folder: bytes, ignore: Sequence[str], trouble: Trouble) -> Iterator[Fil
             if stat.S_ISDIR(found.st_mode):
                 waiting.append(entry.path)
             elif stat.S_ISREG(found.st_mode):
-                yield File(entry.path, found.st_size, found.st_mtime_ns)
+                yield File(entry.path, found.st_size, stamp_of(found))
             else:
                 trouble(entry.path, "a link is not followed" if stat.S_ISLNK(found.st_mode) else "not a regular file")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.after import Rule, clear
-from agent.items import SPOOL, File, Item, NewItem, Outcome, Priority
+from agent.items import SPOOL, File, Item, NewItem, Outcome, Priority, stamp_of
 from agent.queue import Queue, open_queue
 from agent.release import release
 from agent.spool import open_spool
@@ -32,7 +32,7 @@ def sent(path: Path, content: bytes) -> Item:
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
     found = path.stat()
-    file = File(os.fsencode(path), found.st_size, found.st_mtime_ns)
+    file = File(os.fsencode(path), found.st_size, stamp_of(found))
     return Item(1, str(path.parent), file, path.name, Priority.NORMAL, 0.0, object_id(content))
 
 

@@ -18,6 +18,7 @@ from agent.queue import Queue, open_queue
 from agent.walk import Pending, readable, settle, walk
 from agent.watch import Watcher
 from transfer import names
+from transfer.objects import object_id
 
 
 @pytest.fixture
@@ -216,6 +217,34 @@ async def test_a_changed_file_is_taken_again(
             await trio.sleep(2.0)
         sizes.append([item.file.size_bytes for item in await queue.ready("cloud", 0, 9)])
     assert sizes == [[1], [2]]
+
+
+@pytest.mark.parametrize("way", ["another file", "rewritten"])
+async def test_another_image_of_the_same_name_length_and_time_is_taken(folder: Path, queue: Queue, way: str) -> None:
+    """As `cp -p` or `unzip` bring the next patient's, in which only the time of change of the inode is another."""
+    watcher = Watcher(str(folder), queue, destinations=["cloud"], settle_s=0.0)
+    for content in (b"patient A", b"patient B"):
+        written = folder / "IM0001" if way == "rewritten" else folder / ".new"
+        written.write_bytes(content)
+        os.utime(written, ns=(5, 5))
+        written.rename(folder / "IM0001")
+        assert await watcher.look() == 1
+        (item,) = await queue.ready("cloud", 0, 9)
+        await queue.record("cloud", [Outcome(item.item_id, "done", object_id=object_id(content))])
+        await queue.let_go(await queue.complete(9), keep=True)
+        assert await watcher.look() == 0
+
+
+async def test_a_file_of_a_time_far_away_keeps_out_nothing(folder: Path, queue: Queue) -> None:
+    """2^63 nanoseconds are over in 2262, which file systems of today go beyond."""
+    watcher = Watcher(str(folder), queue, destinations=["cloud"], settle_s=0.0)
+    for name, time_s in (("far", 14_000_000_000), ("before", -2_000_000_000), ("now", 1_700_000_000)):
+        (folder / name).write_bytes(b"x")
+        os.utime(folder / name, (time_s, time_s))
+    if (folder / "far").stat().st_mtime_ns < 1 << 63:
+        pytest.skip("the file system of the tests' folder ends before 2262")
+    assert await watcher.look() == 3
+    assert await taken(queue) == ["before", "far", "now"]
 
 
 async def test_serve_takes_a_file(folder: Path, queue: Queue) -> None:
