@@ -10,12 +10,14 @@ second copy in memory.
 
 from typing import Final, Protocol
 
+import trio
 from typing_extensions import Buffer
 
 from transfer.dicom import DataSetCheck, part10_header
 from transfer.dimse.commands import Request, Status
 from transfer.errors import FascicleError, MismatchError, NotDicomError
 
+INFLATING: Final = trio.CapacityLimiter(1)  # threads; each takes a share of the interpreter from all else
 META_GROUP: Final = b"\x02\0"  # as `read_file_meta` reads it, whatever the data set's transfer syntax
 
 
@@ -72,7 +74,10 @@ class Reception:
         try:
             if self._first_bytes == META_GROUP:
                 raise NotDicomError("a data set that begins with file meta information")
-            self._check.feed(fragment)
+            if self._check.inflates:  # elsewhere: one PDU may hold seconds of work, and all the agent would stand still
+                await trio.to_thread.run_sync(self._check.feed, fragment, limiter=INFLATING)
+            else:
+                self._check.feed(fragment)
             await self._file.write(fragment)
         except FascicleError as error:
             await self._fail(error)

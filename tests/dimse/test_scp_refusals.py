@@ -2,6 +2,7 @@
 
 import contextlib
 import struct
+import zlib
 
 import pytest
 import trio
@@ -36,6 +37,7 @@ from tests.dimse.peer import (
     store_request,
 )
 from transfer.dicom import check_complete
+from transfer.dicom.syntaxes import DEFLATED_LITTLE
 from transfer.dimse import pdu
 from transfer.errors import SettingsError, StorageError
 from transfer.settings import parse
@@ -360,3 +362,31 @@ async def test_port_in_use_is_a_settings_error(tmp_path):
     async with open_scp(tmp_path) as (port, spool):
         with pytest.raises(SettingsError, match="cannot listen"):
             await serve_scp(ScpSettings(listen=f"127.0.0.1:{port}"), spool)
+
+
+async def test_a_pdu_that_inflates_for_seconds_holds_up_nobody_else(tmp_path):
+    """20 MB of empty items from a few KB: below every limit of ratio and depth, and long to walk."""
+    item = struct.pack("<HHLHHL", 0xFFFE, 0xE000, 0xFFFFFFFF, 0xFFFE, 0xE00D, 0)
+    squeeze = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    body = squeeze.compress(struct.pack("<HH2sHL", 9, 0x1001, b"SQ", 0, 0xFFFFFFFF) + item * (20_000_000 // len(item)))
+    body += squeeze.flush()
+    pauses, deflated = [], [(CT, [DEFLATED_LITTLE])]
+
+    async def tick():
+        while True:
+            began_s = trio.current_time()
+            await trio.sleep(0.001)
+            pauses.append(trio.current_time() - began_s)
+
+    async with open_scp(tmp_path / "spool") as (port, spool), associated(port, contexts=deflated) as stream:
+        await stream.send_all(data_pdu(pdv(store_request(), is_command=True)))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tick)
+            began_s = trio.current_time()
+            await stream.send_all(data_pdu(pdv(body, is_last=True)))
+            assert status_of(await receive_pdu(stream)) == 0xC000
+            took_s = trio.current_time() - began_s
+            nursery.cancel_scope.cancel()
+        assert left_over(spool) == []
+    assert took_s > 2 * max(pauses), (took_s, max(pauses))
+    assert len(body) < 1 << 18

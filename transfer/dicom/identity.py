@@ -116,8 +116,9 @@ class DataSetCheck:
     def __init__(self, transfer_syntax_uid: str) -> None:
         self._syntax = transfer_syntax_uid
         self._walk = Walk(_layout(transfer_syntax_uid), _WANTED)
-        deflated = transfer_syntax_uid in syntaxes.DEFLATED
-        self._feeder: Walk | InflatedWalk = InflatedWalk(self._walk) if deflated else self._walk
+        self.inflates = transfer_syntax_uid in syntaxes.DEFLATED
+        """Whether a few bytes may be seconds of work; otherwise `feed` takes time by what it is given."""
+        self._feeder: Walk | InflatedWalk = InflatedWalk(self._walk) if self.inflates else self._walk
 
     @property
     def passed(self) -> bool:
