@@ -29,6 +29,7 @@ from transfer.decoders.pool import open_decoders
 from transfer.encoders import default_workers
 from transfer.encodings import OpenDecoder
 from transfer.errors import FascicleError, FullError, NotStoredError, ProtocolError, SettingsError, StorageError
+from transfer.printable import printable
 from transfer.reader import fetch
 from transfer.tls import client_context
 
@@ -251,4 +252,4 @@ def _print_summary(summary: dict[str, Any]) -> None:
         f"({size_text(rate)}/s), {summary['failed']} failed"
     )
     for failure in summary["failures"]:
-        print(f"failed: {failure['object']}: {failure['reason']}", file=sys.stderr)
+        print(f"failed: {failure['object']}: {printable(failure['reason'])}", file=sys.stderr)

@@ -31,6 +31,7 @@ from transfer.control.priority import Priority
 from transfer.errors import FascicleError, SettingsError, UnusableFileError
 from transfer.inspection import SourceFile
 from transfer.outcomes import SendOptions, SendResult
+from transfer.printable import printable
 from transfer.sender import send_files
 from transfer.tls import client_context
 
@@ -130,7 +131,7 @@ class _Send:
                 number = len(self._attempts)
                 if not is_over(error) or number > AGAIN_MAX:
                     raise
-                reason = " ".join(error.message.split())
+                reason = printable(" ".join(error.message.split()))
                 print(f"fascicle: sending again ({number} of {AGAIN_MAX}): {reason}", file=sys.stderr)
             self._attempts.append(Attempt())
             await trio.sleep(back_off_s(number, random.random()))  # noqa: S311 - no secret
@@ -221,9 +222,9 @@ def _print_summary(summary: dict[str, Any]) -> None:
         f"{summary['failed']} failed; bound by {summary['bound_by'] or 'nothing'}"
     )
     for name in summary["ignored_files"]:
-        print(f"ignored, not a DICOM image: {name}")
+        print(f"ignored, not a DICOM image: {printable(name)}")
     for failure in summary["failures"]:
-        print(f"failed: {failure['reason']}", file=sys.stderr)
+        print(f"failed: {printable(failure['reason'])}", file=sys.stderr)
     for conflict in summary["receipt"].conflicts if summary["receipt"] else []:
         kept = ", ".join(conflict.object_ids)
-        print(f"warning: {conflict.sop_instance_uid} has different bytes, all kept: {kept}", file=sys.stderr)
+        print(f"warning: {printable(conflict.sop_instance_uid)} has different bytes, all kept: {kept}", file=sys.stderr)

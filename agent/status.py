@@ -21,6 +21,7 @@ from transfer import credentials as credentials_file
 from transfer.api import DrainStatus, NodeStatus, RepairStatus, Status, TransferStatus
 from transfer.client import GatewayClient
 from transfer.errors import UnreachableError
+from transfer.printable import printable
 
 PATIENCE_S: Final = 10.0
 WATCH_EVERY_S: Final = 1.0
@@ -61,7 +62,7 @@ async def _watch_on_terminal(gateway: GatewayClient) -> None:
             try:
                 live.update(_tables(await gateway.status()), refresh=True)
             except UnreachableError as error:
-                live.update(Text(f"{error.message}; asking again", style="red"), refresh=True)
+                live.update(Text(f"{printable(error.message)}; asking again", style="red"), refresh=True)
             await trio.sleep(WATCH_EVERY_S)
 
 
@@ -156,9 +157,9 @@ def drain_text(drain: DrainStatus) -> str:
 def _node_row(node: NodeStatus) -> tuple[str, ...]:
     heard = "never" if node.heartbeat_age_s is None else f"{node.heartbeat_age_s:.1f} s ago"
     space = (size_text(node.used_bytes), size_text(node.free_bytes))
-    return (node.node_id, node.state, node.address, str(node.objects), *space, str(node.flows), heard)
+    return (node.node_id, node.state, printable(node.address), str(node.objects), *space, str(node.flows), heard)
 
 
 def _transfer_row(one: TransferStatus) -> tuple[str, ...]:
     counts = (str(one.objects), str(one.durable_objects), size_text(one.bytes))
-    return (one.transfer_id, one.state, one.sender, *counts, one.opened_at)
+    return (one.transfer_id, one.state, printable(one.sender), *counts, one.opened_at)

@@ -18,6 +18,7 @@ from typing import Final
 
 from fascicle.arguments import make_parser
 from transfer.errors import FascicleError
+from transfer.printable import printable
 
 INTERRUPTED: Final = 130  # as shells report a process that SIGINT ended
 FAULT: Final = 1
@@ -185,7 +186,7 @@ def _report(error: BaseException, *, as_json: bool) -> int:
     ours = [leaf for leaf in leaves if isinstance(leaf, FascicleError)]
     if len(ours) == len(leaves):
         worst = max(ours, key=lambda leaf: leaf.exit_code)
-        print(f"fascicle: {' '.join(worst.message.split())}", file=sys.stderr)
+        print(f"fascicle: {printable(' '.join(worst.message.split()))}", file=sys.stderr)
         return _end(worst.exit_code, worst.code, worst.message, as_json=as_json)
     if all(isinstance(leaf, BrokenPipeError) for leaf in leaves) and _stdout_is_gone():
         return FAULT

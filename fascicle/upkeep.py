@@ -15,6 +15,7 @@ from agent.status import drain_text
 from transfer import credentials
 from transfer.errors import SettingsError
 from transfer.joining import JoiningClient
+from transfer.printable import printable
 from transfer.upkeep import Drain, SomeTrash, TrashEntry
 
 PATIENCE_S: Final = 10.0
@@ -49,7 +50,8 @@ async def _list(client: JoiningClient, arguments: argparse.Namespace) -> tuple[A
     size = sum(entry.stored_bytes for _, entry in entries)
     lines = [f"{len(entries)} copies are put aside, {size_text(size)}"]
     lines += [
-        f"{node_id}  {entry.object_id}  {entry.reason}  {size_text(entry.stored_bytes)}  {_due_text(entry.due_s)}"
+        f"{node_id}  {entry.object_id}  {printable(entry.reason)}  {size_text(entry.stored_bytes)}"
+        f"  {_due_text(entry.due_s)}"
         for node_id, entry in entries[:SHOWN_MAX]
     ]
     return {"objects": len(entries), "bytes": size, "nodes": held}, "\n".join(lines), 0
