@@ -16,7 +16,8 @@ from typing import Final, Literal
 
 from blake3 import blake3
 
-from agent.items import Item, stamp_of
+from agent.items import Item, mark_of, stamp_of
+from agent.supervise import what_failed
 from transfer import disk
 from transfer.durable import make_folder_durably
 from transfer.errors import FascicleError, StorageError
@@ -25,6 +26,7 @@ from transfer.log import get_logger
 log = get_logger()
 CHUNK_BYTES: Final = 1 << 20
 NAME_BYTES_MAX: Final = 255
+CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,9 @@ def _clear_one(item: Item, rule: Rule, folders: set[str]) -> bool:
     except FileNotFoundError:
         return False
     except (OSError, FascicleError) as error:
-        log.warning("after_failed", path=path, after=rule.after, error=str(error))
+        log.warning(
+            "after_failed", folder=rule.folder, file=mark_of(item.file.path), after=rule.after, error=what_failed(error)
+        )
         return True
     return False
 
@@ -130,8 +134,12 @@ def _facts(found: os.stat_result) -> tuple[int, ...]:
 def _copy(path: str, target: Path, item: Item) -> None:
     temporary = target.parent / f".{item.object_id[:32]}.part"
     try:
-        shutil.copy2(path, temporary)
-        with open(temporary, "rb") as copied:
+        with contextlib.suppress(FileNotFoundError):  # of a copy that was killed
+            os.unlink(temporary)
+        with open(path, "rb") as source, open(os.open(temporary, CREATE, 0o600), "wb") as copied:
+            shutil.copyfileobj(source, copied, CHUNK_BYTES)
+            copied.flush()
+            shutil.copystat(path, temporary)  # its mode last: nobody reads it sooner who may not read the original
             os.fsync(copied.fileno())
         if _object_id(str(temporary)) != item.object_id:
             raise StorageError(f"{path}: the copy differs; the file stays")

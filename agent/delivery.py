@@ -19,7 +19,7 @@ from typing import Final
 
 import trio
 
-from agent.items import SPOOL, Item, Outcome, Priority
+from agent.items import SPOOL, Item, Outcome, Priority, mark_of
 from agent.queue import Queue
 from agent.retry import back_off_s, is_retryable, unusable_s
 from transfer.errors import FascicleError, NotDicomError, StorageError, TruncatedError, UnusableFileError
@@ -223,7 +223,7 @@ class _Lane:
             return
         vanished = await trio.to_thread.run_sync(_vanished, unusable, self._locate, self._is_spool_there)
         for item in vanished:
-            log.warning("file_vanished", destination=self.name, path=str(self._locate(item)))
+            log.warning("file_vanished", destination=self.name, folder=item.source, file=mark_of(item.file.path))
         await self._queue.let_go(vanished, keep=False)
 
     def _count(self, batch: Batch, outcomes: Sequence[Outcome]) -> None:

@@ -1,5 +1,6 @@
 """What the queue speaks of: files, items, what became of them, and what is still to go. Values only."""
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,11 @@ class File:
     path: bytes
     size_bytes: int
     stamp: int
+
+
+def mark_of(path: bytes) -> str:
+    """Return what the log has for a file's path, which may name a patient: the head of `printf %s PATH | sha256sum`."""
+    return hashlib.sha256(path).hexdigest()[:16]
 
 
 def stamp_of(found: os.stat_result) -> int:

@@ -4,7 +4,9 @@ Refuses to do: giving up. Images wait in the spool and in the queue, so trying o
 person has to mend.
 """
 
+import os
 import random
+import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -60,6 +62,17 @@ async def supervise(name: str, task: Callable[[], Awaitable[None]]) -> None:
             return
 
 
+def what_failed(error: BaseException) -> str:
+    """Return kind and place of an error, without its text: that may quote names of files, which may be patients'."""
+    reason = error if isinstance(error, OSError) else error.__cause__
+    number = f": {os.strerror(reason.errno)}" if isinstance(reason, OSError) and reason.errno else ""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" in {frames[-1].name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{number}{where}"
+
+
 def _log_crash(name: str, error: Exception, failures: int, wait_s: float) -> None:
     code = error.code if isinstance(error, FascicleError) else "internal"
-    log.error("task_crashed", task=name, code=code, error=repr(error), failures=failures, wait_s=round(wait_s, 1))
+    log.error(
+        "task_crashed", task=name, code=code, error=what_failed(error), failures=failures, wait_s=round(wait_s, 1)
+    )

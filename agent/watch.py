@@ -14,7 +14,7 @@ from typing import Final
 
 import trio
 
-from agent.items import File, NewItem, Priority
+from agent.items import File, NewItem, Priority, mark_of
 from agent.queue import Queue
 from agent.walk import Pending, readable, settle, walk
 from transfer import names
@@ -117,7 +117,7 @@ class Watcher:
             return
         self._noted[path] = reason
         if self._troubles.get(path) != reason:
-            log.warning("watch_trouble", folder=self.folder, path=os.fsdecode(path), reason=reason)
+            log.warning("watch_trouble", folder=self.folder, file=mark_of(path), reason=reason)
 
     def _item(self, file: File) -> NewItem:
         name = names.usable(PurePath(os.fsdecode(os.path.relpath(file.path, self._root))))

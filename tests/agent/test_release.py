@@ -2,7 +2,9 @@
 
 import errno
 import os
+import shutil
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,34 @@ def test_move_to_another_file_system(folder: Path) -> None:
     finally:
         (target / "a").unlink(missing_ok=True)
         target.rmdir()
+
+
+def test_a_copy_is_nobody_s_to_read_until_it_has_its_mode(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename, copystat, modes = os.rename, shutil.copystat, list[tuple[int, int]]()
+
+    def rename_here_only(source: str, target: Path) -> None:
+        if source == str(folder / "a"):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), source)
+        rename(source, target)
+
+    def look(source: str, target: Path) -> None:
+        modes.append((target.stat().st_mode & 0o777, target.stat().st_size))
+        copystat(source, target)
+
+    item = sent(folder / "a", b"a" * 3)
+    (folder / "a").chmod(0o640)
+    item = replace(item, file=File(item.file.path, 3, stamp_of((folder / "a").stat())))
+    monkeypatch.setattr(os, "rename", rename_here_only)
+    monkeypatch.setattr(shutil, "copystat", look)
+    before = os.umask(0)
+    try:
+        clear([item], Rule(str(folder), "move", str(tmp_path / "sent")))
+    finally:
+        os.umask(before)
+    assert modes == [(0o600, 3)]
+    assert (tmp_path / "sent" / "a").stat().st_mode & 0o777 == 0o640
 
 
 @pytest.mark.parametrize("replaces", [True, False], ids=["another file", "rewritten"])
