@@ -164,11 +164,14 @@ class Membership:
         Raises:
             ConflictError: no authority here.
             ProtocolError: a key of another kind.
+            UnauthorisedError: the caller is revoked by now.
         """
         authority = self._require_authority()
         role: Any = peer.role  # the table of roles let it in
         certificate = x509.load_der_x509_certificate(der or b"")
-        renewed = enrolment.renew(authority, certificate, name=peer.name, role=role)
+        renewed = await self._register.unless_revoked(  # one made during a revocation would begin after what it ends
+            peer, lambda: enrolment.renew(authority, certificate, name=peer.name, role=role)
+        )
         await self._audit.note("certificate_renewed", peer.name, role=peer.role, **_named(renewed))
         return Renewed(certificate=_pem(renewed))
 
@@ -180,7 +183,7 @@ class Membership:
         """
         if name == self._config.gateway_id:
             raise ConflictError("a gateway does not revoke itself; make a new authority where its key is lost")
-        await self._register.revoke(name, int(time.time()) - _BACKDATED_S)
+        await self._register.revoke(name, _begin_s)
         self._forget(name)
         self._nodes.place(self._register.record.domains)
         await self._audit.note("party_revoked", by.name, about=name)
@@ -237,9 +240,9 @@ class Membership:
         Raises:
             ConflictError: so would one that is made a second later: the clock was put back.
         """
-        if self._register.record.is_revoked(name, int(time.time()) - _BACKDATED_S):
+        if self._register.record.is_revoked(name, _begin_s()):
             await asyncio.sleep(1.0)
-        if self._register.record.is_revoked(name, int(time.time()) - _BACKDATED_S):
+        if self._register.record.is_revoked(name, _begin_s()):
             raise ConflictError(f"`{name}` was revoked at a later time than it is here; set the gateway's clock (NTP)")
 
 
@@ -251,6 +254,11 @@ def _take(record: Record, secret: str, now_s: float) -> tuple[Record, tuple[Invi
         raise UnauthorisedError("the invitation is unknown, used or has ended; ask an administrator for a new one")
     left = {each: value for each, value in record.invited.items() if each != key}
     return replace(record, invited=left), (invited, record.revoked.get(invited.name))
+
+
+def _begin_s() -> int:
+    """Return when a certificate that is made now begins."""
+    return int(time.time()) - _BACKDATED_S
 
 
 def _digest(secret: str) -> str:

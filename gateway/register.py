@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from transfer.durable import write_file_durably
-from transfer.errors import SettingsError
+from transfer.errors import SettingsError, UnauthorisedError
 from transfer.membership import PartyRole
 from transfer.protocol.messages import UNREADABLE
 from transfer.tls import Peer
@@ -111,15 +111,30 @@ class Register:
             self.record = changed
             return answer
 
-    async def revoke(self, name: str, not_before_s: int) -> None:
-        """Revoke the certificates of `name` that begin at `not_before_s` or earlier, and its invitations.
+    async def unless_revoked(self, peer: Peer, make: Callable[[], T]) -> T:
+        """Return what `make` makes for `peer`: no revocation begins, or is being written, while it does.
+
+        Raises:
+            UnauthorisedError: the peer's certificate was revoked.
+            FascicleError: whatever `make` refuses.
+        """
+        async with self._changing:
+            if self.is_revoked(peer):
+                raise UnauthorisedError(f"the certificate of {peer.name[:64]} was revoked; enrol it anew")
+            return make()
+
+    async def revoke(self, name: str, read_begin_s: Callable[[], int]) -> None:
+        """Revoke the certificates of `name` made up to now, and its invitations.
+
+        `read_begin_s` gives the beginning of one that is made now. It is asked once nobody else changes anything: one
+        that was renewed while this waited begins no later.
 
         A clock that was put back does not let in again who was revoked, nor keep who was enrolled by the later time.
         """
 
         def edit(record: Record) -> tuple[Record, None]:
             party = record.parties.get(name)
-            last_s = max(not_before_s, record.revoked.get(name, -1), party.not_before_s if party else -1)
+            last_s = max(read_begin_s(), record.revoked.get(name, -1), party.not_before_s if party else -1)
             invited = {key: invited for key, invited in record.invited.items() if invited.name != name}
             draining = [each for each in record.draining if each != name]
             revoked = record.revoked | {name: last_s}

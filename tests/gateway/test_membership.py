@@ -2,10 +2,12 @@
 
 import asyncio
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -17,6 +19,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from msgspec.structs import replace
 
 from fascicle.cli import main
+from gateway import membership
+from gateway import register as register_file
 from gateway.liveness import Nodes
 from gateway.membership import Membership
 from gateway.register import Party, Register
@@ -25,6 +29,7 @@ from gateway.signing import OVERLAP_S, SigningKeys
 from tests.gateway.kit import TRANSFERS, Gateway, Identities, Node, get, post, settings
 from transfer import credentials, enrolment, heartbeat, keyfiles, pki, tickets, tls
 from transfer.api import OpenTransfer
+from transfer.durable import write_file_durably
 from transfer.errors import ConflictError, UnauthorisedError
 from transfer.membership import Enrol, Invite, Revoke, RotateKeys, TellDomain
 
@@ -335,6 +340,72 @@ def test_a_node_that_is_revoked_while_it_enrols_is_not_let_in(
     assert "node-9" not in Register(tmp_path / "data/register.json").record.nodes()
 
 
+class SlowWrites:
+    """The register's file is written when `go_on` says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun, self._go_on, self._loop = asyncio.Event(), threading.Event(), asyncio.get_running_loop()
+        monkeypatch.setattr(register_file, "write_file_durably", self._write)
+        self.go_on = self._go_on.set
+
+    def _write(self, *what: Any) -> None:
+        self._loop.call_soon_threadsafe(self.begun.set)
+        assert self._go_on.wait(30)
+        write_file_durably(*what)
+
+
+async def run_until_all_wait() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def test_nobody_renews_while_being_revoked(
+    identities: Identities, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written in the next second, the new certificate would begin after what the revocation ends."""
+    alone = Alone(identities, tmp_path / "data")
+    der = pki.load_certificate(identities["ws-1"] / "certificate.pem").public_bytes(Encoding.DER)
+
+    async def scenario() -> None:
+        writes = SlowWrites(monkeypatch)
+        revoking = asyncio.create_task(alone.membership.revoke("ws-1", BY))
+        await writes.begun.wait()
+        renewing = asyncio.create_task(alone.membership.renew(der, tls.peer_from_der(der)))
+        await run_until_all_wait()
+        assert not renewing.done()
+        writes.go_on()
+        await revoking
+        with pytest.raises(UnauthorisedError, match="revoked"):
+            await renewing
+
+    asyncio.run(scenario())
+
+
+def test_a_revocation_that_waited_ends_what_was_renewed_before_it(
+    identities: Identities, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = Alone(identities, tmp_path / "data")
+    der = pki.load_certificate(identities["ws-1"] / "certificate.pem").public_bytes(Encoding.DER)
+    now_s = [time.time() - 60]
+    monkeypatch.setattr(membership, "time", SimpleNamespace(time=lambda: now_s[0]))
+
+    async def scenario() -> bytes:
+        writes = SlowWrites(monkeypatch)
+        waited_for = asyncio.create_task(alone.register.change(lambda record: (record, None)))
+        await writes.begun.wait()
+        renewing = asyncio.create_task(alone.membership.renew(der, tls.peer_from_der(der)))
+        revoking = asyncio.create_task(alone.membership.revoke("ws-1", BY))
+        await run_until_all_wait()
+        now_s[0] = time.time() + 5  # a minute later, by the clock that revocation reads
+        writes.go_on()
+        await waited_for
+        certificate = x509.load_pem_x509_certificate((await renewing).certificate.encode())
+        await revoking
+        return certificate.public_bytes(Encoding.DER)
+
+    assert alone.membership.is_revoked(tls.peer_from_der(asyncio.run(scenario())))
+
+
 def wish_of_node(folder: Path, secret: str) -> Enrol:
     pki.ensure_signing_key(folder)
     key = pki.load_signing_key(folder)
@@ -368,9 +439,9 @@ def test_a_clock_that_is_put_back_keeps_revoked_who_was_and_revokes_who_enrolled
 
     async def scenario() -> None:
         await register.change(lambda record: (replace(record, parties={"ct-1": party}), None))
-        await register.revoke("ct-1", 1000)
+        await register.revoke("ct-1", lambda: 1000)
         assert register.record.is_revoked("ct-1", 5000)
-        await register.revoke("ct-1", 900)
+        await register.revoke("ct-1", lambda: 900)
         assert register.record.is_revoked("ct-1", 5000)
 
     asyncio.run(scenario())
@@ -382,7 +453,7 @@ def test_nobody_is_enrolled_by_a_clock_that_stands_before_the_revocation(
     alone = Alone(identities, tmp_path / "data")
 
     async def scenario() -> None:
-        await alone.register.revoke("ct-1", int(time.time()) + 3600)
+        await alone.register.revoke("ct-1", lambda: int(time.time()) + 3600)
         invitation = await alone.membership.invite(Invite(name="ct-1", role="workstation"), BY)
         wish = Enrol(secret=invitation.secret, request=enrolment.make_request(tmp_path / "me"))
         with pytest.raises(ConflictError, match="set the gateway's clock"):

@@ -76,7 +76,7 @@ class Files:
         return f"rotated {self._rotation} {trust.keys[0]} {trust.epoch}"
 
     async def _revoke(self, seed: int) -> str:
-        await self.register.revoke(f"party-{seed}", seed)
+        await self.register.revoke(f"party-{seed}", lambda: seed)
         return f"revoked {seed}"
 
     async def _take(self) -> str:
