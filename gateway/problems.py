@@ -36,9 +36,10 @@ def of_http(_: AnyRequest, error: HTTPException) -> Response[Problem]:
     return Response(problem, status_code=status, media_type=MediaType.JSON)
 
 
-def of_text(_: AnyRequest, __: UnicodeDecodeError) -> Response[Problem]:
-    """Answer text that is not UTF-8: msgspec raises Python's own error for it, which the framework does not know."""
-    problem = Problem(code="protocol", message="the request holds text that is not UTF-8", retryable=False)
+def of_unreadable(_: AnyRequest, error: UnicodeDecodeError | RecursionError) -> Response[Problem]:
+    """Answer text that is not UTF-8 or is nested too deep: Python's own errors, which the framework does not know."""
+    what = "is nested too deep" if isinstance(error, RecursionError) else "holds text that is not UTF-8"
+    problem = Problem(code="protocol", message=f"the request {what}", retryable=False)
     return Response(problem, status_code=400, media_type=MediaType.JSON)
 
 
@@ -60,6 +61,7 @@ def make_handlers(on_refused: Callable[[AnyRequest, UnauthorisedError], None]) -
         UnauthorisedError: of_refused,
         FascicleError: of_ours,
         HTTPException: of_http,
-        UnicodeDecodeError: of_text,
+        UnicodeDecodeError: of_unreadable,
+        RecursionError: of_unreadable,
         Exception: of_others,
     }

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 INTERESTING = (0, 1, 2, 0x7F, 0x80, 0xFE, 0xFF, 0x7FFF, 0x8000, 0xFFFE, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 LENGTH_MAX = 200_000
 ROUNDS_MAX = 6
+NEST = b"\x91" * 1050 + b"\xc0"  # deeper than Python goes, and still within a heartbeat
 
 
 def mutate(chance: random.Random, corpus: Sequence[bytes]) -> bytes:
@@ -71,6 +72,17 @@ def _splice(data: bytearray, chance: random.Random, corpus: Sequence[bytes]) -> 
     data[at:] = other[of:]
 
 
+def _nest(data: bytearray, chance: random.Random, _: Sequence[bytes]) -> None:
+    """Put arrays in one another somewhere, or behind the last element of an array that counts one more."""
+    if data and 0x90 <= data[0] < 0x9F and chance.random() < 0.5:
+        data[0] += 1
+        data += NEST
+    else:
+        at = chance.randrange(len(data) + 1)
+        data[at:at] = chance.choice((NEST, b"[" * 5000, b'{"a":' * 1050))
+
+
 _DAMAGES: Sequence[Callable[[bytearray, random.Random, Sequence[bytes]], None]] = (
     _flip, _flip, _set, _set, _number, _number, _cut, _remove, _repeat, _insert, _splice,
+    _nest,
 )  # fmt: skip

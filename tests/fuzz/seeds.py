@@ -11,7 +11,7 @@ from tests.dicom.build import BIG, DEFLATED, IMPLICIT, element, explicit_image, 
 from tests.dicom.test_identity import FRAGMENTS, deflate, nested
 from tests.dimse.peer import ABORT, RELEASE, associate_request, data_pdu, echo_request, pdv, store_request
 from tests.encodings.images import Image
-from tests.fuzz import texts
+from tests.fuzz import mutate, texts
 from tests.fuzz.targets import KEY
 from tests.fuzz.texts import IMAGE_HEAD, NAMES
 from tests.gateway.routes import routes
@@ -54,7 +54,14 @@ def signed() -> dict[str, bytes]:
         "node-1", "disk", "t-1", [Receipt(bytes(32), 9, 5, "zstd", ["node-1", "node-2"], identity)] * 3
     )
     beat = Heartbeat("node-1", "disk", 1, 2, "127.0.0.1", 9001, "host-a", 1 << 40, 5, 6, 7)
-    return {"receipts": receipts.sign(batch, KEY).batch, "heartbeat": heartbeat.sign(beat, KEY)}
+    ends = receipts.sign(ReceiptBatch("node-1", "disk", "t-1", []), KEY).batch, heartbeat.sign(beat, KEY)[:-64]
+    deep = [bytes([each[0] + 1]) + each[1:] + mutate.NEST for each in ends]  # one more element than there are fields
+    return {
+        "receipts": receipts.sign(batch, KEY).batch,
+        "heartbeat": heartbeat.sign(beat, KEY),
+        "nested_receipts": deep[0],
+        "nested_heartbeat": deep[1],
+    }
 
 
 def dicom() -> dict[str, bytes]:

@@ -177,6 +177,14 @@ def test_gateway_still_serves(gateway: Gateway) -> None:
     assert gateway.client(None).get("/health").text == "ok\n"
 
 
+@pytest.mark.parametrize("body", [b"[" * 30_000, b'{"x": ' + b"[" * 30_000, b'{"x": ' * 5_000])
+def test_a_body_nested_too_deep_is_the_sender_s_mistake(shared, body: bytes) -> None:
+    gateway, _ = shared
+    for path in ("/api/v1/transfers", "/api/v1/reads", "/api/v1/enrolments"):
+        answer = gateway.client("ws-1").post(path, content=body)
+        assert (answer.status_code, answer.json()["code"], answer.json()["retryable"]) == (400, "protocol", False)
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [("/api/v1/transfers", b'{"objects": "\xff\xfe"}'), ("/api/v1/reads", b'{"rights": ["\xc3"]}')],

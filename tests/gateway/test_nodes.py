@@ -49,6 +49,10 @@ def test_bad_datagrams_are_counted_and_change_nothing(gateway: Gateway, nodes: l
     wait_outcome(gateway, "protocol", 1)
     send(gateway, os.urandom(9000))
     wait_outcome(gateway, "protocol", 2)
+    nest = b"\x91" * 1050 + b"\xc0"  # behind the last field of what anybody may send
+    whole = msgspec.msgpack.encode(nodes[0].heartbeat(incarnation="", host="h", failure_domain=""))
+    send(gateway, bytes([whole[0] + 1]) + whole[1:] + nest + bytes(heartbeat.SIGNATURE_BYTES))
+    wait_outcome(gateway, "protocol", 3)
     first = get(gateway.client("op-1"), "/api/v1/status")["nodes"][0]
     assert (first["node_id"], first["state"], first["free_bytes"]) == ("node-1", "live", 100 << 30)
 

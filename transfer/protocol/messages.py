@@ -12,8 +12,9 @@ import msgspec
 from msgspec import Meta
 
 VERSION: Final = 1
-# What msgspec raises for bytes of a peer; text that is not UTF-8 comes through as Python's own error.
-UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError)
+# What msgspec raises for bytes of a peer. Python's errors come through: of text that is not UTF-8, and of a thousand
+# arrays in one another. It goes down into these even where they stand behind the last field and are skipped.
+UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 ObjectIdBytes = Annotated[bytes, Meta(min_length=32, max_length=32)]
 NodeId = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9.-]*$")]
