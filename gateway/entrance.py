@@ -1,8 +1,9 @@
 """Where every request enters: its connection gets a place, its body is held within one budget, or it hears 503.
 
-Whoever shows a certificate of the cluster's authority is known, and gets a place with the first request. Without one a
-connection stays a stranger, whatever it asks for: `/health`, `/metrics`, enrolment. Bodies are counted as they arrive.
-A refusal says when to come back (Retry-After). Refuses to do: judging roles (`gateway.access`), HTTP.
+Whoever shows a certificate of the cluster's authority is known, and gets a place with the first request. Without one,
+or with one that was revoked, a connection stays a stranger, whatever it asks for: `/health`, `/metrics`, enrolment; a
+place that was given before the revocation ends with the next answer. Bodies are counted as they arrive. A refusal says
+when to come back (Retry-After). Refuses to do: judging roles (`gateway.access`), HTTP.
 """
 
 import math
@@ -15,6 +16,7 @@ from gateway.access import STATE_KEY, peer_from_certificate
 from transfer.api import Problem
 from transfer.doors import Doors, Guest
 from transfer.errors import BusyError, FascicleError, ProtocolError, UnauthorisedError
+from transfer.tls import Peer
 
 GUEST_KEY: Final = "guest"  # where `gateway.connections` leaves it
 STRANGERS_BODY_BYTES_MAX: Final = 64 << 10  # an enrolment has 2 KiB
@@ -53,8 +55,15 @@ class Bodies:
 class Entrance:
     """The ASGI application around the application."""
 
-    def __init__(self, app: App, doors: Doors, *, bodies_bytes_max: int = BODIES_BYTES_MAX) -> None:
-        self._app, self._doors = app, doors
+    def __init__(
+        self,
+        app: App,
+        doors: Doors,
+        is_revoked: Callable[[Peer], bool],
+        *,
+        bodies_bytes_max: int = BODIES_BYTES_MAX,
+    ) -> None:
+        self._app, self._doors, self._is_revoked = app, doors, is_revoked
         self._bodies = Bodies(bodies_bytes_max)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -62,15 +71,34 @@ class Entrance:
         state = scope["state"]
         guest: Guest = state[GUEST_KEY]
         try:
-            party = _admit(guest, state[STATE_KEY])
+            party = self._admit(guest, state[STATE_KEY])
         except FascicleError as error:
             await _answer(send, error)
             return
+        if guest.is_known and not party:
+            send = _closing(send)  # revoked since it was given its place
         body = _Body(self._bodies, self._doors, party, receive)
         try:
             await self._app(scope, body.receive, send)
         finally:
             body.end()
+
+    def _admit(self, guest: Guest, certificate: bytes | None) -> str:
+        """Return the party's name, "" for a stranger.
+
+        Raises:
+            BusyError: there is no place for it.
+        """
+        if certificate is None:
+            return ""
+        try:
+            peer = peer_from_certificate(certificate)
+        except UnauthorisedError:
+            return ""  # a certificate that names nobody: refused by the table of roles
+        if self._is_revoked(peer):
+            return ""
+        guest.admit(peer.name, ours=peer.role == "node")
+        return peer.name
 
 
 class _Body:
@@ -96,20 +124,15 @@ class _Body:
         self._bodies.give_back(self._party, self._bytes)
 
 
-def _admit(guest: Guest, certificate: bytes | None) -> str:
-    """Return the party's name, "" for a stranger.
+def _closing(send: Any) -> Any:
+    """Return a `send` whose answer is the last one of its connection."""
 
-    Raises:
-        BusyError: there is no place for it.
-    """
-    if certificate is None:
-        return ""
-    try:
-        peer = peer_from_certificate(certificate)
-    except UnauthorisedError:
-        return ""  # a certificate that names nobody: refused by the table of roles
-    guest.admit(peer.name, ours=peer.role == "node")
-    return peer.name
+    async def send_last(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            message = message | {"headers": [*message["headers"], (b"connection", b"close")]}
+        await send(message)
+
+    return send_last
 
 
 async def _answer(send: Any, error: FascicleError) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, cast
 
 import uvicorn
@@ -21,12 +21,15 @@ from transfer import descriptors
 from transfer.doors import Doors, Guest
 from transfer.lobby import Lobby
 from transfer.places import Places
+from transfer.tls import Peer
 
 GOODBYE_S: Final = 5  # requests that run get this long when the gateway is told to stop
 KEPT_SHARE: Final = 16  # one place of so many is for nodes alone
 
 
-def make_server(config: GatewaySettings, app: Any, context: ssl.SSLContext, metrics: Metrics) -> uvicorn.Server:
+def make_server(
+    config: GatewaySettings, app: Any, context: ssl.SSLContext, metrics: Metrics, is_revoked: Callable[[Peer], bool]
+) -> uvicorn.Server:
     """Return the server; `serve(sockets=[listener])` runs it."""
     doors = make_doors(config, descriptors.raise_limit(), metrics)
     made = connection_type(
@@ -34,7 +37,7 @@ def make_server(config: GatewaySettings, app: Any, context: ssl.SSLContext, metr
         header_timeout_s=config.header_timeout_s,
         body_timeout_s=config.body_timeout_s,
     )
-    return _Server(_settings(config, Entrance(app, doors), made), context, doors)
+    return _Server(_settings(config, Entrance(app, doors, is_revoked), made), context, doors)
 
 
 def make_doors(config: GatewaySettings, limit: int, metrics: Metrics) -> Doors:

@@ -187,7 +187,7 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
             waiting=lambda: database.waiting_count,
             free_bytes=lambda: disk.free_bytes(config.data),
         )
-        server = make_server(config, counted(app, metrics), context, metrics)
+        server = make_server(config, counted(app, metrics), context, metrics, membership.is_revoked)
         running = Running(server, listener, datagrams.get_extra_info("sockname"), audit.failure)
         audit.failure.add_done_callback(lambda _: running.stop())  # a flag, from the trail's thread
         serving = asyncio.create_task(server.serve(sockets=[listener]))

@@ -15,7 +15,7 @@ REST_S: Final = 5.0
 
 
 class Places(Generic[G]):
-    """`places_max` for all, `party_max` for one party, `kept` of all for those who are `ours`."""
+    """`places_max` for all, `party_max` for one party, whoever it is, `kept` of all for those who are `ours`."""
 
     def __init__(self, places_max: int, party_max: int, *, kept: int = 0) -> None:
         self._places_max, self._party_max, self._kept = places_max, party_max, kept
@@ -33,7 +33,7 @@ class Places(Generic[G]):
             BusyError: there is none. (No matter how long to wait: `transfer.doors` knows.)
         """
         leaving = None
-        if not ours and self._counts.get(party, 0) >= self._party_max:
+        if self._counts.get(party, 0) >= self._party_max:
             leaving = self._longest_resting(now_s, party)
             if leaving is None:
                 raise BusyError(f"you have {self._party_max} connections here, as many as one party may")

@@ -48,8 +48,17 @@ def test_some_places_are_for_the_clusters_own_parts() -> None:
         places.take(3, "c", 9.0)
     for guest in (3, 4):
         assert places.take(guest, "node-1", 9.0, ours=True) is None
-    with pytest.raises(BusyError):
-        places.take(5, "node-1", 9.0, ours=True)
+    with pytest.raises(BusyError, match="4 connections are open here"):
+        places.take(5, "node-2", 9.0, ours=True)
+
+
+def test_one_of_the_clusters_own_parts_takes_no_more_than_its_share() -> None:
+    places: Places[int] = Places(8, 2, kept=4)
+    for guest in (1, 2):
+        places.take(guest, "node-1", 9.0, ours=True)
+    with pytest.raises(BusyError, match="you have 2 connections here"):
+        places.take(3, "node-1", 9.0, ours=True)
+    assert places.take(4, "node-2", 9.0, ours=True) is None
 
 
 def test_whoever_has_no_place_neither_rests_nor_leaves() -> None:

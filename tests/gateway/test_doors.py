@@ -18,12 +18,13 @@ from gateway.entrance import Bodies
 from gateway.httpserver import make_doors
 from gateway.metrics import Metrics
 from gateway.settings import GatewaySettings
-from tests.gateway.kit import TRANSFERS, Gateway, Identities, settings
+from tests.gateway.kit import TRANSFERS, Gateway, Identities, post, settings
 from transfer import places, tls
 from transfer.descriptors import OTHERS
 from transfer.doors import Doors
 from transfer.errors import BusyError
 from transfer.lobby import Lobby
+from transfer.membership import Revoke
 from transfer.places import Places
 
 STRANGERS = 12  # six of one address
@@ -133,6 +134,35 @@ def test_whoever_finds_no_place_hears_when_to_come_back(gateway: Gateway) -> Non
     for flow in busy:
         flow.close()
     eventually(lambda: gateway.client("ws-1").get("/api/v1/objects").status_code == 200)
+
+
+def test_who_is_revoked_takes_no_place(gateway: Gateway) -> None:
+    for name in ("node-1", "ws-2"):
+        post(gateway.client("admin-1"), "/api/v1/revocations", Revoke(name=name))
+    crowd = [half_a_body(gateway, name) for name in ("node-1", "ws-2") for _ in range(3)]
+    assert gateway.client("op-1").get("/api/v1/objects").status_code == 200
+    for flow in crowd:
+        flow.close()
+
+
+def test_a_place_ends_with_the_first_answer_after_its_party_is_revoked(gateway: Gateway) -> None:
+    caller = gateway.client("ws-2")
+    assert caller.get("/api/v1/objects").status_code == 200
+    post(gateway.client("admin-1"), "/api/v1/revocations", Revoke(name="ws-2"))
+    answer = caller.get("/api/v1/objects")
+    assert (answer.status_code, answer.headers["Connection"]) == (403, "close")
+
+
+def test_a_node_takes_no_more_places_than_one_party_may(gateway: Gateway) -> None:
+    busy = [half_a_body(gateway, "node-1") for _ in range(3)]
+    with httpx.Client(
+        base_url=f"https://127.0.0.1:{gateway.port}", verify=gateway.identities.context("node-1"), trust_env=False
+    ) as late:
+        answer = late.get("/api/v1/trust")
+    assert (answer.status_code, answer.json()["message"][:23]) == (503, "you have 3 connections ")
+    assert gateway.client("node-2").get("/api/v1/trust").status_code == 200
+    for flow in busy:
+        flow.close()
 
 
 def test_connections_that_rest_give_way_to_callers(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
