@@ -16,6 +16,7 @@ WINDOW_BYTES_MIN: Final = MEMORY_BYTES + (512 << 10)
 BUDGET_BYTES: Final = 32 << 20
 FLOWS_MAX: Final = 48  # each has at least the least window, so that all together have 72 MiB
 KEPT_FLOWS: Final = 16  # more, for nodes alone: senders keep theirs until the replicas are made
+NODE_FLOWS_MAX: Final = 8  # of one node: it has one link here, and for a while what is left of those that broke
 
 
 def window_bytes(flows: int) -> int:

@@ -5,7 +5,7 @@ Refuses to do: connections (`nodes.server`), conversations (`nodes.session`), th
 
 import contextlib
 import ssl
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -55,6 +55,7 @@ class Node:
         self.buffers = Buffers(PAYLOAD_BYTES_MAX, HEADER_BYTES)
         self.checks = trio.CapacityLimiter(CHECKS_AT_ONCE)
         self.flows = 0
+        self._node_flows: Counter[str] = Counter()  # of `flows`, those of nodes, by name
         self.metrics = Metrics(free_bytes=self.free_bytes, objects=self.objects, flows=lambda: self.flows)
         self.trusted = trusted
         self._open: dict[trio.CancelScope, tuple[Ticket, Peer | None]] = {}
@@ -120,22 +121,27 @@ class Node:
         """Check that one more flow that sends has memory.
 
         Nodes that are full of senders, each of which waits for a replica on another such node, would wait for ever if
-        a link between them needed one of the senders' places.
+        a link between them needed one of the senders' places. No node has them all: its tickets to put do not expire.
 
         Raises:
-            BusyError: as many flows as there are windows.
+            BusyError: as many flows as there are windows, or as one node may have.
         """
+        if peer is not None and self._node_flows[peer.name] >= credit.NODE_FLOWS_MAX:
+            raise BusyError(f"{peer.name[:64]} has {credit.NODE_FLOWS_MAX} flows that send here, as many as a node may")
         if self.flows >= credit.FLOWS_MAX + credit.KEPT_FLOWS * admission.is_node(peer):
             raise BusyError(f"{self.node_id} has {self.flows} flows that send, as many as it may")
 
     @contextlib.contextmanager
-    def counted_flow(self) -> Iterator[None]:
-        """Count a flow while it is open."""
+    def counted_flow(self, peer: Peer | None) -> Iterator[None]:
+        """Count a flow that sends while it is open."""
+        of_node = [peer.name] if peer is not None and admission.is_node(peer) else []
         self.flows += 1
+        self._node_flows.update(of_node)
         try:
             yield
         finally:
             self.flows -= 1
+            self._node_flows.subtract(of_node)
 
     def spend(self, ticket: Ticket, length: int) -> None:
         """Take bytes that arrived off what the ticket's transfer may send here.

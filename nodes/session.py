@@ -74,7 +74,7 @@ async def serve_session(node: Node, stream: Stream, admit: Callable[[Ticket], No
     ticket, signed = await _greet(node, stream, connection, admit)
     session = Session(node, stream, connection, ticket, signed)
     with (
-        node.counted_flow() if "put" in ticket.rights else contextlib.nullcontext(),
+        node.counted_flow(stream.peer) if "put" in ticket.rights else contextlib.nullcontext(),
         node.ended_when_revoked(ticket, stream.peer),
     ):
         await session.run()

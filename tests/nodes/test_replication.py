@@ -61,6 +61,24 @@ async def test_a_node_that_is_full_of_senders_takes_replicas_all_the_same(
                 pass
 
 
+async def test_one_node_does_not_take_all_flows_of_another(site: Site, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(credit, "NODE_FLOWS_MAX", 2)
+    async with (
+        open_node(site, tmp_path, "node-1", secure=True) as first,
+        open_node(site, tmp_path, "node-2", secure=True) as second,
+    ):
+        ticket, context = site.ticket(first, second), site.client("node-2")
+        async with open_client(first, ticket, context), open_client(first, ticket, context):
+            with pytest.raises(BusyError, match="node-2 has 2 flows that send here"):
+                async with flow_to(first, ticket, context):
+                    pass
+            async with open_client(first, ticket, site.client("ws-1")) as sender:
+                assert await sender.ask(Ping(1)) == Pong(1)
+        await wait_until(lambda: first.node.flows == 0)
+        async with open_client(first, ticket, context) as again:
+            assert await again.ask(Ping(2)) == Pong(2)
+
+
 async def test_one_of_two_peers_is_chosen_by_rank(site: Site, tmp_path) -> None:
     async with (
         open_node(site, tmp_path, "node-1") as first,
