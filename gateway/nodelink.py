@@ -2,8 +2,9 @@
 
 One flow a node, opened at its first heartbeat and kept, since a workstation waits while flows to many nodes are opened;
 one request at a time on it. A flow that broke is opened anew once within a request, because a node that restarted is no
-reason to leave it out. Each request has a deadline; what is
-not answered in time is unknown, never a fact. Refuses to do: payload, choosing nodes, believing unsigned answers.
+reason to leave it out. Each request has a deadline; what is not answered in time is unknown, never a fact. Who shows
+another party's certificate, or one that was revoked, gets no ticket. Refuses to do: payload, choosing nodes, believing
+unsigned answers.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
-from transfer.errors import FascicleError, ProtocolError, UnreachableError, from_code
+from transfer.errors import FascicleError, ProtocolError, UnauthorisedError, UnreachableError, from_code
 from transfer.heartbeat import Heartbeat
 from transfer.log import get_logger
 from transfer.protocol.connection import ClientConnection, State
@@ -28,6 +29,7 @@ from transfer.protocol.messages import (
     Stored,
     Welcome,
 )
+from transfer.tls import Peer, peer_from_der
 
 M = TypeVar("M", bound=Message)
 # 256 receipts with identities of the largest size stay below the limit of a control frame (1 MiB).
@@ -35,6 +37,7 @@ CHECK_IDS_MAX: Final = 256
 READ_BYTES: Final = 64 << 10
 KEEP_S: Final = 60.0  # without a request; a node ends a flow that is silent for five minutes
 MakeTicket = Callable[[str], bytes]
+IsRevoked = Callable[[Peer], bool]
 
 
 class _Flow:
@@ -44,6 +47,15 @@ class _Flow:
         self.connection = ClientConnection()
         self._reader = reader
         self._writer = writer
+
+    def peer(self) -> Peer | None:
+        """Return whom the node's certificate names; None on a plain data plane.
+
+        Raises:
+            UnauthorisedError: it names nobody.
+        """
+        secured = self._writer.get_extra_info("ssl_object")
+        return None if secured is None else peer_from_der(secured.getpeercert(True))
 
     async def ask(self, frame: bytes, kind: type[M]) -> M:
         """Send `frame`; return the next message of `kind`.
@@ -78,10 +90,13 @@ class _Flow:
 class NodeLink:
     """The flow to one node; `request` may be called by many tasks."""
 
-    def __init__(self, node_id: str, make_ticket: MakeTicket, tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, node_id: str, make_ticket: MakeTicket, tls: ssl.SSLContext | None, is_revoked: IsRevoked
+    ) -> None:
         self._node_id = node_id
         self._make_ticket = make_ticket
         self._tls = tls
+        self._is_revoked = is_revoked
         self._flow: _Flow | None = None
         self._address: tuple[str, int] | None = None
         self._used_s = 0.0
@@ -146,12 +161,23 @@ class NodeLink:
     async def _greet(self, flow: _Flow) -> Welcome:
         done = False
         try:
+            self._require_certificate(flow.peer())
             welcome = await flow.ask(flow.connection.hello(self._make_ticket(self._node_id)), Welcome)
             done = True
             return welcome
         finally:
             if not done:
                 self.close()
+
+    def _require_certificate(self, peer: Peer | None) -> None:
+        """Refuse a party of this cluster that is reached where the node should be: it may have the node's host name."""
+        if peer is None:
+            return
+        if (peer.role, peer.name) != ("node", self._node_id):
+            shown = f"the certificate of {peer.name[:64]} ({peer.role[:32]})"
+            raise UnreachableError(f"where node {self._node_id} should be, {shown} is shown")
+        if self._is_revoked(peer):
+            raise UnauthorisedError(f"the certificate that {self._node_id} shows was revoked; enrol it anew")
 
 
 class NodeLinks:
@@ -161,12 +187,14 @@ class NodeLinks:
         self,
         make_ticket: MakeTicket,
         tls: ssl.SSLContext | None,
+        is_revoked: IsRevoked,
         *,
         reserve_timeout_s: float,
         check_timeout_s: float,
     ) -> None:
         self._make_ticket = make_ticket
         self._tls = tls
+        self._is_revoked = is_revoked
         self._reserve_timeout_s = reserve_timeout_s
         self._check_timeout_s = check_timeout_s
         self._links: dict[str, NodeLink] = {}
@@ -225,7 +253,7 @@ class NodeLinks:
 
     def _link(self, node_id: str) -> NodeLink:
         if node_id not in self._links:
-            self._links[node_id] = NodeLink(node_id, self._make_ticket, self._tls)
+            self._links[node_id] = NodeLink(node_id, self._make_ticket, self._tls, self._is_revoked)
         return self._links[node_id]
 
 

@@ -153,7 +153,7 @@ class _Rebuild:
     @contextlib.asynccontextmanager
     async def _links(self, database: Database) -> AsyncIterator[RepairLinks]:
         """Listen to heartbeats, and give the flows to whoever sends them."""
-        links = service.repair_links(self._config, self._keys)
+        links = service.repair_links(self._config, self._keys, Register(Path(self._config.data) / "register.json"))
         heartbeats = Heartbeats(self._nodes, self._keys, database, Metrics(), lambda _: self._heard.set())
         datagrams = await service.listen_heartbeats(self._config.heartbeat_listen, heartbeats)
         try:

@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from gateway.nodelink import M, MakeTicket, NodeLink
+from gateway.nodelink import IsRevoked, M, MakeTicket, NodeLink
 from gateway.signatures import NodeKeys
 from transfer import pages
 from transfer.errors import UnauthorisedError, UnreachableError
@@ -52,11 +52,18 @@ class RepairLinks:
     """The flows to all nodes; one request at a time on each."""
 
     def __init__(
-        self, keys: NodeKeys, make_ticket: MakeTicket, tls: ssl.SSLContext | None, *, list_timeout_s: float
+        self,
+        keys: NodeKeys,
+        make_ticket: MakeTicket,
+        tls: ssl.SSLContext | None,
+        is_revoked: IsRevoked,
+        *,
+        list_timeout_s: float,
     ) -> None:
         self._keys = keys
         self._make_ticket = make_ticket
         self._tls = tls
+        self._is_revoked = is_revoked
         self._list_timeout_s = list_timeout_s
         self._links: dict[str, NodeLink] = {}
 
@@ -156,7 +163,7 @@ class RepairLinks:
 
     def _link(self, node: Heartbeat) -> NodeLink:
         if node.node_id not in self._links:
-            self._links[node.node_id] = NodeLink(node.node_id, self._make_ticket, self._tls)
+            self._links[node.node_id] = NodeLink(node.node_id, self._make_ticket, self._tls, self._is_revoked)
         return self._links[node.node_id]
 
 

@@ -133,9 +133,9 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
         signing = SigningKeys(Path(config.identity), Path(config.data) / "ticket-keys", register)
         membership = Membership(config, register=register, signing=signing, keys=keys, nodes=nodes, audit=audit)
         tickets, outgoing = _tickets(config, keys, signing), _context(config)
-        links = stack.enter_context(contextlib.closing(_links(config, tickets, outgoing)))
+        links = stack.enter_context(contextlib.closing(_links(config, register, tickets, outgoing)))
         draining = Draining(config, register)
-        repairs = stack.enter_context(contextlib.closing(repair_links(config, keys, tickets, outgoing)))
+        repairs = stack.enter_context(contextlib.closing(repair_links(config, keys, register, tickets, outgoing)))
         repairer = Repairer(
             settings=config,
             database=database,
@@ -208,25 +208,27 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
 def repair_links(
     config: GatewaySettings,
     keys: NodeKeys,
+    register: Register,
     tickets: Tickets | None = None,
     context: ssl.SSLContext | None = None,
 ) -> RepairLinks:
     """Return the flows for listing and repair, none of them open yet; without a gateway around it on its own."""
-    data = Path(config.data)
     if tickets is None:
-        signing = SigningKeys(Path(config.identity), data / "ticket-keys", Register(data / "register.json"))
+        signing = SigningKeys(Path(config.identity), Path(config.data) / "ticket-keys", register)
         tickets = _tickets(config, keys, signing)
-    return RepairLinks(keys, tickets.for_repair, context or _context(config), list_timeout_s=config.list_timeout_s)
+    tls_ = context or _context(config)
+    return RepairLinks(keys, tickets.for_repair, tls_, register.is_revoked, list_timeout_s=config.list_timeout_s)
 
 
 def _context(config: GatewaySettings) -> ssl.SSLContext | None:
     return None if config.plain else tls.client_context(Path(config.identity))
 
 
-def _links(config: GatewaySettings, tickets: Tickets, context: ssl.SSLContext | None) -> NodeLinks:
+def _links(config: GatewaySettings, register: Register, tickets: Tickets, context: ssl.SSLContext | None) -> NodeLinks:
     return NodeLinks(
         tickets.for_itself,
         context,
+        register.is_revoked,
         reserve_timeout_s=config.reserve_timeout_s,
         check_timeout_s=config.check_timeout_s,
     )

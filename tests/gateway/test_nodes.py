@@ -1,19 +1,25 @@
 """Nodes as the gateway sees them: heartbeats, reservations, disks that were replaced, reads."""
 
+import asyncio
 import os
 import socket
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from gateway import uploads
 from gateway.liveness import Nodes, is_newer
-from tests.gateway.kit import TRANSFERS, Gateway, Identities, Node, get, images, post, settings, upload
-from transfer import heartbeat, pki, tickets
+from gateway.nodelink import NodeLink
+from tests.gateway.kit import TRANSFERS, Gateway, Identities, Node, closing_all, get, images, post, settings, upload
+from transfer import heartbeat, pki, tickets, tls
 from transfer.api import Go, Offer, OpenRead, OpenTransfer
-from transfer.protocol.messages import Reserve
+from transfer.errors import FascicleError, UnauthorisedError, UnreachableError
+from transfer.protocol.messages import Ping, Pong, Reserve
+from transfer.tickets import Ticket
 
 
 def outcomes(gateway: Gateway) -> dict[str, float]:
@@ -144,6 +150,42 @@ def test_flow_is_open_before_a_transfer_needs_it(gateway: Gateway, nodes: list[N
     for node in nodes:
         node.beat(gateway)  # used of late, so it is left alone
     assert [len(node.tickets) for node in nodes] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("shown", "revoked", "error"),
+    [
+        ("node-1", False, None),
+        ("node-1", True, UnauthorisedError),
+        ("node-2", False, UnreachableError),
+        ("gateway-1", False, UnreachableError),
+    ],
+)
+def test_a_ticket_goes_to_the_node_that_it_is_for_alone(
+    identities: Identities, shown: str, revoked: bool, error: type[FascicleError] | None
+) -> None:
+    made: list[str] = []
+    key = pki.load_signing_key(identities["gateway-1"])
+    mine = tls.peer_from_der(
+        pki.load_certificate(identities["gateway-1"] / "certificate.pem").public_bytes(Encoding.DER)
+    )
+    ticket = tickets.sign(Ticket("t", mine.name, mine.fingerprint, ["reserve"], [], 1, 1, time.time() + 60), key)
+
+    def make_ticket(node_id: str) -> bytes:
+        made.append(node_id)
+        return ticket
+
+    async def ping(port: int) -> None:
+        link = NodeLink("node-1", make_ticket, identities.context("gateway-1"), lambda _: revoked)
+        try:
+            assert await link.request(("127.0.0.1", port), Ping(1), Pong) == Pong(1)
+        finally:
+            link.close()
+
+    with closing_all([Node(identities, shown, identities.public_key("gateway-1"))]) as (node,):
+        with pytest.raises(error) if error else nullcontext():
+            asyncio.run(ping(node.port))
+        assert made == ([] if error else ["node-1"])
 
 
 def test_wished_number_of_nodes_and_room(gateway: Gateway, nodes: list[Node]) -> None:
