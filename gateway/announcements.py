@@ -5,7 +5,7 @@ its client has been answered; of as many as are wished of a sender that says not
 Units of work for `gateway.database`. Refuses to do: believing names for objects that no receipt speaks of.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 
 import msgspec
@@ -38,10 +38,12 @@ def announce(
     *,
     replicas: int = 1,
     taking_part: AbstractSet[str] | None = None,
+    checked: Iterable[ReceiptBatch] = (),
 ) -> bytes:
     """Write what verified receipts say, visible at once; return the JSON of the `CommitReceipt`. `replicas`: wished.
 
     `taking_part`: as of `gateway.commits.commit`; the node may have been revoked since its receipts were verified.
+    `checked`: as of `gateway.transfers.take_receipts`.
 
     Raises:
         ProtocolError: a name for an object that is not among the receipts.
@@ -52,7 +54,8 @@ def announce(
     if is_known(connection, transfer_id):
         return find(connection, transfer_id).receipt or b""  # opened and committed in one transaction
     mine = open_transfer(connection, transfer_id, OpenTransfer(), node, open_max=1)
-    record(connection, batches)
+    record(connection, batches, asked=False)
+    record(connection, checked)
     offer(connection, transfer_id, node, claims, taking_part)
     ids = durable_ids(connection, mine)
     if len(ids) < len({claim.object_id for claim in claims}):

@@ -16,7 +16,15 @@ from sqlalchemy.sql import Select
 from gateway import schema
 from gateway.asides import without_doubted
 from gateway.database import insert_new, insert_or_update
-from gateway.disks import gone_disks, is_there, note_disk, present_disks, replaced_since
+from gateway.disks import (
+    gone_disks,
+    is_there,
+    note_disk,
+    note_put_back,
+    present_disks,
+    put_back_since,
+    replaced_since,
+)
 from gateway.schema import object_, offered, replica
 from transfer.objects import Identity
 from transfer.receipts import Receipt, ReceiptBatch
@@ -35,12 +43,17 @@ _json = msgspec.json.Encoder()
 
 
 def record(
-    connection: Connection, batches: Iterable[ReceiptBatch], others: Mapping[str, str] | None = None
+    connection: Connection,
+    batches: Iterable[ReceiptBatch],
+    others: Mapping[str, str] | None = None,
+    *,
+    asked: bool = True,
 ) -> list[bytes]:
     """Write what verified receipts say; return the ids of their objects. Copies that were put aside are left out.
 
     `others`: the disks of the other nodes that the receipts name, as they were when these were asked for. Without, they
-    are those of now, and what a receipt of before says of them is left out.
+    are those of now, and what a receipt of before says of them is left out. `asked`: the nodes signed this when they
+    were asked; else it may be of before, and what it says of its own node is left out where that disk was put back.
     """
     signed = [(batch, receipt) for batch in batches for receipt in batch.receipts]
     insert_new(connection, object_, [_object_row(receipt) for _, receipt in signed])
@@ -51,7 +64,8 @@ def record(
     )
     disks = present_disks(connection) if others is None else others
     out = replaced_since(connection, (batch.transfer_id for batch, _ in signed)) if others is None else {}
-    rows = [row for batch, receipt in signed for row in _replica_rows(batch, receipt, disks, out)]
+    late = {} if asked else put_back_since(connection, (batch.transfer_id for batch, _ in signed))
+    rows = [row for batch, receipt in signed for row in _replica_rows(batch, receipt, disks, out, late)]
     _write_replicas(connection, without_doubted(connection, rows))
     return [receipt.object_id for _, receipt in signed]
 
@@ -93,12 +107,14 @@ def mark_durable(
         )
 
 
-def unmark_durable(connection: Connection, object_ids: Sequence[bytes] | None = None) -> None:
+def unmark_durable(
+    connection: Connection, object_ids: Sequence[bytes] | None = None, counted: AbstractSet[str] | None = None
+) -> None:
     """Take the mark from objects that have their replicas no longer, so that no open transfer commits them.
 
-    None: from whatever is offered, which takes a while.
+    None: from whatever is offered, which takes a while. `counted`: as of `mark_durable`.
     """
-    _unmark(connection, _marked_short(_copies(None)), object_ids)
+    _unmark(connection, _marked_short(_copies(counted)), object_ids)
 
 
 def unmark_uncounted(
@@ -148,6 +164,12 @@ def take_disk(connection: Connection, node_id: str, incarnation: str) -> bool:
     return replaced
 
 
+def take_old_disks(connection: Connection, node_ids: Sequence[str], counted: AbstractSet[str]) -> None:
+    """Write that these nodes' disks were put back; no open transfer commits what is not on the nodes `counted`."""
+    note_put_back(connection, node_ids)
+    unmark_durable(connection, counted=counted)
+
+
 def rows_of(connection: Connection, query: Select[Any], column: Any, ids: Sequence[Any]) -> Iterator[Any]:
     """Run `query` for those `ids`, however many."""
     for some in chunks(ids):
@@ -175,10 +197,14 @@ def _instance_row(receipt: Receipt) -> dict[str, Any]:
 
 
 def _replica_rows(
-    batch: ReceiptBatch, receipt: Receipt, disks: Mapping[str, str], out: Mapping[str, AbstractSet[str]]
+    batch: ReceiptBatch,
+    receipt: Receipt,
+    disks: Mapping[str, str],
+    out: Mapping[str, AbstractSet[str]],
+    late: Mapping[str, AbstractSet[str]],
 ) -> Iterator[dict[str, Any]]:
     others = set(receipt.node_ids) - {batch.node_id} - out.get(batch.transfer_id, set())
-    for node_id in {batch.node_id, *others}:
+    for node_id in others | {batch.node_id} - late.get(batch.transfer_id, set()):
         yield {
             "object_id": receipt.object_id,
             "node_id": node_id,

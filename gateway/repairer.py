@@ -3,6 +3,7 @@
     serve
      +- silence      nodes that are no longer heard, or are again       (gateway.watch)
      +- damage       what nodes tell of copies that are gone            (gateway.watch)
+     +- old disks    written, when they are noticed                     (gateway.olddisks)
      +- stocktake      what nodes list against the catalogue, now and then   (gateway.stocktake)
      `- passes       through all objects of which replicas are wished, when something changed or is short
 
@@ -13,7 +14,7 @@ comes back ends what was done on its account. Copies are paced. Refuses to do: d
 import asyncio
 import contextlib
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, Final, Never, TypeVar
 
@@ -25,6 +26,7 @@ from gateway.draining import Draining, Left, count_claims
 from gateway.liveness import Nodes, candidate
 from gateway.metrics import Metrics
 from gateway.nodelink import CHECK_IDS_MAX
+from gateway.olddisks import OldDisks
 from gateway.placement import Candidate
 from gateway.repairlink import RepairLinks
 from gateway.repairplan import JOB_BYTES, Job, plan
@@ -68,6 +70,7 @@ class Repairer:
         self.draining = draining
         self._job_bytes = min(JOB_BYTES, settings.repair_bytes_per_s)  # a second's worth at most
         self._changed = asyncio.Event()
+        self.old_disks = OldDisks(database, nodes)
         self._old_disk = asyncio.Event()  # one that a stocktake should look at now
         self._avoided_s: dict[str, float] = {}  # targets, until when
         self._due_s = 0.0
@@ -82,14 +85,17 @@ class Repairer:
             metrics=metrics,
             grace_s=settings.replica_grace_s,
             on_change=self._changed.set,
+            old_disks=self.old_disks,
             on_old_disk=self._old_disk.set,
         )
-        self.stocktake = Stocktake(database, nodes, links, self.watch.telling, self.watch.ask_about)
+        self.stocktake = Stocktake(
+            database, nodes, links, self.watch.telling, self.watch.ask_about, old_disks=self.old_disks
+        )
         draining.on_change = self._changed.set
 
     def lasting(self) -> frozenset[str]:
-        """Return the nodes on whose copies a new promise may rest: those that are not gone, and do not leave."""
-        return self._nodes.node_ids - self.watch.gone - self.draining.leaving
+        """Return the nodes on whose copies a new promise may rest: not gone, not leaving, not with an old disk."""
+        return self._nodes.node_ids - self.watch.gone - self.draining.leaving - self.old_disks.node_ids
 
     def look_soon(self) -> None:
         """Have a pass begin, since something is short that was not."""
@@ -99,7 +105,8 @@ class Repairer:
         """Repair until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._serve_silence())
-            tasks.create_task(self._serve_damage())
+            tasks.create_task(self._serve_looks(self.watch.look_for_damage))
+            tasks.create_task(self._serve_looks(self._write_old_disks))
             tasks.create_task(self._serve_passes())
             tasks.create_task(self._serve_stocktakes())
 
@@ -108,13 +115,19 @@ class Repairer:
             self.watch.look_for_silence()
             await asyncio.sleep(LOOK_S)
 
-    async def _serve_damage(self) -> Never:
+    async def _serve_looks(self, look: Callable[[], Awaitable[None]]) -> Never:
         while True:
             try:
-                await self.watch.look_for_damage()
+                await look()
+            except FascicleError as error:
+                log.warning("watch_waits", code=error.code, reason=error.message)
             except Exception as error:
                 log.error("watch_failed", exc_info=error)
             await asyncio.sleep(LOOK_S)
+
+    async def _write_old_disks(self) -> None:
+        if await self.old_disks.write():  # a stocktake that begins before does not see all that is still to come in
+            self._old_disk.set()
 
     async def _serve_stocktakes(self) -> Never:
         rest_s = min(FIRST_STOCKTAKE_S, self._settings.stocktake_every_s)
@@ -122,8 +135,10 @@ class Repairer:
             with contextlib.suppress(TimeoutError):  # it is time
                 async with asyncio.timeout(rest_s):
                     await self._old_disk.wait()
-            self._old_disk.clear()
             rest_s = self._settings.stocktake_every_s
+            if self._old_disk.is_set():  # this one begins whoever is heard, so that another is to follow
+                rest_s = min(FIRST_STOCKTAKE_S, rest_s)
+            self._old_disk.clear()
             try:
                 await self.stocktake.run()
             except FascicleError as error:

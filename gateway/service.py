@@ -145,6 +145,7 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
             metrics=metrics,
             draining=draining,
         )
+        await repairer.old_disks.read()
         upkeep = Upkeep(
             settings=config,
             database=database,
@@ -165,6 +166,7 @@ async def open_gateway(config: GatewaySettings) -> AsyncIterator[tuple[Running, 
             draining=draining,
             recall=upkeep.trash.recall,
             lasting=repairer.lasting,
+            old_disks=repairer.old_disks,
             on_short=repairer.look_soon,
         )
         app = make_app(

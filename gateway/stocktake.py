@@ -4,7 +4,8 @@ A copy that the catalogue names and the node does not list is asked for once mor
 copy that the node lists of an object that the catalogue has counts from now on. What the catalogue does not show (never
 committed, or not known at all) is an orphan: counted, said and noted with its beginning, and left alone, because it may
 be an image that somebody is sending. Folders that a node cannot list are passed over and told of: their copies are
-believed as before. Refuses to do: putting anything aside (`gateway.discards`).
+believed as before. Disks that were put back come first, and count again when nothing was passed over
+(`gateway.olddisks`). Refuses to do: putting anything aside (`gateway.discards`).
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from gateway.database import Database
 from gateway.liveness import Nodes
 from gateway.merging import END
 from gateway.nodelink import CHECK_IDS_MAX
+from gateway.olddisks import OldDisks
 from gateway.repairlink import RepairLinks
 from gateway.runtime import running_s
 from gateway.schema import object_, replica
@@ -76,9 +78,11 @@ class Stocktake:
         links: RepairLinks,
         telling: asyncio.Lock,
         ask_about: Callable[[Heartbeat, Sequence[bytes]], Awaitable[None]],
+        *,
+        old_disks: OldDisks,
     ) -> None:
         self._database, self._nodes, self._links = database, nodes, links
-        self._telling, self._ask_about = telling, ask_about
+        self._telling, self._ask_about, self._old_disks = telling, ask_about, old_disks
         self._orphans: dict[str, Orphans] = {}
         self._listed: dict[str, int] = {}
         self._unlisted: dict[str, int] = {}
@@ -107,7 +111,8 @@ class Stocktake:
             FascicleError: a node, the last of those named in the log, or the catalogue does not answer.
         """
         trouble: FascicleError | None = None
-        for beat in self._nodes.live(time.monotonic()):
+        live = self._nodes.live(time.monotonic())
+        for beat in sorted(live, key=lambda beat: beat.node_id not in self._old_disks.node_ids):
             try:
                 await self._look(beat)
             except FascicleError as error:
@@ -117,7 +122,7 @@ class Stocktake:
             raise trouble
 
     async def _look(self, beat: Heartbeat) -> None:
-        passed = Unlisted()
+        passed, notice = Unlisted(), self._old_disks.written(beat.node_id)
         try:
             await self._go_through(beat, passed)
         finally:
@@ -126,6 +131,8 @@ class Stocktake:
                 log.error(
                     "folders_not_listed", node_id=beat.node_id, count=len(passed.folders), first=passed.folders[0]
                 )
+        if not passed.folders:
+            await self._old_disks.compared(beat.node_id, notice)
 
     async def _go_through(self, beat: Heartbeat, passed: Unlisted) -> None:
         after, complete = b"", False

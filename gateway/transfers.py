@@ -159,16 +159,19 @@ def take_receipts(
     owner: Peer,
     batches: list[ReceiptBatch],
     counted: AbstractSet[str] | None = None,
+    *,
+    checked: Iterable[ReceiptBatch] = (),
 ) -> int:
     """Write verified receipts; return how many objects of the transfer are durable (also after its commit).
 
-    `counted`: as of `offer`.
+    `counted`: as of `offer`. `checked`: what nodes signed now that were asked about these receipts.
 
     Raises:
         NotStoredError, UnauthorisedError: see `find_owned`.
     """
     mine = find_owned(connection, transfer_id, owner)
-    ids = record(connection, batches)
+    ids = record(connection, batches, asked=False)
+    record(connection, checked)
     mark_durable(connection, mine.transfer_key, mine.replicas, ids, counted)
     return find(connection, transfer_id).durable_objects
 

@@ -8,8 +8,8 @@
          +- copies beyond those that are wished                  (gateway.extraplan)
          `- full nodes to emptier ones                           (gateway.balance)
 
-Calm is: every node is heard, none is gone, nothing is short of replicas, no node runs twice. Repair comes first,
-always. Refuses to do: repair.
+Calm is: every node is heard, none is gone, nothing is short of replicas, no node runs twice or has an old disk. Repair
+comes first, always. Refuses to do: repair.
 """
 
 import asyncio
@@ -103,8 +103,8 @@ class Upkeep:
 
     def relied_on(self) -> frozenset[str]:
         """Return the nodes whose copies count for repair: those that are counted, or silent for a moment only."""
-        out = self._repairer.draining.node_ids | self._repairer.watch.gone | self._nodes.twins(time.monotonic())
-        return self._nodes.node_ids - out
+        out = self._repairer.draining.node_ids | self._repairer.watch.gone | self._repairer.old_disks.node_ids
+        return self._nodes.node_ids - out - self._nodes.twins(time.monotonic())
 
     async def serve(self) -> Never:
         """Turn until cancelled."""
@@ -182,7 +182,8 @@ class Upkeep:
         """Tell whether nothing is urgent at this moment."""
         now_s = time.monotonic()
         all_live = all(self._nodes.state(node_id, now_s) == "live" for node_id in self._nodes.node_ids)
-        return all_live and not self._repairer.short and not self._nodes.twins(now_s)
+        is_one_doubted = self._nodes.twins(now_s) or self._repairer.old_disks.node_ids
+        return all_live and not self._repairer.short and not is_one_doubted
 
     def _is_calm(self, now_s: float) -> bool:
         """Tell whether it has been quiet for as long as is asked."""

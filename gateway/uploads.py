@@ -8,7 +8,7 @@ it) and counts for no transfer. Refuses to do: HTTP, SQL, authorisation by role.
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final, NamedTuple
 
@@ -17,14 +17,14 @@ from msgspec import structs
 from sqlalchemy import Connection
 
 from gateway import announcements, commits, transfers
-from gateway.asides import doubted
 from gateway.audit import Audit
 from gateway.database import Database
-from gateway.disks import on_younger_disks
 from gateway.draining import Draining
+from gateway.intake import Intake, Recall, Taken
 from gateway.liveness import Nodes, candidate
 from gateway.metrics import Metrics
 from gateway.nodelink import NodeLinks
+from gateway.olddisks import OldDisks
 from gateway.placement import place, weights
 from gateway.settings import GatewaySettings
 from gateway.signatures import NodeKeys
@@ -43,17 +43,14 @@ from transfer.api import (
     OpenRead,
     OpenTransfer,
     Receipts,
-    SignedReceipts,
     Wanted,
 )
 from transfer.errors import BusyError, FullError, UnauthorisedError
 from transfer.heartbeat import Heartbeat
 from transfer.log import get_logger
 from transfer.protocol.messages import Right
-from transfer.receipts import ReceiptBatch
 from transfer.tls import Peer
 
-Recall = Callable[[Mapping[str, Sequence[bytes]]], Awaitable[None]]
 ASKED_MAX: Final = 8  # nodes that confirm while the sender waits; it begins with fewer flows
 READ_RIGHTS: Final[frozenset[Right]] = frozenset({"get", "check"})
 
@@ -86,11 +83,16 @@ class Uploads:
         draining: Draining,
         recall: Recall,
         lasting: Callable[[], AbstractSet[str]],
+        old_disks: OldDisks,
         on_short: Callable[[], None],
     ) -> None:
         self._audit = audit
         self._settings = settings
-        self._draining, self._recall, self._lasting, self._on_short = draining, recall, lasting, on_short
+        self._draining, self._lasting, self._on_short = draining, lasting, on_short
+        self._old_disks = old_disks
+        self._intake = Intake(
+            database=database, nodes=nodes, keys=keys, links=links, old_disks=old_disks, recall=recall
+        )
         self._database = database
         self._nodes = nodes
         self._keys = keys
@@ -176,11 +178,9 @@ class Uploads:
             ProtocolError, UnauthorisedError: see `gateway.signatures.NodeKeys.verify`.
             FascicleError: see `gateway.transfers.find_owned`.
         """
-        batches = await self._take(body.receipts)
-        durable = await self._database.write(
-            lambda connection: transfers.take_receipts(connection, transfer_id, sender, batches, self._counted())
-        )
-        self._metrics.objects_durable.inc(sum(len(batch.receipts) for batch in batches))
+        taken = await self._intake.take(body.receipts)
+        durable = await self._database.write(lambda connection: self._record(connection, transfer_id, sender, taken))
+        self._metrics.objects_durable.inc(taken.objects)
         return Accepted(objects=durable)
 
     async def commit(self, transfer_id: str, sender: Peer, claim: Commit) -> bytes:
@@ -190,17 +190,17 @@ class Uploads:
             ProtocolError, UnauthorisedError: see `gateway.signatures.NodeKeys.verify`.
             FascicleError: see `gateway.commits.commit`.
         """
-        batches = await self._take(claim.receipts)
+        taken = await self._intake.take(claim.receipts)
 
         def unit(connection: Connection) -> bytes:
-            if batches:
-                transfers.take_receipts(connection, transfer_id, sender, batches, self._counted())
-            taking_part = self._nodes.node_ids
+            if taken.sent:
+                self._record(connection, transfer_id, sender, taken)
+            taking_part = self._nodes.node_ids - self._old_disks.node_ids
             return commits.commit(connection, transfer_id, sender, claim, self._signing_key, taking_part=taking_part)
 
         receipt = await self._database.write(unit)
         await self._audit.note("transfer_committed", sender.name, transfer_id=transfer_id, objects=claim.objects)
-        self._metrics.objects_durable.inc(sum(len(batch.receipts) for batch in batches))
+        self._metrics.objects_durable.inc(taken.objects)
         self._metrics.commits.inc()
         get_logger().info("transfer_committed", transfer_id=transfer_id, sender=sender.name, objects=claim.objects)
         return receipt
@@ -210,26 +210,34 @@ class Uploads:
 
         Raises:
             ProtocolError, UnauthorisedError: bad signature or name, or receipts of another node.
+            BusyError: the node's disk was put back, and is not compared yet; it announces again.
         """
         _check_names(body.names)
-        batches = await self._take(body.receipts)
-        if any(batch.node_id != node.name for batch in batches):
+        taken = await self._intake.take(body.receipts)
+        if any(batch.node_id != node.name for batch in taken.sent):
             raise UnauthorisedError("a node announces its own objects only")
         key, replicas = self._signing_key, self._settings.default_replicas
 
         def unit(connection: Connection) -> bytes:
-            taking_part = self._nodes.node_ids
+            if node.name in self._old_disks.node_ids:
+                raise BusyError(f"the disk of {node.name} was put back from a copy and is compared first; try again")
             return announcements.announce(
-                connection, node, batches, body.names, key, replicas=replicas, taking_part=taking_part
+                connection,
+                node,
+                taken.sent,
+                body.names,
+                key,
+                replicas=replicas,
+                taking_part=self._nodes.node_ids,
+                checked=self._intake.valid(taken.answers),
             )
 
         receipt = await self._database.write(unit)
         if replicas > 1:
             self._on_short()
         self._draining.took(node.name)
-        objects = sum(len(batch.receipts) for batch in batches)
-        transfer_id = announcements.id_of(batches)
-        await self._audit.note("objects_announced", node.name, transfer_id=transfer_id, objects=objects)
+        transfer_id = announcements.id_of(taken.sent)
+        await self._audit.note("objects_announced", node.name, transfer_id=transfer_id, objects=taken.objects)
         return receipt
 
     async def open_read(self, wish: OpenRead, reader: Peer) -> Go:
@@ -246,37 +254,22 @@ class Uploads:
         await self._audit.note("read_opened", reader.name, rights=sorted(set(wish.rights)))
         return self._answer("", 1, nodes, ticket)
 
-    async def _take(self, signed: list[SignedReceipts]) -> list[ReceiptBatch]:
-        """Return what nodes signed; copies that it names and that may be gone since are asked for first."""
-        batches = await asyncio.to_thread(self._keys.verify_all, signed)
-        if not batches:
-            return []
-        doubts, younger = await self._database.read(
-            lambda link: (doubted(link, batches), on_younger_disks(link, batches))
-        )
-        if doubts:
-            await self._recall(doubts)
-        live = self._nodes.live(time.monotonic()) if younger else []
-        for node in (node for node in live if node.node_id in younger):
-            batches += await self._check([node], younger[node.node_id])
-        return batches
+    def _record(self, connection: Connection, transfer_id: str, sender: Peer, taken: Taken) -> int:
+        """Write what a sender passed on; return how many objects of the transfer are durable."""
+        checked = self._intake.valid(taken.answers)
+        return transfers.take_receipts(connection, transfer_id, sender, taken.sent, self._counted(), checked=checked)
 
     async def _durable(self, standing: Standing) -> set[bytes]:
         """Return what of an offer is durable; what an earlier sender may have left on a node is asked for."""
         mine, uncertain = standing.transfer, standing.uncertain
         if not uncertain:
             return standing.durable
-        batches = await self._check(self._nodes.live(time.monotonic()), uncertain)
-        if not any(batch.receipts for batch in batches):
+        answers = await self._intake.check(self._nodes.live(time.monotonic()), uncertain)
+        if not any(batch.receipts for batch in answers.batches):
             return standing.durable
         return standing.durable | await self._database.write(
-            lambda connection: transfers.take_found(connection, mine, batches, uncertain, self._lasting())
+            lambda link: transfers.take_found(link, mine, self._intake.valid(answers), uncertain, self._lasting())
         )
-
-    async def _check(self, nodes: list[Heartbeat], object_ids: list[bytes]) -> list[ReceiptBatch]:
-        """Return what the nodes themselves sign that they hold."""
-        signed = await self._links.check(nodes, object_ids)
-        return await asyncio.to_thread(lambda: [self._keys.verify(stored) for stored in signed])
 
     def _choose(self, transfer_id: str, replicas: int, wished: int | None, size_bytes: int | None) -> _Choice:
         """Rank the nodes that live and have the room.
@@ -285,10 +278,13 @@ class Uploads:
             BusyError: fewer live nodes than replicas.
             FullError: fewer nodes with room than replicas.
         """
-        out = self._draining.node_ids | self._nodes.twins(time.monotonic())
+        out = self._draining.node_ids | self._nodes.twins(time.monotonic()) | self._old_disks.node_ids
         live = [node for node in self._live() if node.node_id not in out]
         if len(live) < replicas:
-            raise BusyError(f"{replicas} replicas are wished and {len(live)} nodes are live; start more, or wish fewer")
+            old = "; disks that were put back from a copy are compared first" if self._old_disks.node_ids else ""
+            raise BusyError(
+                f"{replicas} replicas are wished and {len(live)} nodes are live; start more, or wish fewer{old}"
+            )
         count = max(replicas, min(wished or self._settings.transfer_nodes_max, len(live)))
         room = -(-(size_bytes or 0) * replicas // count)
         by_id = {node.node_id: node for node in live}
@@ -322,7 +318,7 @@ class Uploads:
 
     def _counted(self) -> AbstractSet[str]:
         """Return the nodes whose receipts count: the sender holds them, so that one is silent is no reason to wait."""
-        return self._nodes.node_ids - self._draining.leaving
+        return self._nodes.node_ids - self._draining.leaving - self._old_disks.node_ids
 
     def _live(self) -> list[Heartbeat]:
         live = self._nodes.live(time.monotonic())

@@ -14,6 +14,7 @@ from gateway.damage import note_gone
 from gateway.database import Database
 from gateway.liveness import Nodes, State
 from gateway.metrics import Metrics
+from gateway.olddisks import OldDisks
 from gateway.repairlink import RepairLinks
 from transfer.errors import FascicleError, StorageError
 from transfer.heartbeat import Heartbeat
@@ -27,7 +28,10 @@ log = get_logger()
 
 
 class Watch:
-    """Looks at the nodes again and again; `on_change` is called when something may be short that was not."""
+    """Looks at the nodes again and again; `on_change` is called when something may be short that was not.
+
+    `on_old_disk` is called when a node can be asked whose disk is still to be compared (`gateway.olddisks`).
+    """
 
     def __init__(
         self,
@@ -38,10 +42,12 @@ class Watch:
         metrics: Metrics,
         grace_s: float,
         on_change: Callable[[], None],
-        on_old_disk: Callable[[], None] = lambda: None,
+        old_disks: OldDisks,
+        on_old_disk: Callable[[], None],
     ) -> None:
         self._nodes, self._database, self._links = nodes, database, links
-        self._metrics, self._grace_s, self._on_change, self._on_old_disk = metrics, grace_s, on_change, on_old_disk
+        self._metrics, self._grace_s, self._on_change = metrics, grace_s, on_change
+        self._old_disks, self._on_old_disk = old_disks, on_old_disk
         self.gone: frozenset[str] = frozenset()
         self.telling = asyncio.Lock()  # held from a question about copies until the answer is in the catalogue
         self._states: dict[str, State] = {}
@@ -59,6 +65,8 @@ class Watch:
             state = self._nodes.state(node_id, now_s)
             if self._states.get(node_id, "unknown") != state:
                 log.info("node_state", node_id=node_id, state=state)
+                if state == "live" and node_id in self._old_disks.node_ids:
+                    self._on_old_disk()
             self._states[node_id] = state
         self._look_for_copied_disks(now_s)
         gone = frozenset(self._nodes.gone(now_s, self._grace_s))
@@ -83,7 +91,7 @@ class Watch:
             disk, age_s = self._ages_s.get(beat.node_id, ("", 0))
             if disk == beat.incarnation and beat.running_s + AGE_SLACK_S < age_s:
                 log.error("disk_is_an_old_one", node_id=beat.node_id, running_s=beat.running_s, before_s=age_s)
-                self._on_old_disk()
+                self._old_disks.notice(beat.node_id)
             self._ages_s[beat.node_id] = (beat.incarnation, beat.running_s)
 
     async def look_for_damage(self) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway import uploads
+from gateway import intake
 from tests.gateway.kit import TRANSFERS, Gateway, Image, Node, claim, get, images, post
 from transfer.api import Announcement, Offer, OpenTransfer, Receipts, SignedReceipts
 from transfer.membership import Revoke
@@ -30,13 +30,13 @@ def revoke(gateway: Gateway, name: str) -> None:
 @pytest.fixture
 def revoke_meanwhile(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """Revoke node-2 after receipts were verified, and before they are written."""
-    ask = uploads.on_younger_disks
+    ask = intake.on_younger_disks
 
     def revoked_first(*arguments: Any) -> Any:
         revoke(gateway, "node-2")
         return ask(*arguments)
 
-    monkeypatch.setattr(uploads, "on_younger_disks", revoked_first)
+    monkeypatch.setattr(intake, "on_younger_disks", revoked_first)
 
 
 def must_not_commit(gateway: Gateway, path: str, sent: list[Image], late: list[SignedReceipts]) -> None:

@@ -363,6 +363,22 @@ def test_a_node_that_runs_twice_is_said_and_gets_nothing_new(identities: Identit
         assert {node["node_id"] for node in go["nodes"]} == {"node-2", "node-3"}
 
 
+def test_no_copy_goes_while_a_disk_that_was_put_back_is_not_compared(identities: Identities, tmp_path: Path) -> None:
+    with running(identities, tmp_path, trash_s=3600) as (gateway, nodes):
+        ids = store(gateway, nodes, "node-1", "node-2")
+        nodes["node-1"].beat(gateway, running_s=5000)
+        time.sleep(0.2)  # some looks
+        nodes["node-1"].forges_pages = True
+        nodes["node-1"].beat(gateway, running_s=1000)
+        time.sleep(0.2)
+        nodes["node-3"].held |= {one: nodes["node-2"].held[one] for one in map(bytes.fromhex, ids)}
+        wait(lambda: all(len(held) == 3 for held in holders(gateway).values()))
+        time.sleep(0.7)  # it would be calm
+        assert not any(node.aside for node in nodes.values())
+        nodes["node-1"].forges_pages = False
+        wait(lambda: sum(len(node.aside) for node in nodes.values()) == len(ids))
+
+
 def test_a_disk_that_was_put_back_from_a_copy_is_looked_at_at_once(identities: Identities, tmp_path: Path) -> None:
     """It has its id and less running time; what it lacks is missed by a stocktake now, not tomorrow, and made good."""
     with running(identities, tmp_path, stocktake_every_s=3600) as (gateway, nodes):
