@@ -132,17 +132,18 @@ def _names(connection: Connection, ids: list[bytes]) -> dict[bytes, list[str]]:
     """Return the names by object, at most `NAMES_MAX` of each, in their own order.
 
     Reading stops at the object with which they are more than a page has room for: memory is bounded as the page is.
+    They are read in the order in which they rest: to sort them, SQLite would first write all of them to a file.
     """
-    number = func.row_number().over(partition_by=object_name.c.object_id, order_by=object_name.c.name_digest)
-    numbered = select(object_name.c.object_id, object_name.c.name, number.label("number"))
     found: dict[bytes, list[str]] = {}
     room = PAGE_NAMES_BYTES
     if ids:
-        part = numbered.where(object_name.c.object_id.in_(ids)).subquery()
-        query = select(part.c.object_id, part.c.name).where(part.c.number <= NAMES_MAX).order_by(part.c.object_id)
-        with connection.execute(query) as rows:
+        query = select(object_name.c.object_id, object_name.c.name).where(object_name.c.object_id.in_(ids))
+        with connection.execute(query.order_by(object_name.c.object_id, object_name.c.name_digest)) as rows:
             for row in rows:
-                found.setdefault(row.object_id, []).append(row.name)
+                own = found.setdefault(row.object_id, [])
+                if len(own) == NAMES_MAX:
+                    continue
+                own.append(row.name)
                 room -= len(row.name)
                 if room < 0:
                     break

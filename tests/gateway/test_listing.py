@@ -3,9 +3,10 @@
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import Connection, create_engine, insert
+from sqlalchemy import Connection, create_engine, event, insert
 
 from gateway import listing, schema
 from gateway.listing import ObjectFilter, list_objects
@@ -50,3 +51,32 @@ def test_names_that_no_page_has_room_for_are_not_read_for_it(connection: Connect
         seen |= {each.object_id: each.names for each in page.objects}
     assert seen == written
     assert 2 <= len(pages) <= 3
+
+
+def test_names_are_read_as_they_rest(connection: Connection) -> None:
+    """To sort them, SQLite would write gigabytes to a file before it gave the first, for a page of 16 MB."""
+    fill(connection)
+    plans: list[str] = []
+
+    @event.listens_for(connection, "before_cursor_execute")
+    def explain(link: Connection, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if "object_name" in statement:
+            driver = link.connection.driver_connection
+            assert driver is not None
+            plans.extend(step[3] for step in driver.execute(f"EXPLAIN QUERY PLAN {statement}", parameters))
+
+    list_objects(connection, ObjectFilter())
+    assert plans
+    assert [step for step in plans if "TEMP B-TREE" in step] == []
+
+
+def test_of_too_many_names_the_same_are_shown_each_time(connection: Connection) -> None:
+    """Those whose digests are lowest, in the order of names."""
+    fill(connection)
+    rows = [
+        {"object_id": bytes(32), "name_digest": f"0/{each:04}".encode(), "name": f"{9999 - each}"}
+        for each in range(300)
+    ]
+    connection.execute(insert(schema.object_name), rows)
+    (shown,) = list_objects(connection, ObjectFilter(object=bytes(32).hex())).objects
+    assert shown.names == sorted(row["name"] for row in rows[: listing.NAMES_MAX])
