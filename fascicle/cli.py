@@ -190,7 +190,8 @@ def _report(error: BaseException, *, as_json: bool) -> int:
         return _end(worst.exit_code, worst.code, worst.message, as_json=as_json)
     if all(isinstance(leaf, BrokenPipeError) for leaf in leaves) and _stdout_is_gone():
         return FAULT
-    traceback.print_exception(error)
+    for line in "".join(traceback.format_exception(error)).splitlines():
+        print(printable(line), file=sys.stderr)  # it may hold a peer's words, too
     return _end(FAULT, FascicleError.code, repr(error), as_json=as_json)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from agent.send import _print_summary, _Send
 from agent.status import lines
-from fascicle.cli import _report
+from fascicle.cli import FAULT, _report
 from transfer.api import NodeStatus, Status
 from transfer.errors import NotDicomError, UnreachableError, UnusableFileError
 from transfer.inspection import SourceFile
@@ -29,6 +29,15 @@ def test_the_words_of_a_peer(capsys: pytest.CaptureFixture[str]) -> None:
     told = capsys.readouterr()
     assert "\x1b" not in told.out + told.err
     assert "node-1: \\x1b[2J" in told.err
+
+
+def test_the_words_of_a_peer_beside_a_fault_of_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    both = ExceptionGroup("two", [UnreachableError(f"node-1: {EVIL}"), ZeroDivisionError("a fault")])
+    assert _report(both, as_json=False) == FAULT
+    told = capsys.readouterr()
+    assert "\x1b" not in told.out + told.err
+    assert "node-1: \\x1b[2J" in told.err
+    assert "ZeroDivisionError: a fault" in told.err
 
 
 def test_the_names_on_a_disc(capsys: pytest.CaptureFixture[str]) -> None:
