@@ -78,8 +78,10 @@ class Entrance:
         if guest.is_known and not party:
             send = _closing(send)  # revoked since it was given its place
         body = _Body(self._bodies, self._doors, party, receive)
+        # Nothing here goes by the name that a caller uses; the framework makes a URL of it, and fails on what is none.
+        named = scope | {"headers": [header for header in scope["headers"] if header[0] != b"host"]}
         try:
-            await self._app(scope, body.receive, send)
+            await self._app(named, body.receive, send)
         finally:
             body.end()
 

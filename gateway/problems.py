@@ -45,7 +45,7 @@ def of_unreadable(_: AnyRequest, error: UnicodeDecodeError | RecursionError) -> 
 
 def of_others(request: AnyRequest, error: Exception) -> Response[Problem]:
     """Answer a mistake of this program: logged whole, told as nothing more than that."""
-    get_logger().error("request_failed", path=request.url.path, exc_info=error)
+    get_logger().error("request_failed", path=request.scope["path"], exc_info=error)
     problem = Problem(code="internal", message="the gateway failed; its log says why", retryable=True)
     return Response(problem, status_code=500, media_type=MediaType.JSON)
 

@@ -193,3 +193,11 @@ def test_text_that_is_not_utf_8_is_the_sender_s_mistake(shared, path: str, body:
     gateway, _ = shared
     answer = gateway.client("ws-1").post(path, content=body)
     assert (answer.status_code, answer.json()["code"], answer.json()["retryable"]) == (400, "protocol", False)
+
+
+@pytest.mark.parametrize("host", [":ost:ost", "a:b", "[::", "", "a" * 2000])
+def test_a_host_that_is_no_address_is_nobody_s_fault(gateway: Gateway, host: str) -> None:
+    """The framework makes a URL of it where it says what a request lacks."""
+    answer = gateway.client("admin-1").get("/api/v1/trash", headers={"Host": host})
+    assert (answer.status_code, answer.json()["code"]) == (400, "protocol")
+    assert "node" in answer.json()["message"]
