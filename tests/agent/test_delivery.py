@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from agent.delivery import BATCH_FILES, Destination, Sent, _vanished, outcome, portion
 from agent.intake import new_item
 from agent.items import SPOOL, File, Item, NewItem, Outcome, Priority
-from agent.queue import Queue, open_queue
+from agent.queue import Queue
 from agent.retry import CAP_S
 from agent.spool import open_spool
 from agent.spoolplace import identity_of, remember
@@ -34,12 +34,6 @@ from transfer.errors import (
 )
 
 A, B = "cloud-a", "cloud-b"
-
-
-@pytest.fixture
-async def queue(tmp_path: Path) -> AsyncIterator[Queue]:
-    async with open_queue(tmp_path / "queue.db") as opened:
-        yield opened
 
 
 def new(name: str, *destinations: str, priority: Priority = Priority.NORMAL, size_bytes: int = 10) -> NewItem:

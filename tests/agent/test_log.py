@@ -13,19 +13,13 @@ from structlog.testing import capture_logs
 from agent.after import Rule, clear
 from agent.delivery import Destination, Sent
 from agent.items import File, Item, NewItem, Priority, mark_of, stamp_of
-from agent.queue import Queue, open_queue
+from agent.queue import Queue
 from agent.supervise import supervise, what_failed
 from agent.watch import Watcher
 from transfer.errors import StorageError, UnusableFileError
 from transfer.objects import object_id
 
 NAME = "DOE^JOHN"
-
-
-@pytest.fixture
-async def queue(tmp_path: Path) -> AsyncIterator[Queue]:
-    async with open_queue(tmp_path / "queue.db") as opened:
-        yield opened
 
 
 @pytest.fixture

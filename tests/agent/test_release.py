@@ -3,7 +3,6 @@
 import errno
 import os
 import shutil
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,16 +10,10 @@ import pytest
 
 from agent.after import Rule, clear
 from agent.items import SPOOL, File, Item, NewItem, Outcome, Priority, stamp_of
-from agent.queue import Queue, open_queue
+from agent.queue import Queue
 from agent.release import release
 from agent.spool import open_spool
 from transfer.objects import object_id
-
-
-@pytest.fixture
-async def queue(tmp_path: Path) -> AsyncIterator[Queue]:
-    async with open_queue(tmp_path / "queue.db") as opened:
-        yield opened
 
 
 @pytest.fixture

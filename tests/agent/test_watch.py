@@ -3,7 +3,6 @@
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -14,17 +13,11 @@ from hypothesis import strategies as st
 
 from agent import watch
 from agent.items import File, NewItem, Outcome, Priority
-from agent.queue import Queue, open_queue
+from agent.queue import Queue
 from agent.walk import Pending, readable, settle, walk
 from agent.watch import Watcher
 from transfer import names
 from transfer.objects import object_id
-
-
-@pytest.fixture
-async def queue(tmp_path: Path) -> AsyncIterator[Queue]:
-    async with open_queue(tmp_path / "queue.db") as opened:
-        yield opened
 
 
 @pytest.fixture
